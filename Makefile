@@ -1,0 +1,38 @@
+# The two commands of a new user are `make run` and `make test`; both do their own set-up.
+.DELETE_ON_ERROR:
+.PHONY: run test check bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+# Arguments for `make run`, for example `make run ARGS="--nodes 0"`.
+ARGS ?= --nodes 20
+
+run: $(READY)
+	@WGKEX_REVISION=$$(git rev-parse --short HEAD 2>/dev/null) exec $(BIN)/wgkex-ops up $(ARGS)
+
+test: $(READY_DEV)
+	@scripts/debian-packages test
+	$(BIN)/pytest tests/unit tests/integration
+	scripts/kernel-tests
+
+check: $(READY_DEV)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt scripts/venv
+	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded,uvloop]' --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

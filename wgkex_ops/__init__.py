@@ -1,0 +1,1 @@
+"""WireGuard key exchange for community mesh networks, as an operations service."""

@@ -1,0 +1,1 @@
+"""Prometheus instruments. Each class takes a registry; nothing here touches the global one."""
