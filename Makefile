@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt scripts/venv
 	@touch $@
 
 $(READY_DEV): $(READY)
-	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded,uvloop]' --group dev
+	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]' --group dev
 	@touch $@
 
 clean:

@@ -10,8 +10,8 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey
 
-# Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours exactly
-# when its own /128 route carries it, after any restart.
+# Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours
+# exactly when its own /128 route carries it, after any restart.
 ROUTE_PROTOCOL: Final = 158
 
 
@@ -156,8 +156,8 @@ class Dataplane(Protocol):
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         """Carry out many changes, for any number of domains.
 
-        Installing means WireGuard peer, route, FDB entry; removing undoes them in the opposite order, and what is absent
-        already is no error. Both are idempotent, so a change that failed half-way can simply be asked for again.
+        Installing means WireGuard peer, route, FDB entry; removing undoes them in the opposite order, and what is
+        absent already is no error. Both are idempotent, so a change that failed half-way can simply be asked for again.
 
         Returns:
             one outcome per change, in order. One bad change never spoils the others, and none of them raises.

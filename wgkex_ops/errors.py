@@ -114,7 +114,7 @@ class DataplaneError(WgkexError):
     """An operation on the dataplane failed.
 
     Attributes:
-        operation: ``peer_add``, ``peer_remove``, ``route_add``, ``route_remove``, ``fdb_add``, ``fdb_remove`` or ``dump``.
+        operation: one of `dataplane.Operation`, for metric labels.
         error: the kernel's name of it (``ENODEV``), for metric labels.
     """
 

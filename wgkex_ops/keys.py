@@ -9,7 +9,8 @@ from typing import Final, Self
 
 from wgkex_ops.errors import InvalidPublicKeyError, SmallOrderKeyError
 
-# Contract, section 2. The last character of 43 carries only four bits of the key, so that only one spelling is canonical.
+# 43 characters carry 258 bits: the last of them may only have values whose two low bits are 0, so that each key has
+# exactly one spelling.
 _CANONICAL: Final = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=", re.ASCII)
 
 # The points of small order of Curve25519 as X25519 reads them (https://cr.yp.to/ecdh.html#validate): the top bit of the

@@ -1,0 +1,157 @@
+"""The command line: arguments, signals, exit status, log set-up; nothing else."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, get_args
+
+import structlog
+
+from wgkex_ops import broker, up, worker
+from wgkex_ops.config import Config, LogLevel, config_path, load
+from wgkex_ops.errors import ConfigError, WgkexError
+from wgkex_ops.logs import LogFormat, configure
+
+_log = structlog.get_logger(__name__)
+
+# What a supervisor can rely on.
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_CONFIGURATION: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `wgkex-ops`, and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = _load(arguments)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201  the user's answer, before there are logs
+        return EXIT_CONFIGURATION
+    if arguments.check_config:
+        print("The configuration is fine.")  # noqa: T201
+        return EXIT_OK
+    configure(arguments.log_level or config.log_level, arguments.log_format)
+    commands: dict[str, Callable[[], Coroutine[None, None, None]]] = {
+        "broker": lambda: broker.run(config),
+        "worker": lambda: worker.run(config),
+        "up": lambda: up.run(config, arguments.nodes),
+    }
+    return _run(commands[arguments.command])
+
+
+def main_broker() -> int:
+    """Run `wgkex-broker`, as users of the old tool know it."""
+    return main(["broker", *sys.argv[1:]])
+
+
+def main_worker() -> int:
+    """Run `wgkex-worker`, as users of the old tool know it."""
+    return main(["worker", *sys.argv[1:]])
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration; default: $WGKEX_CONFIG_FILE, else /etc/wgkex.yaml",
+    )
+    common.add_argument("--check-config", action="store_true", help="tell all problems of the configuration, and exit")
+    common.add_argument("--log-level", choices=get_args(LogLevel), help="default: what the configuration says")
+    common.add_argument(
+        "--log-format", choices=get_args(LogFormat), default="auto", help="auto: console on a terminal, else json"
+    )
+    parser = argparse.ArgumentParser(
+        prog="wgkex-ops",
+        description="WireGuard key exchange for community mesh networks.",
+        epilog="Exit status: 0 after a clean stop, 2 if the configuration is wrong, 1 for everything else.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('wgkex-ops')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
+    commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers of this gateway")
+    up_parser = commands.add_parser(
+        "up",
+        parents=[common],
+        help="try it out: broker, worker and MQTT server in one process",
+        description="Run everything in one process. Without --config and $WGKEX_CONFIG_FILE, with example domains.",
+    )
+    up_parser.add_argument(
+        "--nodes", type=_count, default=0, metavar="N", help="simulate N routers that ask for a tunnel; default: 0"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10_000:  # noqa: PLR2004  one process and its sockets
+        raise argparse.ArgumentTypeError("should be from 0 to 10000")
+    return number
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    if arguments.command == "up" and arguments.config is None and not os.environ.get("WGKEX_CONFIG_FILE"):
+        return up.demonstration()
+    return load(config_path(arguments.config, os.environ))
+
+
+def _run(start: Callable[[], Coroutine[None, None, None]]) -> int:
+    try:
+        asyncio.run(_until_signal(start()))
+    except KeyboardInterrupt:
+        # The second one: whoever types it does not want to wait.
+        return EXIT_FAILURE
+    except BaseException as error:  # noqa: BLE001  the outermost edge of the process
+        _tell(error)
+        return EXIT_FAILURE
+    return EXIT_OK
+
+
+async def _until_signal(main_coroutine: Coroutine[None, None, None]) -> None:
+    """Run until SIGINT or SIGTERM, which cancel; a second one falls back to what Python does by itself."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main_coroutine)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+
+
+def _tell(error: BaseException) -> None:
+    """Log why the process ends: in a line what an operator can mend, with all its traceback what we have to."""
+    leaves = _leaves(error)
+    if all(isinstance(leaf, WgkexError | OSError) for leaf in leaves):
+        for leaf in leaves:
+            _log.critical("stopped", error=str(leaf))
+    else:
+        _log.critical("crashed", exc_info=error)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

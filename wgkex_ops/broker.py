@@ -1,0 +1,204 @@
+"""The broker, put together: public listener, operator listener, session, and the state of the gateways."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from wgkex_ops.config import Config, Listen
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import BusError, InvalidMessageError
+from wgkex_ops.http.app import HANDLERS, create_app
+from wgkex_ops.http.exchange import KeyExchange
+from wgkex_ops.http.gateways import Choice, Gateways, UnknownOriginError
+from wgkex_ops.http.listener import serve
+from wgkex_ops.http.operator import OperatorPages, create_operator_app
+from wgkex_ops.http.submission import Submission
+from wgkex_ops.metrics.broker import UNKNOWN, GatewayMetrics, HttpMetrics, KeyMetrics
+from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.mqtt import Session, Will
+from wgkex_ops.topics import (
+    REQUEST_ID,
+    WORKER_EVENTS,
+    broker_status_topic,
+    key_topic,
+    parse_worker_event,
+    status_payload,
+)
+
+_log = structlog.get_logger(__name__)
+
+# A clean end takes 5 s at the most: first the requests in progress, then the goodbye.
+_SHUTDOWN_TIMEOUT: Final = 3.0
+_GOODBYE_TIMEOUT: Final = 1.0
+# How long the server may take to tell all that it has kept; a gateway that is not among it is not there.
+_RETAINED_WITHIN: Final = 5.0
+_ANNOUNCE_AGAIN_AFTER: Final = 5.0
+
+
+class Broker:
+    """What turns a node's submission into a message on the bus, and knows which gateway is best.
+
+    Args:
+        config: the whole configuration.
+        registry: where the instruments live.
+    """
+
+    def __init__(self, config: Config, registry: CollectorRegistry) -> None:
+        names = tuple(domain.name for domain in config.domains)
+        self._config = config
+        self._key_metrics = KeyMetrics(registry, names)
+        self._http_metrics = HttpMetrics(registry, HANDLERS)
+        self._gateway_metrics = GatewayMetrics(registry, config.workers, names)
+        self._gateways = Gateways(config.workers, names)
+        self._status_topic = broker_status_topic(config.broker.name)
+        self._session = Session(
+            config.mqtt,
+            client_id=f"wgkex-broker-{config.broker.name}",
+            subscriptions=WORKER_EVENTS,
+            will=Will(self._status_topic, status_payload(online=False)),
+            metrics=MqttMetrics(registry),
+        )
+        self._pages = OperatorPages(
+            component="broker",
+            name=config.broker.name,
+            registry=registry,
+            problems=self._problems,
+            refresh=self._refresh_gateway_metrics,
+            facts={"Domains": ", ".join(names), "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}"},
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Listen, Listen]]:
+        """Serve while the context lasts.
+
+        Yields:
+            where it listens for nodes and for operators.
+        """
+        exchange = KeyExchange(
+            domains={domain.name: domain for domain in self._config.domains},
+            publish=self._publish,
+            choose=self._choose,
+            metrics=self._key_metrics,
+        )
+        operator_app = create_operator_app(self._pages)
+        app = create_app(exchange, self._http_metrics)
+        async with (
+            self._session,
+            self._farewell(),
+            serve(operator_app, self._config.broker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
+            asyncio.TaskGroup() as group,
+            serve(app, self._config.broker.listen, shutdown_timeout=_SHUTDOWN_TIMEOUT) as listen,
+        ):
+            tasks = [
+                group.create_task(self._announce(), name="announce"),
+                group.create_task(self._follow_gateways(), name="follow-gateways"),
+            ]
+            _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=self._config.broker.name)
+            try:
+                yield listen, metrics_listen
+            finally:
+                _log.info("broker_stopping")
+                for task in tasks:
+                    task.cancel()
+
+    async def connected(self) -> None:
+        """Wait until keys can be handed over."""
+        await self._session.connection_after(0)
+
+    async def _publish(self, submission: Submission) -> None:
+        context = structlog.contextvars.get_contextvars()
+        await self._session.publish(
+            key_topic(submission.domain.name),
+            str(submission.key).encode(),
+            timeout=self._config.broker.publish_timeout,
+            properties={REQUEST_ID: context["request_id"]},
+        )
+
+    def _choose(self, domain: Domain) -> Choice | None:
+        choice = self._gateways.choose(domain.name)
+        if choice is not None:
+            self._gateway_metrics.assignments.labels(self._label(choice.worker), domain.name).inc()
+        return choice
+
+    async def _announce(self) -> None:
+        """Say on each connection that this broker is online, and drop gateways that are no longer heard of."""
+        seen = 0
+        while True:
+            seen = await self._session.connection_after(seen)
+            opened_at = self._session.opened_at
+            await self._say_online()
+            await asyncio.sleep(_RETAINED_WITHIN)
+            self._gateways.forget_before(opened_at)
+
+    async def _say_online(self) -> None:
+        while self._session.connected:
+            try:
+                await self._session.publish(
+                    self._status_topic,
+                    status_payload(online=True),
+                    timeout=self._config.broker.publish_timeout,
+                    retain=True,
+                )
+            except BusError as error:
+                _log.warning("announcement_failed", reason=error.reason, detail=str(error))
+                await asyncio.sleep(_ANNOUNCE_AGAIN_AFTER)
+            else:
+                return
+
+    @contextlib.asynccontextmanager
+    async def _farewell(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BusError):
+                await self._session.publish(
+                    self._status_topic, status_payload(online=False), timeout=_GOODBYE_TIMEOUT, retain=True
+                )
+
+    async def _follow_gateways(self) -> None:
+        async for message in self._session.messages():
+            try:
+                self._gateways.update(parse_worker_event(message.topic, message.payload), time.monotonic())
+            except (InvalidMessageError, UnknownOriginError) as error:
+                self._gateway_metrics.messages_rejected.labels(error.reason).inc()
+                _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200])
+            message.acknowledge()
+
+    async def _refresh_gateway_metrics(self) -> None:
+        """Bring the gateways' gauges up to date; of unlisted workers under one label, the sums."""
+        metrics = self._gateway_metrics
+        metrics.brokers_online.set(self._gateways.brokers_online)
+        offset = time.time() - time.monotonic()
+        total = self._gateways.total
+        groups: dict[str, list[str]] = {}
+        for worker in self._gateways.workers:
+            groups.setdefault(self._label(worker), []).append(worker)
+        for label, workers in groups.items():
+            gateways = [self._gateways.workers[worker] for worker in workers]
+            metrics.add_worker(label)
+            metrics.online.labels(label).set(sum(gateway.online for gateway in gateways))
+            metrics.target_peers.labels(label).set(sum(self._gateways.share(worker) * total for worker in workers))
+            seen = [gateway.last_seen + offset for gateway in gateways if gateway.last_seen is not None]
+            metrics.last_seen.labels(label).set(max(seen, default=0))
+            for domain in self._config.domains:
+                peers = sum(gateway.peers_in(domain.name) for gateway in gateways)
+                metrics.peers.labels(label, domain.name).set(peers)
+
+    def _label(self, worker: str) -> str:
+        """A worker's name as a label. Where workers are listed, nobody on the bus can make a new series."""
+        return worker if worker in self._config.workers or not self._config.workers else UNKNOWN
+
+    def _problems(self) -> list[str]:
+        return [] if self._session.connected else ["there is no connection with the MQTT server"]
+
+
+async def run(config: Config) -> None:
+    """Run a broker until cancelled."""
+    async with Broker(config, new_registry("broker")).running():
+        await asyncio.get_running_loop().create_future()

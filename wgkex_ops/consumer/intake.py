@@ -1,0 +1,67 @@
+"""From messages on the bus to offers for the installer. All is checked again, as anybody may write to the bus."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import structlog
+
+from wgkex_ops.consumer.installer import Installer
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import InvalidMessageError
+from wgkex_ops.metrics.worker import UNKNOWN, ConsumerMetrics
+from wgkex_ops.mqtt import Message
+from wgkex_ops.topics import ALL_WORKERS, REQUEST_ID, parse_key
+
+_log = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Takes keys from the bus.
+
+    Args:
+        worker: this worker's name; keys for all workers and for this one are ours.
+        domains: the configured domains by name.
+        own_key: a domain's own public key (32 bytes, or empty if it is not known): no peer can have it.
+        installer: gets the valid ones.
+        metrics: what became of the keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        domains: Mapping[str, Domain],
+        own_key: Callable[[Domain], bytes],
+        installer: Installer,
+        metrics: ConsumerMetrics,
+    ) -> None:
+        self._targets = frozenset((ALL_WORKERS, worker))
+        self._domains = domains
+        self._own_key = own_key
+        self._installer = installer
+        self._metrics = metrics
+
+    async def run(self, messages: AsyncIterator[Message]) -> None:
+        """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
+        async for message in messages:
+            try:
+                await self._take(message)
+            except InvalidMessageError as error:
+                self._metrics.rejections.labels(error.reason).inc()
+                _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200], detail=str(error))
+                message.acknowledge()
+
+    async def _take(self, message: Message) -> None:
+        levels = message.topic.split("/")
+        if levels[-1] not in self._targets and len(levels) == 3:  # noqa: PLR2004  wireguard/{domain}/{worker}
+            # For another worker, which will count it.
+            message.acknowledge()
+            return
+        domain = self._domains.get(levels[1]) if len(levels) > 1 else None
+        self._metrics.received.labels(domain.name if domain else UNKNOWN).inc()
+        offered = parse_key(message.topic, message.payload)
+        if domain is None:
+            raise InvalidMessageError("unknown_domain", "the topic names no configured domain")
+        if offered.key.raw == self._own_key(domain):
+            raise InvalidMessageError("own_key", "the key is this gateway's own")
+        request_id = message.properties.get(REQUEST_ID, "")[:64]
+        await self._installer.offer(domain, offered.key, request_id, message.acknowledge)

@@ -1,0 +1,173 @@
+"""What a worker tells the brokers: how it is reached, whether it is there, and how many peers it has."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn
+
+import structlog
+
+from wgkex_ops.dataplane import DomainState, Snapshot
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import BusError, DataplaneError
+from wgkex_ops.keys import PublicKey
+from wgkex_ops.metrics.wireguard import count_active
+from wgkex_ops.mqtt import Session
+from wgkex_ops.topics import (
+    PEERS_UNKNOWN,
+    Endpoint,
+    connected_peers_topic,
+    data_payload,
+    status_payload,
+    worker_data_topic,
+    worker_status_topic,
+)
+
+_log = structlog.get_logger(__name__)
+
+# Brokers are used to a report a minute, and count their own assignments in between.
+REPORT_INTERVAL: Final = 60.0
+_PUBLISH_TIMEOUT: Final = 5.0
+_AGAIN_AFTER: Final = 5.0
+
+
+class Reporter:
+    """Reports on each connection, once a minute, and when something has changed.
+
+    Args:
+        session: the bus.
+        read: reads a snapshot, or raises DataplaneError.
+        domains: the configured domains.
+        worker: this worker's name.
+        address: the host name under which nodes reach this gateway.
+
+    Attributes:
+        announced: set once brokers could know this gateway.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        read: Callable[[], Awaitable[Snapshot]],
+        domains: Sequence[Domain],
+        worker: str,
+        address: str,
+    ) -> None:
+        self._session = session
+        self._read = read
+        self._domains = domains
+        self._worker = worker
+        self._address = address
+        self._published: dict[str, Endpoint] = {}
+        self._latest: Snapshot | None = None
+        self._hurry = asyncio.Event()
+        self.announced = asyncio.Event()
+
+    def problems(self) -> list[str]:
+        """Why this gateway cannot serve all of its domains, by the latest reading."""
+        if self._latest is None:
+            return ["the dataplane could not be read"]
+        return [
+            f"{interface} is {'down' if present else 'missing'}"
+            for domain in self._domains
+            for state in (self._latest.domains[domain.name],)
+            for interface, present, up in (
+                (domain.wg, state.wg_present, state.wg_up),
+                (domain.vx, state.vx_present, state.vx_up),
+            )
+            if not up
+        ]
+
+    def own_key(self, domain: Domain) -> bytes:
+        """A domain's own public key (32 bytes) by the latest reading; empty if it is not known."""
+        return self._latest.domains[domain.name].public_key if self._latest is not None else b""
+
+    def hurry(self) -> None:
+        """Report soon: something has changed."""
+        self._hurry.set()
+
+    async def look(self) -> None:
+        """Read the dataplane, and keep what was read."""
+        try:
+            self._latest = await self._read()
+        except DataplaneError as error:
+            _log.error("snapshot_failed", error=str(error))
+            self._latest = None
+
+    async def run(self) -> NoReturn:
+        """Report for ever."""
+        seen = 0
+        while True:
+            number = await self._session.connection_after(0)
+            new = number != seen
+            # Before the reading: what changes while it is read is not in it.
+            self._hurry.clear()
+            await self.look()
+            try:
+                await self._report(new)
+            except BusError as error:
+                _log.warning("report_failed", reason=error.reason, detail=str(error))
+                pause = _AGAIN_AFTER
+            else:
+                seen = number
+                pause = REPORT_INTERVAL
+            await self._wait(pause, seen)
+
+    async def say_goodbye(self, within: float) -> None:
+        """Tell that this gateway is no longer to be chosen: as well as that works in the given seconds."""
+        try:
+            async with asyncio.timeout(within):
+                for domain in self._domains:
+                    await self._publish(connected_peers_topic(domain.name, self._worker), str(PEERS_UNKNOWN).encode())
+                await self._publish(worker_status_topic(self._worker), status_payload(online=False))
+        except (BusError, TimeoutError) as error:
+            _log.warning("goodbye_failed", detail=str(error))
+
+    async def _wait(self, pause: float, seen: int) -> None:
+        """Wait for the next report: its time, a change, or a new connection."""
+        waits = [
+            asyncio.create_task(self._hurry.wait(), name="report-hurry"),
+            asyncio.create_task(self._session.connection_after(seen), name="report-connection"),
+        ]
+        try:
+            await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _report(self, new: bool) -> None:
+        """Tell the data, then the peers, then the status: who reads `1` finds everything else there."""
+        for domain in self._domains:
+            endpoint = self._endpoint(domain)
+            if endpoint is not None and (new or endpoint != self._published.get(domain.name)):
+                await self._publish(worker_data_topic(self._worker, domain.name), data_payload(endpoint))
+                self._published[domain.name] = endpoint
+            peers = self._connected_peers(domain) if endpoint is not None else PEERS_UNKNOWN
+            await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
+        if new:
+            await self._publish(worker_status_topic(self._worker), status_payload(online=True))
+            self.announced.set()
+            _log.info("worker_announced", name=self._worker, address=self._address)
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True)
+
+    def _state(self, domain: Domain) -> DomainState:
+        return self._latest.domains[domain.name] if self._latest is not None else DomainState()
+
+    def _connected_peers(self, domain: Domain) -> int:
+        assert self._latest is not None  # noqa: S101  an endpoint came from it
+        return count_active(self._latest.domains[domain.name].peers, self._latest.taken_at)
+
+    def _endpoint(self, domain: Domain) -> Endpoint | None:
+        """How nodes reach this gateway; None while they could not get through."""
+        state = self._state(domain)
+        if not (state.ready and state.public_key and state.listen_port and state.link_address):
+            return None
+        return Endpoint(
+            address=self._address,
+            port=state.listen_port,
+            public_key=str(PublicKey(state.public_key)),
+            link_address=state.link_address,
+        )

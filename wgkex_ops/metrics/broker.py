@@ -1,0 +1,181 @@
+"""Instruments of the broker: what became of the keys, of the HTTP requests, and what is known of the gateways."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+UNKNOWN: Final = "unknown"
+
+API_VERSIONS: Final = ("v1", "v2")
+REJECTION_REASONS: Final = (
+    "malformed_json",
+    "missing_field",
+    "invalid_public_key",
+    "small_order_public_key",
+    "unknown_domain",
+    "too_large",
+)
+FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeout", "no_worker", "internal")
+
+# From a local server's round trip to the limits that a node bears (10 s).
+_LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class KeyMetrics:
+    """What became of each submitted key.
+
+    Every answered submission moves `requests` and exactly one of `published`, `rejections` and `failures`.
+
+    Args:
+        registry: where the instruments live.
+        domains: names of the configured domains.
+    """
+
+    def __init__(self, registry: CollectorRegistry, domains: Iterable[str]) -> None:
+        domains = tuple(domains)
+        self.requests = Counter(
+            "wgkex_broker_key_requests",
+            "Key submissions that were answered. The domain is unknown where the sender named none of ours.",
+            ["api_version", "domain"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "wgkex_broker_key_rejections",
+            "Key submissions refused through a fault of the sender, by reason. They never count against the service.",
+            ["reason"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "wgkex_broker_key_failures",
+            "Valid key submissions that could not be served, by reason: nodes without a tunnel, through our fault.",
+            ["reason"],
+            registry=registry,
+        )
+        self.published = Counter(
+            "wgkex_broker_keys_published",
+            "Key submissions answered with success, after the MQTT server had acknowledged the key.",
+            ["domain"],
+            registry=registry,
+        )
+        self.publish_duration = Histogram(
+            "wgkex_broker_key_publish_duration_seconds",
+            "From a parsed submission to the acknowledgement of the MQTT server; what nodes wait for.",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        for domain in domains:
+            self.published.labels(domain)
+        for api_version in API_VERSIONS:
+            for domain in (*domains, UNKNOWN):
+                self.requests.labels(api_version, domain)
+        for reason in REJECTION_REASONS:
+            self.rejections.labels(reason)
+        for reason in FAILURE_REASONS:
+            self.failures.labels(reason)
+
+
+class HttpMetrics:
+    """What the public listener answered.
+
+    Args:
+        registry: where the instruments live.
+        handlers: route templates, with the methods that each of them serves.
+    """
+
+    METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+
+    def __init__(self, registry: CollectorRegistry, handlers: Iterable[tuple[str, str]]) -> None:
+        self.requests = Counter(
+            "wgkex_broker_http_requests",
+            "HTTP requests on the public listener that were answered, by method, route and status code.",
+            ["method", "handler", "code"],
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "wgkex_broker_http_request_duration_seconds",
+            "From the head of a request to its answer, by route.",
+            ["handler"],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.in_progress = Gauge(
+            "wgkex_broker_http_requests_in_progress",
+            "HTTP requests on the public listener that are being served now.",
+            registry=registry,
+        )
+        for method, handler in handlers:
+            self.requests.labels(method, handler, "200")
+            self.duration.labels(handler)
+
+    def method(self, name: str) -> str:
+        """The method as a label: what no standard knows is one value, however it is spelled."""
+        return name if name in self.METHODS else UNKNOWN
+
+
+class GatewayMetrics:
+    """What the broker knows of the gateways.
+
+    Args:
+        registry: where the instruments live.
+        workers: names of the configured workers; others get their series when they are accepted.
+        domains: names of the configured domains.
+    """
+
+    def __init__(self, registry: CollectorRegistry, workers: Iterable[str], domains: Iterable[str]) -> None:
+        self._domains = tuple(domains)
+        self.online = Gauge(
+            "wgkex_broker_worker_online",
+            "1 while a worker's status says that it is online; at 0 no node is sent to that gateway.",
+            ["worker"],
+            registry=registry,
+        )
+        self.peers = Gauge(
+            "wgkex_broker_worker_peers",
+            "Connected peers as a worker last reported, plus what was assigned to it since; 0 if it does not know.",
+            ["worker", "domain"],
+            registry=registry,
+        )
+        self.target_peers = Gauge(
+            "wgkex_broker_worker_target_peers",
+            "Connected peers that a worker's weight asks for; far from its peers, the gateways are unbalanced.",
+            ["worker"],
+            registry=registry,
+        )
+        self.last_seen = Gauge(
+            "wgkex_broker_worker_last_seen_timestamp_seconds",
+            "When a worker was last heard of; 0 if never since this broker's start.",
+            ["worker"],
+            registry=registry,
+        )
+        self.assignments = Counter(
+            "wgkex_broker_worker_assignments",
+            "Version 2 answers that named a worker's endpoint.",
+            ["worker", "domain"],
+            registry=registry,
+        )
+        self.brokers_online = Gauge(
+            "wgkex_broker_brokers_online",
+            "Brokers that are online by their status, this one included; each assignment is counted that many times.",
+            registry=registry,
+        )
+        self.messages_rejected = Counter(
+            "wgkex_broker_message_rejections",
+            "Messages of workers and brokers that were dropped: malformed, or of an unknown domain or worker.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker"):
+            self.messages_rejected.labels(reason)
+        self.brokers_online.set(1)
+        for worker in workers:
+            self.add_worker(worker)
+
+    def add_worker(self, worker: str) -> None:
+        """Give a worker its series."""
+        self.online.labels(worker)
+        self.target_peers.labels(worker)
+        self.last_seen.labels(worker)
+        for domain in self._domains:
+            self.peers.labels(worker, domain)
+            self.assignments.labels(worker, domain)

@@ -1,0 +1,45 @@
+"""Instruments of a process's session with the MQTT server."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+# Why an attempt to connect failed.
+FAILURE_REASONS: Final = ("unreachable", "tls", "timed_out", "closed", "refused", "subscription_refused")
+
+
+class MqttMetrics:
+    """What both processes tell about MQTT."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connected = Gauge(
+            "wgkex_mqtt_connected",
+            "1 while the session with the MQTT server is up; at 0 this process can hand over or receive no key.",
+            registry=registry,
+        )
+        self.connects = Counter(
+            "wgkex_mqtt_connects", "Sessions gained with the MQTT server, the first one included.", registry=registry
+        )
+        self.disconnects = Counter(
+            "wgkex_mqtt_disconnects",
+            "Sessions lost with the MQTT server; many of them mean a bad link, or two processes with one name.",
+            registry=registry,
+        )
+        self.connection_failures = Counter(
+            "wgkex_mqtt_connection_failures",
+            "Attempts to connect to the MQTT server that led to no session, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in FAILURE_REASONS:
+            self.connection_failures.labels(reason)
+        self.publishes_in_flight = Gauge(
+            "wgkex_mqtt_publishes_in_flight",
+            "Messages sent to the MQTT server that it has not acknowledged yet; a plateau means that it hangs.",
+            registry=registry,
+        )
+        self.last_message_received = Gauge(
+            "wgkex_mqtt_last_message_received_timestamp_seconds",
+            "When the last message came from the MQTT server; 0 before the first one.",
+            registry=registry,
+        )

@@ -1,0 +1,160 @@
+"""Metrics of peers and interfaces, made anew from a snapshot of the dataplane for each scrape."""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from wgkex_ops.dataplane import Peer, Snapshot
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import DataplaneError
+
+# WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
+# https://www.wireguard.com/papers/wireguard.pdf): a younger handshake is a live peer.
+ACTIVE_SECONDS: Final = 180
+# A peer without a handshake for so long has gone.
+STALE_SECONDS: Final = 10_800
+
+STATES: Final = ("active", "idle", "stale", "never")
+AGE_BUCKETS: Final = (30, 60, 120, 180, 300, 600, 1800, 3600, 10_800, 86_400)
+
+_COLLECTOR: Final = "wireguard"
+
+
+def handshake_age(peer: Peer, now: float) -> float | None:
+    """Seconds since a peer's last handshake; None if there was none. A clock set back makes no negative age."""
+    return max(0.0, now - peer.handshake) if peer.handshake else None
+
+
+def peer_state(age: float | None) -> str:
+    """The state, one of STATES, that a handshake's age means."""
+    if age is None:
+        return "never"
+    if age < ACTIVE_SECONDS:
+        return "active"
+    return "idle" if age < STALE_SECONDS else "stale"
+
+
+def count_active(peers: Iterable[Peer], now: float) -> int:
+    """How many peers have a live session."""
+    return sum(peer_state(handshake_age(peer, now)) == "active" for peer in peers)
+
+
+class WireGuardCollector(Collector):
+    """Tells what a snapshot shows. Knows no netlink: it is given a function that reads one.
+
+    Args:
+        read: reads a snapshot; DataplaneError is told as a failed collector.
+        domains: the configured domains.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[Snapshot]], domains: Sequence[Domain]) -> None:
+        self._read = read
+        self._domains = domains
+        self._snapshot: Snapshot | None = None
+        self._seconds = 0.0
+
+    async def refresh(self) -> None:
+        """Read a new snapshot, off the event loop, for the scrape that follows. Never raises for the dataplane."""
+        start = time.perf_counter()
+        try:
+            self._snapshot = await self._read()
+        except DataplaneError:
+            # Old numbers would look like a healthy gateway.
+            self._snapshot = None
+        self._seconds = time.perf_counter() - start
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families; only those of the collector itself when the snapshot could not be read."""
+        success = GaugeMetricFamily(
+            "wgkex_worker_collector_success",
+            "1 if the collector could read the kernel for this scrape; at 0 the metrics of peers are missing.",
+            labels=["collector"],
+        )
+        success.add_metric([_COLLECTOR], 0.0 if self._snapshot is None else 1.0)
+        yield success
+        duration = GaugeMetricFamily(
+            "wgkex_worker_collector_duration_seconds",
+            "How long the collector took to read the kernel for this scrape.",
+            labels=["collector"],
+        )
+        duration.add_metric([_COLLECTOR], self._seconds)
+        yield duration
+        if self._snapshot is not None:
+            yield from self._peer_families(self._snapshot)
+            yield from self._interface_families(self._snapshot)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing is read when the collector is registered."""
+        yield from ()
+
+    def _peer_families(self, snapshot: Snapshot) -> Iterator[Metric]:
+        peers = GaugeMetricFamily(
+            "wgkex_worker_peers",
+            "WireGuard peers by state: active had a handshake within 180 s, idle within the stale limit, stale before "
+            "that, never had none yet.",
+            labels=["domain", "state"],
+        )
+        ages = GaugeHistogramMetricFamily(
+            "wgkex_worker_peer_handshake_age_seconds",
+            "Ages of the peers' last handshakes right now, without peers that never had one.",
+            labels=["domain"],
+        )
+        newest = GaugeMetricFamily(
+            "wgkex_worker_newest_handshake_timestamp_seconds",
+            "When the latest handshake of any peer was; absent while there was none.",
+            labels=["domain"],
+        )
+        for domain in self._domains:
+            listed = snapshot.domains[domain.name].peers
+            known = [age for peer in listed if (age := handshake_age(peer, snapshot.taken_at)) is not None]
+            states = Counter(map(peer_state, known))
+            states["never"] = len(listed) - len(known)
+            for state in STATES:
+                peers.add_metric([domain.name, state], states[state])
+            ages.add_metric([domain.name], buckets=_buckets(known), gsum_value=sum(known))
+            if known:
+                newest.add_metric([domain.name], max(peer.handshake for peer in listed))
+        yield from (peers, ages, newest)
+
+    def _interface_families(self, snapshot: Snapshot) -> Iterator[Metric]:
+        routes = GaugeMetricFamily(
+            "wgkex_worker_routes",
+            "Routes to peers that this service has put there; as many as peers if nothing is amiss.",
+            labels=["domain"],
+        )
+        fdb_entries = GaugeMetricFamily(
+            "wgkex_worker_fdb_entries",
+            "VXLAN FDB entries towards peers; as many as peers if nothing is amiss.",
+            labels=["domain"],
+        )
+        up = GaugeMetricFamily(
+            "wgkex_worker_interface_up",
+            "1 if a domain's WireGuard or VXLAN interface is there and up; at 0 its nodes have no mesh here.",
+            labels=["domain", "interface"],
+        )
+        for domain in self._domains:
+            state = snapshot.domains[domain.name]
+            routes.add_metric([domain.name], len(state.routes))
+            fdb_entries.add_metric([domain.name], len(state.fdb_entries))
+            up.add_metric([domain.name, domain.wg], float(state.wg_up))
+            up.add_metric([domain.name, domain.vx], float(state.vx_up))
+        yield from (routes, fdb_entries, up)
+
+
+def _buckets(ages: Sequence[float]) -> list[tuple[str, float]]:
+    """Cumulative buckets with inclusive upper bounds, as exposition formats have them."""
+    counts = [0] * (len(AGE_BUCKETS) + 1)
+    for age in ages:
+        counts[bisect_left(AGE_BUCKETS, age)] += 1
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip((*(f"{bound}.0" for bound in AGE_BUCKETS), "+Inf"), counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets

@@ -1,0 +1,136 @@
+"""Instruments of the worker: what became of the keys from the bus, and of the operations on the kernel."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from wgkex_ops.dataplane import Operation
+
+UNKNOWN: Final = "unknown"
+
+REJECTION_REASONS: Final = (
+    "malformed_topic",
+    "unknown_domain",
+    "invalid_public_key",
+    "small_order_public_key",
+    "own_key",
+)
+# Errors that tell an operator something; whatever else the kernel says is `other`.
+ERRORS: Final = frozenset(
+    (
+        "EPERM",
+        "ENOENT",
+        "ESRCH",
+        "ENODEV",
+        "ENOMEM",
+        "ENOBUFS",
+        "EINVAL",
+        "EEXIST",
+        "EBUSY",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "EOPNOTSUPP",
+        "ETIMEDOUT",
+        "EINTR",
+    )
+)
+
+
+class ConsumerMetrics:
+    """What became of each key from the bus.
+
+    Every message moves `received`, and in the end exactly one of `deduplicated`, `rejections`, `installed` and
+    `install_failures`; in between it is part of `queue_length`.
+
+    Args:
+        registry: where the instruments live.
+        domains: names of the configured domains.
+        queue_capacity: how many keys may wait.
+    """
+
+    def __init__(self, registry: CollectorRegistry, domains: Iterable[str], queue_capacity: int) -> None:
+        self.received = Counter(
+            "wgkex_worker_messages_received",
+            "Keys for this worker that arrived on MQTT, valid or not.",
+            ["domain"],
+            registry=registry,
+        )
+        self.deduplicated = Counter(
+            "wgkex_worker_messages_deduplicated",
+            "Keys that were merged with the same key already waiting for the kernel.",
+            ["domain"],
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "wgkex_worker_message_rejections",
+            "Keys that were refused, by reason. The broker checks the same, so others write to the bus if this moves.",
+            ["reason"],
+            registry=registry,
+        )
+        self.queue_length = Gauge(
+            "wgkex_worker_queue_length",
+            "Keys waiting for the kernel, those that will be tried again included.",
+            registry=registry,
+        )
+        self.queue_capacity = Gauge(
+            "wgkex_worker_queue_capacity",
+            "How many keys may wait; beyond that, no more are taken from the MQTT server until there is room.",
+            registry=registry,
+        )
+        self.installed = Counter(
+            "wgkex_worker_peers_installed",
+            "Installations that completed: peer, route and FDB entry, new or refreshed.",
+            ["domain"],
+            registry=registry,
+        )
+        self.install_failures = Counter(
+            "wgkex_worker_peer_install_failures",
+            "Keys that were given up after all attempts: their nodes have no tunnel until they ask again.",
+            ["domain"],
+            registry=registry,
+        )
+        self.queue_capacity.set(queue_capacity)
+        for domain in domains:
+            self.received.labels(domain)
+            self.deduplicated.labels(domain)
+            self.installed.labels(domain)
+            self.install_failures.labels(domain)
+        self.received.labels(UNKNOWN)
+        for reason in REJECTION_REASONS:
+            self.rejections.labels(reason)
+
+
+class NetlinkMetrics:
+    """What the dataplane did: an observer of its operations."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._operations = Counter(
+            "wgkex_worker_netlink_operations",
+            "Single operations on the kernel, failed ones included.",
+            ["operation"],
+            registry=registry,
+        )
+        self._failures = Counter(
+            "wgkex_worker_netlink_operation_failures",
+            "Single operations that the kernel refused, by its error.",
+            ["operation", "error"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "wgkex_worker_netlink_operation_duration_seconds",
+            "How long one batch of operations, or one dump, took.",
+            ["operation"],
+            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+            registry=registry,
+        )
+        for operation in Operation:
+            self._operations.labels(operation)
+            self._duration.labels(operation)
+
+    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
+        """Take note of one batch; see `dataplane.OperationObserver`."""
+        self._operations.labels(operation).inc(count)
+        self._duration.labels(operation).observe(seconds)
+        for error in errors:
+            self._failures.labels(operation, error if error in ERRORS else "other").inc()

@@ -1,0 +1,249 @@
+"""What old and new processes say to each other over MQTT: pure functions between topics with payloads and typed events.
+
+Everything that arrives is somebody else's text. Whatever follows no rule of this file becomes an InvalidMessageError.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Final
+
+from wgkex_ops.errors import InvalidMessageError, InvalidPublicKeyError
+from wgkex_ops.keys import PublicKey
+
+# The target in a key's topic that means every worker of the domain.
+ALL_WORKERS: Final = "all"
+
+# MQTT 5 user properties; a worker that speaks 3.1.1 never sees them.
+REQUEST_ID: Final = "wgkex-request-id"
+
+WORKER_EVENTS: Final = (
+    "wireguard-worker/+/+/data",
+    "wireguard-worker/+/status",
+    "wireguard-metrics/+/+/connected_peers",
+    "wireguard-broker/+/status",
+)
+
+# What the old worker says on its way out, and what a worker says that cannot read its interface.
+PEERS_UNKNOWN: Final = -1
+
+_MALFORMED_TOPIC: Final = "malformed_topic"
+_MALFORMED_PAYLOAD: Final = "malformed_payload"
+
+# A key is 44 characters, the JSON of a worker's data a few hundred; a retained bomb is not worth parsing.
+_PAYLOAD_LIMIT: Final = 4096
+# Names of hosts (RFC 1035: 253 characters) as they come in topics; a control character would reach logs and labels.
+_NAME: Final = re.compile(r"[^\x00-\x20\x7f/+#]{1,253}")
+_PORTS: Final = range(1, 0x10000)
+_INTEGER: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOffered:
+    """A node's key on its way to the workers.
+
+    Attributes:
+        domain: the name of the domain, not yet looked up.
+        target: the worker that is meant, or ALL_WORKERS.
+        key: the validated key.
+    """
+
+    domain: str
+    target: str
+    key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How nodes of one domain reach a gateway.
+
+    Attributes:
+        address: host name or IP address.
+        port: UDP port, 1 to 65535.
+        public_key: the gateway's key as base64.
+        link_address: the gateway's address inside the tunnel, without a prefix length.
+    """
+
+    address: str
+    port: int
+    public_key: str
+    link_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerData:
+    """A worker tells how it is reached in a domain; None when it has taken that back, or left out something needed."""
+
+    worker: str
+    domain: str
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker came or went."""
+
+    worker: str
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedPeers:
+    """A worker counted the peers of a domain with a live session; None when it does not know (or has gone)."""
+
+    worker: str
+    domain: str
+    peers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """A broker came or went."""
+
+    broker: str
+    online: bool
+
+
+WorkerEvent = WorkerData | WorkerStatus | ConnectedPeers | BrokerStatus
+
+
+def key_topic(domain: str, target: str = ALL_WORKERS) -> str:
+    """Where a broker publishes a key of a domain."""
+    return f"wireguard/{domain}/{target}"
+
+
+def key_subscription(domain: str) -> str:
+    """What a worker subscribes to, to get the keys of a domain."""
+    return f"wireguard/{domain}/+"
+
+
+def worker_data_topic(worker: str, domain: str) -> str:
+    """Where a worker tells how it is reached."""
+    return f"wireguard-worker/{worker}/{domain}/data"
+
+
+def worker_status_topic(worker: str) -> str:
+    """Where a worker tells whether it is online."""
+    return f"wireguard-worker/{worker}/status"
+
+
+def connected_peers_topic(domain: str, worker: str) -> str:
+    """Where a worker tells how many live peers it has."""
+    return f"wireguard-metrics/{domain}/{worker}/connected_peers"
+
+
+def broker_status_topic(broker: str) -> str:
+    """Where a broker tells whether it is online."""
+    return f"wireguard-broker/{broker}/status"
+
+
+def status_payload(*, online: bool) -> bytes:
+    """`1` or `0`, as old brokers compare them."""
+    return b"1" if online else b"0"
+
+
+def data_payload(endpoint: Endpoint) -> bytes:
+    """The JSON object that old brokers read; `Port` is an integer here, though nodes get a string."""
+    return json.dumps(
+        {
+            "ExternalAddress": endpoint.address,
+            "Port": endpoint.port,
+            "PublicKey": endpoint.public_key,
+            "LinkAddress": endpoint.link_address,
+        }
+    ).encode()
+
+
+def parse_key(topic: str, payload: bytes) -> KeyOffered:
+    """Read a key's message, as a worker receives it.
+
+    Raises:
+        InvalidMessageError: reason ``malformed_topic``, ``invalid_public_key`` or ``small_order_public_key``.
+    """
+    match topic.split("/"):
+        case ["wireguard", domain, target] if domain and target:
+            pass
+        case _:
+            raise InvalidMessageError(_MALFORMED_TOPIC, "a key's topic is wireguard/{domain}/{worker}")
+    try:
+        # A surrogate stands for each byte that is no ASCII: parse() then refuses it like any other wrong character.
+        return KeyOffered(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
+    except InvalidPublicKeyError as error:
+        raise InvalidMessageError(error.reason, str(error)) from None
+
+
+def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
+    """Read what workers and brokers tell brokers.
+
+    An empty payload is MQTT's way of taking a retained message back.
+
+    Raises:
+        InvalidMessageError: reason ``malformed_topic`` or ``malformed_payload``.
+    """
+    match topic.split("/"):
+        case ["wireguard-worker", worker, domain, "data"]:
+            return WorkerData(_name(worker), _name(domain), _parse_endpoint(payload) if payload else None)
+        case ["wireguard-worker", worker, "status"]:
+            return WorkerStatus(_name(worker), _parse_status(payload))
+        case ["wireguard-metrics", domain, worker, "connected_peers"]:
+            peers = _parse_integer(payload) if payload else PEERS_UNKNOWN
+            return ConnectedPeers(_name(worker), _name(domain), peers if peers >= 0 else None)
+        case ["wireguard-broker", broker, "status"]:
+            return BrokerStatus(_name(broker), _parse_status(payload))
+    raise InvalidMessageError(_MALFORMED_TOPIC, "no such topic in the contract")
+
+
+def _name(level: str) -> str:
+    if _NAME.fullmatch(level) is None:
+        raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a name")
+    return level
+
+
+def _parse_status(payload: bytes) -> bool:
+    if payload in (b"1", b"0", b""):
+        return payload == b"1"
+    raise InvalidMessageError(_MALFORMED_PAYLOAD, "a status is 1 or 0")
+
+
+def _parse_integer(payload: bytes) -> int:
+    text = payload.decode("ascii", errors="replace")
+    if _INTEGER.fullmatch(text) is None:
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a count of peers is an integer")
+    return int(text)
+
+
+def _parse_endpoint(payload: bytes) -> Endpoint | None:
+    """An endpoint that nodes can use, or None if a member is absent or empty: nodes tear their tunnel down for that."""
+    if len(payload) > _PAYLOAD_LIMIT:
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"a worker's data has more than {_PAYLOAD_LIMIT} bytes")
+    try:
+        data = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data is no JSON") from None
+    if not isinstance(data, dict):
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data is no JSON object")
+    match data:
+        case {
+            "ExternalAddress": str(address),
+            "Port": int(port),
+            "PublicKey": str(public_key),
+            "LinkAddress": str(link_address),
+        } if address and public_key and link_address:
+            pass
+        case _:
+            return None
+    # Old workers write the address as configured on the interface, some with its prefix length; nodes want it bare.
+    link_address = link_address.partition("/")[0]
+    if isinstance(port, bool) or port not in _PORTS or not _is_usable(address, public_key, link_address):
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data has a member that no node can use")
+    return Endpoint(address, port, public_key, link_address)
+
+
+def _is_usable(address: str, public_key: str, link_address: str) -> bool:
+    try:
+        PublicKey.parse(public_key)
+        bare = IPv6Address(link_address).scope_id is None
+    except (InvalidPublicKeyError, ValueError):
+        return False
+    return bare and _NAME.fullmatch(address) is not None

@@ -1,0 +1,168 @@
+"""The worker, put together: session, intake, installer, reporter, and the dataplane underneath."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from wgkex_ops.config import Config, Listen
+from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.intake import Intake
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.consumer.netlink import KernelDataplane
+from wgkex_ops.consumer.reporter import Reporter
+from wgkex_ops.consumer.snapshots import SharedSnapshots
+from wgkex_ops.dataplane import Dataplane, OperationObserver
+from wgkex_ops.http.listener import serve
+from wgkex_ops.http.operator import OperatorPages, create_operator_app
+from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.metrics.wireguard import WireGuardCollector
+from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
+from wgkex_ops.mqtt import Session, Will
+from wgkex_ops.topics import key_subscription, status_payload, worker_status_topic
+
+_log = structlog.get_logger(__name__)
+
+_GOODBYE_TIMEOUT: Final = 3.0
+
+
+class MakeDataplane(Protocol):
+    """Makes the dataplane that a worker works on; it reports its operations to the observer."""
+
+    def __call__(self, config: Config, observer: OperationObserver) -> Dataplane: ...
+
+
+def configured_dataplane(config: Config, observer: OperationObserver) -> Dataplane:
+    """The dataplane that the configuration asks for."""
+    if config.worker.dataplane == "memory":
+        return MemoryDataplane(config.domains, observer)
+    return KernelDataplane(config.domains, observer, config.worker.route_protocol)
+
+
+class Worker:
+    """What turns a message on the bus into a peer of this gateway.
+
+    Args:
+        config: the whole configuration.
+        registry: where the instruments live.
+        make_dataplane: where peers are installed.
+    """
+
+    def __init__(
+        self, config: Config, registry: CollectorRegistry, make_dataplane: MakeDataplane = configured_dataplane
+    ) -> None:
+        names = tuple(domain.name for domain in config.domains)
+        worker = config.worker.name
+        self._config = config
+        self._dataplane = make_dataplane(config, NetlinkMetrics(registry))
+        self._snapshots = SharedSnapshots(self._dataplane)
+        metrics = ConsumerMetrics(registry, names, CAPACITY)
+        self._session = Session(
+            config.mqtt,
+            client_id=f"wgkex-worker-{worker}",
+            subscriptions=[key_subscription(name) for name in names],
+            will=Will(worker_status_topic(worker), status_payload(online=False)),
+            metrics=MqttMetrics(registry),
+        )
+        self._reporter = Reporter(
+            session=self._session,
+            read=self._snapshots.read,
+            domains=config.domains,
+            worker=worker,
+            address=config.external_name or worker,
+        )
+        self._installer = Installer(self._dataplane, metrics)
+        self._intake = Intake(
+            worker=worker,
+            domains={domain.name: domain for domain in config.domains},
+            own_key=self._reporter.own_key,
+            installer=self._installer,
+            metrics=metrics,
+        )
+        collector = WireGuardCollector(self._snapshots.read, config.domains)
+        registry.register(collector)
+        self._pages = OperatorPages(
+            component="worker",
+            name=worker,
+            registry=registry,
+            problems=self._problems,
+            refresh=collector.refresh,
+            facts={
+                "Domains": ", ".join(names),
+                "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}",
+                "Dataplane": "memory: nothing is installed"
+                if isinstance(self._dataplane, MemoryDataplane)
+                else "kernel",
+            },
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Listen]:
+        """Work while the context lasts.
+
+        Yields:
+            where it listens for operators.
+        """
+        operator_app = create_operator_app(self._pages)
+        async with self._dataplane:
+            await self._reporter.look()
+            async with (
+                self._session,
+                self._farewell(),
+                serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
+                asyncio.TaskGroup() as group,
+            ):
+                tasks = [
+                    group.create_task(self._installer.run(), name="installer"),
+                    group.create_task(self._intake.run(self._session.messages()), name="intake"),
+                    group.create_task(self._reporter.run(), name="reporter"),
+                    group.create_task(self._follow_links(), name="links"),
+                ]
+                _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
+                for problem in self._reporter.problems():
+                    _log.warning("interface_problem", detail=problem)
+                try:
+                    yield metrics_listen
+                finally:
+                    _log.info("worker_stopping")
+                    for task in tasks:
+                        task.cancel()
+
+    async def announced(self) -> None:
+        """Wait until brokers could know this gateway."""
+        await self._reporter.announced.wait()
+
+    async def _follow_links(self) -> None:
+        """When an interface comes, its waiting keys are due; when one goes, brokers should know."""
+        async for event in self._dataplane.events():
+            _log.info("link_changed", interface=event.interface, present=event.present, up=event.up)
+            if event.present or not event.interface:
+                self._installer.retry_now(
+                    domain
+                    for domain in self._config.domains
+                    if not event.interface or event.interface in (domain.wg, domain.vx)
+                )
+            self._reporter.hurry()
+
+    @contextlib.asynccontextmanager
+    async def _farewell(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self._reporter.say_goodbye(_GOODBYE_TIMEOUT)
+
+    def _problems(self) -> list[str]:
+        problems = self._reporter.problems()
+        if not self._session.connected:
+            problems.append("there is no connection with the MQTT server")
+        return problems
+
+
+async def run(config: Config) -> None:
+    """Run a worker until cancelled."""
+    async with Worker(config, new_registry("worker")).running():
+        await asyncio.get_running_loop().create_future()
