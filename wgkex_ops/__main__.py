@@ -5,15 +5,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops import broker, up, worker
-from wgkex_ops.config import Config, LogLevel, config_path, load
+from wgkex_ops.config import Config, LogLevel, config_path, load, parse
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
 
@@ -24,10 +23,18 @@ EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
+# What `up` serves when no configuration is given; its MQTT server is the embedded one in any case.
+DEMONSTRATION: Final = """
+domains: [ffmuc_welt, ffmuc_muc_cty]
+domain_prefixes: [ffmuc_]
+externalName: gw01.example.net
+mqtt: {broker_url: localhost}
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `wgkex-ops`, and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         config = _load(arguments)
     except ConfigError as error:
@@ -38,12 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("The configuration is fine.")  # noqa: T201
         return EXIT_OK
     configure(arguments.log_level or config.log_level, arguments.log_format)
-    commands: dict[str, Callable[[], Coroutine[None, None, None]]] = {
-        "broker": lambda: broker.run(config),
-        "worker": lambda: worker.run(config),
-        "up": lambda: up.run(config, arguments.nodes),
-    }
-    return _run(commands[arguments.command])
+    return _run(_command(arguments, config))
+
+
+def _command(arguments: argparse.Namespace, config: Config) -> Coroutine[None, None, None]:
+    """The main coroutine of a command. Each imports only what it needs: a broker has no use for netlink."""
+    match arguments.command:
+        case "broker":
+            from wgkex_ops import broker  # noqa: PLC0415
+
+            return broker.run(config)
+        case "worker":
+            from wgkex_ops import worker  # noqa: PLC0415
+
+            return worker.run(config)
+    from wgkex_ops import up  # noqa: PLC0415
+
+    return up.run(config, arguments.nodes)
 
 
 def main_broker() -> int:
@@ -56,7 +74,8 @@ def main_worker() -> int:
     return main(["worker", *sys.argv[1:]])
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--config",
@@ -69,13 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--log-format", choices=get_args(LogFormat), default="auto", help="auto: console on a terminal, else json"
     )
-    parser = argparse.ArgumentParser(
+    top = argparse.ArgumentParser(
         prog="wgkex-ops",
         description="WireGuard key exchange for community mesh networks.",
         epilog="Exit status: 0 after a clean stop, 2 if the configuration is wrong, 1 for everything else.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('wgkex-ops')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.add_argument("--version", action="version", version=f"%(prog)s {version('wgkex-ops')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
     commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers of this gateway")
     up_parser = commands.add_parser(
@@ -87,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     up_parser.add_argument(
         "--nodes", type=_count, default=0, metavar="N", help="simulate N routers that ask for a tunnel; default: 0"
     )
-    return parser
+    return top
 
 
 def _count(text: str) -> int:
@@ -99,13 +118,13 @@ def _count(text: str) -> int:
 
 def _load(arguments: argparse.Namespace) -> Config:
     if arguments.command == "up" and arguments.config is None and not os.environ.get("WGKEX_CONFIG_FILE"):
-        return up.demonstration()
+        return parse(DEMONSTRATION, "demonstration")
     return load(config_path(arguments.config, os.environ))
 
 
-def _run(start: Callable[[], Coroutine[None, None, None]]) -> int:
+def _run(main_coroutine: Coroutine[None, None, None]) -> int:
     try:
-        asyncio.run(_until_signal(start()))
+        asyncio.run(_until_signal(main_coroutine))
     except KeyboardInterrupt:
         # The second one: whoever types it does not want to wait.
         return EXIT_FAILURE

@@ -49,7 +49,9 @@ def parse_domain(name: str, prefixes: Sequence[str]) -> Domain:
             suffix = name.removeprefix(prefix)
             break
     else:
-        raise InvalidDomainError(f"{name!r} starts with none of domain_prefixes ({', '.join(prefixes) or 'empty'})")
+        # What is in a prefix cannot be a terminal's command: repr escapes it.
+        listed = ", ".join(repr(prefix)[1:-1] for prefix in prefixes)
+        raise InvalidDomainError(f"{name!r} starts with none of domain_prefixes ({listed or 'empty'})")
     if not suffix:
         raise InvalidDomainError(f"{name!r} is nothing but a prefix: nothing is left to name the interfaces after")
     domain = Domain(name=name, wg=f"wg-{suffix}", vx=f"vx-{suffix}")

@@ -36,8 +36,8 @@ from wgkex_ops.metrics.mqtt import MqttMetrics
 
 _log = structlog.get_logger(__name__)
 
-# From the first look-up of the server's name to the last SUBACK.
-_CONNECT_TIMEOUT: Final = 10.0
+# Seconds from the first look-up of the server's name to the last SUBACK.
+CONNECT_TIMEOUT: Final = 10.0
 _DISCONNECT_TIMEOUT: Final = 0.5
 
 # Pauses between attempts double up to a cap that is low, since a few processes are no crowd and keys wait meanwhile.
@@ -123,16 +123,25 @@ class Session:
         subscriptions: topic filters, renewed with each connection.
         will: the last will.
         metrics: the instruments that are kept.
+        connect_timeout: seconds for each attempt to connect.
     """
 
     def __init__(
-        self, config: MqttConfig, *, client_id: str, subscriptions: Sequence[str], will: Will, metrics: MqttMetrics
+        self,
+        config: MqttConfig,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str],
+        will: Will,
+        metrics: MqttMetrics,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._config = config
         self._client_id = client_id
         self._subscriptions = subscriptions
         self._will = will
         self._metrics = metrics
+        self._connect_timeout = connect_timeout
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._connection: _Connection | None = None
         self._connections = 0
@@ -237,7 +246,7 @@ class Session:
         self._opened_at = time.monotonic()
         connection = _Connection(self._config, self._client_id, self._will, self._metrics, self._deliver)
         try:
-            await connection.open(self._subscriptions)
+            await connection.open(self._subscriptions, self._connect_timeout)
             self._metrics.connected.set(1)
             self._metrics.connects.inc()
             self._log.info("mqtt_connected", client_id=self._client_id, window=connection.window_size)
@@ -312,19 +321,19 @@ class _Connection:
         self._handler._handle_puback_packet = self._on_puback  # noqa: SLF001
         self._handler._handle_qos_1_publish_packet = self._on_qos_1_message  # noqa: SLF001
 
-    async def open(self, subscriptions: Sequence[str]) -> None:
-        """Connect and subscribe.
+    async def open(self, subscriptions: Sequence[str], limit: float) -> None:
+        """Connect and subscribe within a limit of seconds.
 
         Raises:
             _ConnectionFailedError: no session came of it.
         """
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
+            async with asyncio.timeout(limit):
                 await self._connect()
                 self._bound_silence()
                 await self._subscribe(subscriptions)
         except TimeoutError:
-            raise _ConnectionFailedError("timed_out", f"no session within {_CONNECT_TIMEOUT:g} s") from None
+            raise self._no_answer("timed_out", f"no session within {limit:g} s") from None
         self.window_size = self._receive_maximum()
         for _ in range(self.window_size):
             self._window.release()
@@ -361,11 +370,15 @@ class _Connection:
             connection._transport.abort()  # noqa: SLF001
 
     async def _connect(self) -> None:
+        try:
+            context = _ssl_context(self._config.tls) if self._config.tls is not None else False
+        except OSError as error:  # SSLError is one; whoever renews a certificate may be half-way
+            raise _ConnectionFailedError("tls", f"the certificate files cannot be used: {error}") from error
         connecting = asyncio.create_task(
             self._client.connect(
                 self._config.host,
                 self._config.port,
-                ssl=_ssl_context(self._config.tls) if self._config.tls is not None else False,
+                ssl=context,
                 keepalive=self._config.keepalive,
                 version=_VERSIONS[self._config.version],
             ),
@@ -375,17 +388,26 @@ class _Connection:
             # gmqtt waits for ever for the answer of a server that just closes the connection.
             await asyncio.wait({connecting, self.lost}, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
-                hint = "; does it know MQTT 5? (mqtt.version)" if self._config.version == "5" else ""
-                raise _ConnectionFailedError("closed", f"the server closed the connection without an answer{hint}")
+                # A refusal may have come just before the end.
+                self._handler.propagate_error()
+                raise self._no_answer("closed", "the server closed the connection without an answer")
             connecting.result()
         except ssl.SSLError as error:
             raise _ConnectionFailedError("tls", str(error)) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a host's name
             raise _ConnectionFailedError("unreachable", str(error)) from error
         except gmqtt.MQTTConnectError as error:
             raise _ConnectionFailedError("refused", str(error)) from error
         finally:
             connecting.cancel()
+
+    def _no_answer(self, reason: str, detail: str) -> _ConnectionFailedError:
+        """What servers keep silent about is guessed from the configuration."""
+        if self._config.version == "5":
+            detail += "; does it know MQTT 5? (mqtt.version)"
+        if self._config.tls is not None and self._config.tls.cert_file is None:
+            detail += "; does it want a certificate of ours? (mqtt.tls.cert_file)"
+        return _ConnectionFailedError(reason, detail)
 
     async def _subscribe(self, subscriptions: Sequence[str]) -> None:
         if not subscriptions:
@@ -412,6 +434,9 @@ class _Connection:
         gmqtt's heartbeat closes after two keepalives without an answer, but closing waits for ever to send what is
         queued. The same limit on unacknowledged bytes (tcp(7), TCP_USER_TIMEOUT, in milliseconds) ends that wait.
         """
+        if self.lost.done():
+            # The server has thrown us out already, and there is no socket any more.
+            return
         transport = self._client._connection._transport  # noqa: SLF001
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._config.keepalive)
@@ -499,5 +524,6 @@ def _ssl_context(config: TlsConfig) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if config.cert_file is not None:
-        context.load_cert_chain(config.cert_file, config.key_file)
+        # Without a password OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(config.cert_file, config.key_file, password="")
     return context

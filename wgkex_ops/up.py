@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from wgkex_ops.broker import Broker
-from wgkex_ops.config import Config, parse
+from wgkex_ops.config import Config
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.consumer.netlink import probe
 from wgkex_ops.dataplane import Dataplane, OperationObserver
@@ -15,20 +15,7 @@ from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.nodes import simulate
 from wgkex_ops.worker import Worker, configured_dataplane
 
-# Served when no configuration is given; the MQTT server is the embedded one in any case.
-DEMONSTRATION: Final = """
-domains: [ffmuc_welt, ffmuc_muc_cty]
-domain_prefixes: [ffmuc_]
-externalName: gw01.example.net
-mqtt: {broker_url: localhost}
-"""
-
 _EXAMPLE_KEY: Final = "o52Ge+Rpj4CUSitVag9mS7pSXUesNM0ESnvj/wwehkg="
-
-
-def demonstration() -> Config:
-    """The configuration for trying out."""
-    return parse(DEMONSTRATION, "demonstration")
 
 
 async def run(config: Config, node_count: int) -> None:

@@ -83,14 +83,14 @@ class Worker:
             installer=self._installer,
             metrics=metrics,
         )
-        collector = WireGuardCollector(self._snapshots.read, config.domains)
-        registry.register(collector)
+        self._collector = WireGuardCollector(self._snapshots.read, config.domains)
+        registry.register(self._collector)
         self._pages = OperatorPages(
             component="worker",
             name=worker,
             registry=registry,
             problems=self._problems,
-            refresh=collector.refresh,
+            refresh=self.refresh,
             facts={
                 "Domains": ", ".join(names),
                 "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}",
@@ -131,6 +131,10 @@ class Worker:
                     _log.info("worker_stopping")
                     for task in tasks:
                         task.cancel()
+
+    async def refresh(self) -> None:
+        """Bring the metrics that are read from the dataplane up to date."""
+        await self._collector.refresh()
 
     async def announced(self) -> None:
         """Wait until brokers could know this gateway."""

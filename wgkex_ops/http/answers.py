@@ -8,6 +8,13 @@ from aiohttp import web
 from wgkex_ops.domains import Domain
 from wgkex_ops.topics import Endpoint
 
+# What aiohttp refuses by itself, before or instead of a handler.
+_REFUSALS: Final = {
+    404: ("not_found", "there is nothing under this path"),
+    405: ("method_not_allowed", "this path does not take this method"),
+    417: ("expectation_failed", "the only expectation that can be met is 100-continue"),
+}
+
 # Nodes ask again once a minute whatever we say; this is for everybody else.
 RETRY_AFTER_SECONDS: Final = 30
 
@@ -31,6 +38,18 @@ class RejectedError(Exception):
 def error_answer(status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """An error object: what is wrong in a sentence, and a slug for programs."""
     return web.json_response({"error": {"message": message, "reason": reason}}, status=status, headers=headers)
+
+
+def refusal_answer(error: web.HTTPException) -> web.Response:
+    """A refusal of aiohttp's own."""
+    reason, message = _REFUSALS.get(error.status, ("http_error", "the request was refused"))
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return error_answer(error.status, reason, message, headers)
+
+
+def crashed_answer() -> web.Response:
+    """Our own mistake; what it was is in the log, not here."""
+    return unavailable_answer("internal", "something went wrong here; try again later")
 
 
 def unavailable_answer(reason: str, message: str) -> web.Response:

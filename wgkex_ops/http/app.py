@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from wgkex_ops.http.answers import error_answer, unavailable_answer
+from wgkex_ops.http.answers import crashed_answer, refusal_answer
 from wgkex_ops.http.exchange import KeyExchange
 from wgkex_ops.metrics.broker import UNKNOWN, HttpMetrics
 
@@ -17,8 +17,6 @@ _log = structlog.get_logger(__name__)
 PATH_V1: Final = "/api/v1/wg/key/exchange"
 PATH_V2: Final = "/api/v2/wg/key/exchange"
 HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2))
-
-_REASONS: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
 def create_app(exchange: KeyExchange, metrics: HttpMetrics) -> web.Application:
@@ -55,10 +53,9 @@ async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return error_answer(error.status, _REASONS.get(error.status, "http_error"), error.reason, headers)
+        return refusal_answer(error)
     except ConnectionError:
         raise
     except Exception:  # noqa: BLE001  the outermost edge of a request
         _log.exception("request_crashed", method=request.method, path=request.path)
-        return unavailable_answer("internal", "something went wrong here; try again later")
+        return crashed_answer()

@@ -12,6 +12,7 @@ from wgkex_ops.errors import BusError
 from wgkex_ops.http.answers import (
     RejectedError,
     accepted_answer,
+    crashed_answer,
     endpoint_answer,
     error_answer,
     unavailable_answer,
@@ -87,7 +88,7 @@ class KeyExchange:
         except Exception:  # noqa: BLE001  the outermost edge of a request
             _log.exception("key_exchange_crashed", api_version=api_version)
             self._metrics.failures.labels("internal").inc()
-            response = unavailable_answer("internal", "something went wrong here; try again later")
+            response = crashed_answer()
         self._metrics.requests.labels(api_version, domain.name if domain else UNKNOWN).inc()
         return response
 

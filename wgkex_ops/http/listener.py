@@ -2,12 +2,16 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from wgkex_ops.config import Listen
-from wgkex_ops.http.answers import error_answer
+from wgkex_ops.http.answers import crashed_answer, error_answer, refusal_answer
+
+_log = structlog.get_logger(__name__)
 
 
 class _RequestHandler(web.RequestHandler):
@@ -15,15 +19,33 @@ class _RequestHandler(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002  aiohttp's signature
+        request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
+        exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  it quotes the sender
     ) -> web.StreamResponse:
-        """Answer what could not even be read as a request; the open internet is full of it, so it is not logged."""
-        response = error_answer(status, "bad_request", "this is no HTTP request that can be understood")
+        """Answer what could not even be read as a request; the open internet is full of it, so it is not logged.
+
+        What crashed here is: an application without a net of its own would otherwise die in silence.
+        """
+        if isinstance(exc, ConnectionError):
+            # The sender has gone: there is nobody to answer.
+            raise exc
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log.error("request_crashed", method=request.method, path=request.path, exc_info=exc)
+            response = crashed_answer()
+        else:
+            response = error_answer(status, "bad_request", "this is no HTTP request that can be understood")
         response.force_close()
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; in JSON even if aiohttp refused the request before any middleware saw it."""
+        if isinstance(resp, web.HTTPException):
+            resp = refusal_answer(resp)
+        return await super().finish_response(request, resp, start_time)
 
 
 class _Server(web.Server):
@@ -49,7 +71,8 @@ async def serve(app: web.Application, listen: Listen, **settings: Any) -> AsyncI
     Raises:
         OSError: the address is in use or not ours; the message names it.
     """
-    runner = _Runner(app, access_log=None, **settings)
+    # Compressed bodies stay as they are: no node sends any, and what a few bytes grow to is the sender's choice.
+    runner = _Runner(app, access_log=None, auto_decompress=False, **settings)
     await runner.setup()
     try:
         site = web.TCPSite(runner, listen.host, listen.port)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import StreamReader, web_exceptions
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from wgkex_ops.domains import Domain
@@ -35,6 +35,7 @@ async def read_body(content: StreamReader) -> bytes:
 
     Raises:
         RejectedError: it has more than BODY_LIMIT bytes, is not complete in time, or its encoding is broken.
+        ConnectionError: the sender has gone.
     """
     body = bytearray()
     try:
@@ -45,8 +46,11 @@ async def read_body(content: StreamReader) -> bytes:
                     raise RejectedError("too_large", f"the body has more than {BODY_LIMIT} bytes", 413)
     except TimeoutError:
         raise RejectedError(MALFORMED_JSON, f"the body was not complete after {BODY_TIMEOUT:g} s") from None
-    except (HttpProcessingError, web_exceptions.HTTPException) as error:
-        raise RejectedError(MALFORMED_JSON, "the body's transfer or content encoding is broken") from error
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        raise RejectedError(MALFORMED_JSON, "the body's transfer encoding is broken") from error
+    except OSError as error:
+        # The network has its own words for it, as EHOSTUNREACH.
+        raise ConnectionResetError("the sender has gone") from error
     return bytes(body)
 
 

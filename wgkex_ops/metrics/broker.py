@@ -107,6 +107,7 @@ class HttpMetrics:
         for method, handler in handlers:
             self.requests.labels(method, handler, "200")
             self.duration.labels(handler)
+        self.duration.labels(UNKNOWN)
 
     def method(self, name: str) -> str:
         """The method as a label: what no standard knows is one value, however it is spelled."""

@@ -125,12 +125,12 @@ class WireGuardCollector(Collector):
     def _interface_families(self, snapshot: Snapshot) -> Iterator[Metric]:
         routes = GaugeMetricFamily(
             "wgkex_worker_routes",
-            "Routes to peers that this service has put there; as many as peers if nothing is amiss.",
+            "Routes to peers that this service has put there, known by their protocol number.",
             labels=["domain"],
         )
         fdb_entries = GaugeMetricFamily(
             "wgkex_worker_fdb_entries",
-            "VXLAN FDB entries towards peers; as many as peers if nothing is amiss.",
+            "VXLAN FDB entries towards these peers; as many as routes if nothing is amiss.",
             labels=["domain"],
         )
         up = GaugeMetricFamily(
@@ -141,7 +141,7 @@ class WireGuardCollector(Collector):
         for domain in self._domains:
             state = snapshot.domains[domain.name]
             routes.add_metric([domain.name], len(state.routes))
-            fdb_entries.add_metric([domain.name], len(state.fdb_entries))
+            fdb_entries.add_metric([domain.name], len(state.fdb_entries & state.routes))
             up.add_metric([domain.name, domain.wg], float(state.wg_up))
             up.add_metric([domain.name, domain.vx], float(state.vx_up))
         yield from (routes, fdb_entries, up)

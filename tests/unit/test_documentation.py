@@ -1,0 +1,50 @@
+"""What is documented is there, and what is there is documented."""
+
+import argparse
+import re
+import runpy
+from pathlib import Path
+from typing import Final
+
+from wgkex_ops.__main__ import parser
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+def test_the_reference_of_metrics_is_what_the_instruments_say() -> None:
+    reference = runpy.run_path(str(ROOT / "scripts" / "metrics-reference"))["reference"]()
+
+    assert (ROOT / "docs" / "metrics.md").read_text() == reference
+
+
+def test_every_option_is_documented_and_every_documented_option_exists() -> None:
+    top = parser()
+    commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
+    options = {
+        option
+        for command in (top, *commands.values())
+        for action in command._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    text = (ROOT / "docs" / "commands.md").read_text()
+
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE))
+    assert documented == options
+    assert set(re.findall(r"^\| `wgkex-ops ([a-z]+)`", text, re.MULTILINE)) == set(commands)
+
+
+def test_every_reason_of_an_error_object_is_documented() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "wgkex_ops" / "http").glob("*.py"))
+    code += (ROOT / "wgkex_ops" / "errors.py").read_text()
+    text = (ROOT / "docs" / "protocol.md").read_text()
+
+    documented = set(re.findall(r"^\| \d{3} \| `([a-z_]+)`", text, re.MULTILINE))
+    assert documented
+    assert all(f'"{reason}"' in code for reason in documented)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -1,0 +1,545 @@
+"""The bytes of netlink: what is said to the kernel about peers, routes and FDB entries, and what it answers.
+
+Pure: nothing here opens a socket, and nothing keeps state beyond one dump. Numbers are those of the kernel's headers
+(``include/uapi/linux``), under the names they have there; netlink speaks the machine's own byte order.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from wgkex_ops.dataplane import Peer
+
+# linux/netlink.h
+NETLINK_ROUTE: Final = 0
+NETLINK_GENERIC: Final = 16
+SOL_NETLINK: Final = 270
+NETLINK_CAP_ACK: Final = 10
+NETLINK_GET_STRICT_CHK: Final = 12
+NLMSG_NOOP: Final = 1
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLM_F_REQUEST: Final = 0x001
+NLM_F_MULTI: Final = 0x002
+NLM_F_ACK: Final = 0x004
+NLM_F_DUMP_INTR: Final = 0x010
+NLM_F_REPLACE: Final = 0x100
+NLM_F_DUMP: Final = 0x300
+NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
+_NLA_F_NESTED: Final = 0x8000
+_NLA_TYPE_MASK: Final = 0x3FFF
+
+# linux/genetlink.h
+_GENL_ID_CTRL: Final = 0x10
+_CTRL_CMD_GETFAMILY: Final = 3
+_CTRL_ATTR_FAMILY_ID: Final = 1
+_CTRL_ATTR_FAMILY_NAME: Final = 2
+
+# linux/wireguard.h
+WG_GENL_NAME: Final = "wireguard"
+_WG_GENL_VERSION: Final = 1
+_WG_CMD_GET_DEVICE: Final = 0
+_WG_CMD_SET_DEVICE: Final = 1
+_WGDEVICE_A_IFINDEX: Final = 1
+_WGDEVICE_A_PUBLIC_KEY: Final = 4
+_WGDEVICE_A_LISTEN_PORT: Final = 6
+_WGDEVICE_A_PEERS: Final = 8
+_WGPEER_A_PUBLIC_KEY: Final = 1
+_WGPEER_A_PRESHARED_KEY: Final = 2
+_WGPEER_A_FLAGS: Final = 3
+_WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL: Final = 5
+_WGPEER_A_LAST_HANDSHAKE_TIME: Final = 6
+_WGPEER_A_RX_BYTES: Final = 7
+_WGPEER_A_TX_BYTES: Final = 8
+_WGPEER_A_ALLOWEDIPS: Final = 9
+_WGPEER_F_REMOVE_ME: Final = 1
+_WGPEER_F_REPLACE_ALLOWEDIPS: Final = 2
+_WGPEER_F_UPDATE_ONLY: Final = 4
+_WGALLOWEDIP_A_FAMILY: Final = 1
+_WGALLOWEDIP_A_IPADDR: Final = 2
+_WGALLOWEDIP_A_CIDR_MASK: Final = 3
+
+# linux/rtnetlink.h, linux/if.h, linux/if_link.h, linux/if_addr.h
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+_RTM_GETLINK: Final = 18
+RTM_NEWADDR: Final = 20
+_RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+_RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_DELNEIGH: Final = 29
+_RTM_GETNEIGH: Final = 30
+_AF_UNSPEC: Final = 0
+_AF_BRIDGE: Final = 7
+_AF_INET6: Final = 10
+_RT_TABLE_MAIN: Final = 254
+_RT_SCOPE_UNIVERSE: Final = 0
+_RTN_UNICAST: Final = 1
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_IFF_UP: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_EXT_MASK: Final = 29
+_RTEXT_FILTER_SKIP_STATS: Final = 8
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+
+# linux/neighbour.h
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NDA_IFINDEX: Final = 8
+_NTF_SELF: Final = 0x02
+_NUD_NOARP: Final = 0x40
+_NUD_PERMANENT: Final = 0x80
+
+# A netlink attribute tells its length in 16 bits, and all peers of a message share one attribute: at 92 bytes each 712
+# would be the end. Fewer, because the kernel holds the lock of all network configuration while it works on a message.
+PEERS_PER_MESSAGE: Final = 256
+
+# The kernel answers while it still reads a send. If all of it fails, that many answers have to fit into the receive
+# buffer, each with its bookkeeping (sk_buff and the page fragment around it).
+MESSAGES_PER_SEND: Final = 128
+_ANSWER_BYTES: Final = 1280
+RECEIVE_BUFFER_BYTES: Final = MESSAGES_PER_SEND * _ANSWER_BYTES
+
+# What one recv() can hold. The kernel makes no dump message longer than 32 KiB (net/netlink/af_netlink.c,
+# netlink_dump), and what does not fit into the caller's buffer is lost.
+DATAGRAM_BYTES: Final = 1 << 16
+
+_ALL_ZERO_MAC: Final = bytes(6)
+_ADDRESS_BYTES: Final = 16
+_ADDRESS_BITS: Final = 128
+SEQUENCE_MASK: Final = 0xFFFFFFFF
+
+_HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
+_GENERIC: Final = struct.Struct("=BBxx")  # struct genlmsghdr: command, version
+_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, device type, index, flags, change
+_ADDRESS: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+_INT: Final = struct.Struct("=i")
+_U8: Final = struct.Struct("=B")
+_U16: Final = struct.Struct("=H")
+_U32: Final = struct.Struct("=I")
+_U64: Final = struct.Struct("=Q")
+_TIME: Final = struct.Struct("=qq")  # struct __kernel_timespec: seconds, nanoseconds
+
+
+class DecodeError(ValueError):
+    """The kernel's answer is not what its headers promise. `netlink` makes one of our errors of it."""
+
+
+class Request(NamedTuple):
+    """One message to the kernel, without its sequence number: a socket gives it that.
+
+    Attributes:
+        kind: the message's type; for generic netlink the number of the family.
+        flags: NLM_F_…, without NLM_F_REQUEST and NLM_F_ACK.
+        body: everything after the netlink header.
+    """
+
+    kind: int
+    flags: int
+    body: bytes
+
+
+class Message(NamedTuple):
+    """One message from the kernel; the fields are those of a request."""
+
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+class Link(NamedTuple):
+    """A network interface."""
+
+    number: int
+    name: str
+    up: bool
+
+
+class Route(NamedTuple):
+    """A route to one address: its destination (16 bytes) and the interface's index."""
+
+    destination: bytes
+    interface: int
+
+
+class FdbEntry(NamedTuple):
+    """A destination (16 bytes) of a VXLAN interface's all-zero entry, and the index of the interface in between."""
+
+    destination: bytes
+    via: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A WireGuard interface: its own key (empty if it has none), its UDP port and its peers."""
+
+    public_key: bytes
+    listen_port: int
+    peers: tuple[Peer, ...]
+
+
+# --- Encoding -----------------------------------------------------------------------------------------------------
+
+
+def encode(requests: Sequence[Request], first: int) -> bytes:
+    """Join requests for one send, with ascending sequence numbers from `first` on.
+
+    Only the last one asks for an acknowledgement. The kernel works in order and reports a failure whether it is asked
+    to or not (net/netlink/af_netlink.c, netlink_rcv_skb), so the one at the end tells that all others, having said
+    nothing, have succeeded. That saves a datagram for each.
+    """
+    parts: list[bytes] = []
+    for sequence, (kind, flags, body) in enumerate(requests, first):
+        wanted = NLM_F_ACK if sequence - first == len(requests) - 1 else 0
+        parts += (
+            _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | wanted | flags, sequence & SEQUENCE_MASK, 0),
+            body,
+        )
+    return b"".join(parts)
+
+
+def add_peers(family: int, interface: int, peers: Iterable[tuple[bytes, bytes]]) -> Request:
+    """Add or refresh WireGuard peers, at most PEERS_PER_MESSAGE.
+
+    Args:
+        family: WireGuard's number among the generic netlink families.
+        interface: index of the WireGuard interface.
+        peers: public key and link-local address of each; the address becomes the peer's only allowed one.
+    """
+    return _set_device(
+        family,
+        interface,
+        (
+            attribute(_WGPEER_A_PUBLIC_KEY, key)
+            + _ONLY_THESE_ALLOWED_IPS
+            + nested(
+                _WGPEER_A_ALLOWEDIPS,
+                nested(0, _FAMILY_INET6, attribute(_WGALLOWEDIP_A_IPADDR, address), _WHOLE_ADDRESS),
+            )
+            for key, address in peers
+        ),
+    )
+
+
+def remove_peers(family: int, interface: int, keys: Iterable[bytes]) -> Request:
+    """Remove WireGuard peers, at most PEERS_PER_MESSAGE; the kernel passes over those that are not there."""
+    return _set_device(family, interface, (attribute(_WGPEER_A_PUBLIC_KEY, key) + _REMOVE_IF_THERE for key in keys))
+
+
+def add_route(interface: int, address: bytes, protocol: int) -> Request:
+    """Route one IPv6 address to an interface, in place of any route of the same metric to it."""
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(interface, address, protocol))
+
+
+def remove_route(interface: int, address: bytes, protocol: int) -> Request:
+    """Remove the route that `add_route` made; one with another protocol number stays, and the kernel says ESRCH."""
+    return Request(RTM_DELROUTE, 0, _route(interface, address, protocol))
+
+
+def add_fdb_entry(vxlan: int, wireguard: int, address: bytes) -> Request:
+    """Add one more destination to a VXLAN interface's all-zero entry; one that is there already is no error."""
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, _fdb_entry(vxlan, wireguard, address))
+
+
+def remove_fdb_entry(vxlan: int, wireguard: int, address: bytes) -> Request:
+    """Remove exactly this destination of the all-zero entry; the kernel says ENOENT when it is not there."""
+    return Request(RTM_DELNEIGH, 0, _fdb_entry(vxlan, wireguard, address))
+
+
+def dump_families() -> Request:
+    """Ask for all generic netlink families.
+
+    To ask for one by name would make the kernel load its module (net/netlink/genetlink.c, ctrl_getfamily).
+    """
+    return Request(_GENL_ID_CTRL, NLM_F_DUMP, _GENERIC.pack(_CTRL_CMD_GETFAMILY, 1))
+
+
+def dump_device(family: int, interface: int) -> Request:
+    """Ask for a WireGuard interface and its peers."""
+    body = _GENERIC.pack(_WG_CMD_GET_DEVICE, _WG_GENL_VERSION) + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface))
+    return Request(family, NLM_F_DUMP, body)
+
+
+def dump_links() -> Request:
+    """Ask for all interfaces."""
+    body = _LINK.pack(_AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+    return Request(_RTM_GETLINK, NLM_F_DUMP, body)
+
+
+def dump_addresses() -> Request:
+    """Ask for all IPv6 addresses of this machine."""
+    return Request(_RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(_AF_INET6, 0, 0, 0, 0))
+
+
+def dump_routes(protocol: int) -> Request:
+    """Ask for the IPv6 routes of the main table that carry a protocol number (which needs NETLINK_GET_STRICT_CHK)."""
+    return Request(
+        _RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(_AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, protocol, 0, _RTN_UNICAST, 0)
+    )
+
+
+def dump_fdb(vxlan: int) -> Request:
+    """Ask for the forwarding database of one interface (which needs NETLINK_GET_STRICT_CHK)."""
+    return Request(_RTM_GETNEIGH, NLM_F_DUMP, _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, 0, 0, 0))
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Put type and length before a value. Each attribute starts at a multiple of four bytes."""
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) & 3)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """Put attributes into an attribute."""
+    return attribute(kind | _NLA_F_NESTED, b"".join(attributes))
+
+
+# What is the same for every peer.
+_ONLY_THESE_ALLOWED_IPS: Final = attribute(_WGPEER_A_FLAGS, _U32.pack(_WGPEER_F_REPLACE_ALLOWEDIPS))
+_REMOVE_IF_THERE: Final = attribute(_WGPEER_A_FLAGS, _U32.pack(_WGPEER_F_REMOVE_ME | _WGPEER_F_UPDATE_ONLY))
+_FAMILY_INET6: Final = attribute(_WGALLOWEDIP_A_FAMILY, _U16.pack(_AF_INET6))
+_WHOLE_ADDRESS: Final = attribute(_WGALLOWEDIP_A_CIDR_MASK, _U8.pack(_ADDRESS_BITS))
+
+
+def _set_device(family: int, interface: int, peers: Iterable[bytes]) -> Request:
+    body = (
+        _GENERIC.pack(_WG_CMD_SET_DEVICE, _WG_GENL_VERSION)
+        + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface))
+        + nested(_WGDEVICE_A_PEERS, *(nested(0, peer) for peer in peers))
+    )
+    return Request(family, 0, body)
+
+
+def _route(interface: int, address: bytes, protocol: int) -> bytes:
+    return (
+        _ROUTE.pack(_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN, protocol, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
+        + attribute(_RTA_DST, address)
+        + attribute(_RTA_OIF, _U32.pack(interface))
+    )
+
+
+def _fdb_entry(vxlan: int, wireguard: int, address: bytes) -> bytes:
+    return (
+        _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
+        + attribute(_NDA_LLADDR, _ALL_ZERO_MAC)
+        + attribute(_NDA_DST, address)
+        + attribute(_NDA_IFINDEX, _U32.pack(wireguard))
+    )
+
+
+# --- Decoding -----------------------------------------------------------------------------------------------------
+
+
+def messages(datagram: bytes) -> Iterator[Message]:
+    """Walk the messages of a datagram.
+
+    Raises:
+        DecodeError: a length leads out of it.
+    """
+    offset, end = 0, len(datagram)
+    while offset < end:
+        if end - offset < _HEADER.size:
+            raise DecodeError(f"{end - offset} bytes are no netlink header")
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
+        if length < _HEADER.size or offset + length > end:
+            raise DecodeError(f"a netlink message of {length} bytes where {end - offset} are left")
+        yield Message(kind, flags, sequence, datagram[offset + _HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+def walk(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
+    """Read the attributes from an offset to the end: types, without their flag bits, and values.
+
+    Raises:
+        DecodeError: a length leads out of the data.
+    """
+    found: list[tuple[int, bytes]] = []
+    unpack, header, end = _ATTRIBUTE.unpack_from, _ATTRIBUTE.size, len(data)
+    while start + header <= end:
+        length, kind = unpack(data, start)
+        if length < header or start + length > end:
+            raise DecodeError(f"an attribute of {length} bytes where {end - start} are left")
+        found.append((kind & _NLA_TYPE_MASK, data[start + header : start + length]))
+        start += (length + 3) & ~3
+    return found
+
+
+def decode_error(body: bytes) -> int:
+    """Read NLMSG_ERROR or NLMSG_DONE: the errno, 0 for success.
+
+    Raises:
+        DecodeError: it is too short, or no errno.
+    """
+    # The end of a dump came without a number before Linux 4.16.
+    code = _unpack(_INT, body)[0] if body else 0
+    if code > 0:
+        raise DecodeError(f"{code} where an error would be negative")
+    return int(-code)
+
+
+def decode_families(bodies: Iterable[bytes]) -> dict[str, int]:
+    """Read a dump of generic netlink families: number by name.
+
+    Raises:
+        DecodeError: it cannot be read. This holds for all decoders below.
+    """
+    families: dict[str, int] = {}
+    for body in bodies:
+        found = dict(walk(body, _GENERIC.size))
+        name = found.get(_CTRL_ATTR_FAMILY_NAME, b"")
+        families[_text(name)] = _unpack(_U16, found.get(_CTRL_ATTR_FAMILY_ID, b""))[0]
+    return families
+
+
+def decode_device(bodies: Iterable[bytes]) -> Device:
+    """Read the dump of one WireGuard interface.
+
+    A big one is spread over several messages, and a peer with its allowed addresses may continue in the next one; the
+    second part then has the public key and the rest of the addresses only (drivers/net/wireguard/netlink.c, get_peer).
+    """
+    public_key, listen_port = b"", 0
+    peers: list[Peer] = []
+    allowed = b""  # the last peer's list of addresses
+    for body in bodies:
+        found = dict(walk(body, _GENERIC.size))
+        public_key = found.get(_WGDEVICE_A_PUBLIC_KEY, public_key)
+        if _WGDEVICE_A_LISTEN_PORT in found:
+            (listen_port,) = _unpack(_U16, found[_WGDEVICE_A_LISTEN_PORT])
+        for _, element in walk(found.get(_WGDEVICE_A_PEERS, b"")):
+            if peers and element.startswith(peers[-1].public_key, _ATTRIBUTE.size):
+                allowed += dict(walk(element)).get(_WGPEER_A_ALLOWEDIPS, b"")
+                peers[-1] = replace(peers[-1], link_local=_only_address(allowed))
+            else:
+                peer, allowed = _decode_peer(element)
+                peers.append(peer)
+    return Device(public_key, listen_port, tuple(peers))
+
+
+def decode_link(body: bytes) -> Link | None:
+    """Read RTM_NEWLINK or RTM_DELLINK; None if it tells of something else than the interface itself.
+
+    A bridge tells of its ports in the same messages, under its own address family: an RTM_DELLINK of that kind means
+    that the interface has left the bridge.
+    """
+    family, _, index, flags, _ = _unpack(_LINK, body)
+    if family != _AF_UNSPEC:
+        return None
+    return Link(index, _text(dict(walk(body, _LINK.size)).get(_IFLA_IFNAME, b"")), bool(flags & _IFF_UP))
+
+
+def decode_addresses(bodies: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Read a dump of IPv6 addresses: interface index and address (16 bytes) of each."""
+    for body in bodies:
+        interface = _unpack(_ADDRESS, body)[4]
+        found = dict(walk(body, _ADDRESS.size))
+        # Where there is a peer's address, that is IFA_ADDRESS, and the machine's own one is IFA_LOCAL.
+        address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+        if len(address) != _ADDRESS_BYTES:
+            raise DecodeError(f"an IPv6 address of {len(address)} bytes")
+        yield interface, address
+
+
+def decode_routes(bodies: Iterable[bytes], protocol: int) -> Iterator[Route]:
+    """Read a dump of IPv6 routes: those of the main table to one address that carry the protocol number."""
+    for body in bodies:
+        _, bits, _, _, table, carried, _, kind, _ = _unpack(_ROUTE, body)
+        if (bits, table, carried, kind) == (_ADDRESS_BITS, _RT_TABLE_MAIN, protocol, _RTN_UNICAST):
+            found = dict(walk(body, _ROUTE.size))
+            destination = found.get(_RTA_DST, b"")
+            # A route over several interfaces has none of its own, and is none that we made.
+            if len(destination) == _ADDRESS_BYTES and _RTA_OIF in found:
+                yield Route(destination, _unpack(_U32, found[_RTA_OIF])[0])
+
+
+def decode_fdb(bodies: Iterable[bytes], vxlan: int) -> Iterator[FdbEntry]:
+    """Read a dump of forwarding databases: the destinations of one VXLAN interface's all-zero entry."""
+    for body in bodies:
+        _, interface, _, flags, _ = _unpack(_NEIGHBOUR, body)
+        found = dict(walk(body, _NEIGHBOUR.size))
+        if interface == vxlan and flags & _NTF_SELF and found.get(_NDA_LLADDR) == _ALL_ZERO_MAC:
+            # The one destination that came with the interface may lead over none in particular.
+            via = _unpack(_U32, found[_NDA_IFINDEX])[0] if _NDA_IFINDEX in found else 0
+            destination = found.get(_NDA_DST, b"")
+            if len(destination) == _ADDRESS_BYTES:
+                yield FdbEntry(destination, via)
+
+
+# How every kernel so far writes the start of a peer (drivers/net/wireguard/netlink.c, get_peer): attributes of constant
+# size in a constant order. To read them with one call makes the decoding of a dump twice as fast.
+_PEER: Final = struct.Struct("=4s32s 4s32x 4sqq 4s4x 4sQ 4sQ")
+_PEER_HEADERS: Final = (
+    _ATTRIBUTE.pack(36, _WGPEER_A_PUBLIC_KEY),
+    _ATTRIBUTE.pack(36, _WGPEER_A_PRESHARED_KEY),
+    _ATTRIBUTE.pack(20, _WGPEER_A_LAST_HANDSHAKE_TIME),
+    _ATTRIBUTE.pack(6, _WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL),
+    _ATTRIBUTE.pack(12, _WGPEER_A_TX_BYTES),
+    _ATTRIBUTE.pack(12, _WGPEER_A_RX_BYTES),
+)
+
+
+def _decode_peer(element: bytes) -> tuple[Peer, bytes]:
+    """Read a peer, and its list of addresses as it stands there."""
+    if len(element) >= _PEER.size:
+        of_key, key, of_psk, of_time, seconds, nanoseconds, of_keepalive, of_tx, tx, of_rx, rx = _PEER.unpack_from(
+            element
+        )
+        if (of_key, of_psk, of_time, of_keepalive, of_tx, of_rx) == _PEER_HEADERS:
+            allowed = dict(walk(element, _PEER.size)).get(_WGPEER_A_ALLOWEDIPS, b"")
+            return Peer(key, seconds + nanoseconds / 1e9, rx, tx, _only_address(allowed)), allowed
+    return _decode_unusual_peer(dict(walk(element)))
+
+
+def _decode_unusual_peer(found: dict[int, bytes]) -> tuple[Peer, bytes]:
+    try:
+        seconds, nanoseconds = _TIME.unpack(found[_WGPEER_A_LAST_HANDSHAKE_TIME])
+        (rx,) = _U64.unpack(found[_WGPEER_A_RX_BYTES])
+        (tx,) = _U64.unpack(found[_WGPEER_A_TX_BYTES])
+        key = found[_WGPEER_A_PUBLIC_KEY]
+    except KeyError as missing:
+        raise DecodeError(f"a WireGuard peer without attribute {missing}") from None
+    except struct.error as problem:
+        raise DecodeError(f"a WireGuard peer: {problem}") from None
+    allowed = found.get(_WGPEER_A_ALLOWEDIPS, b"")
+    return Peer(key, seconds + nanoseconds / 1e9, rx, tx, _only_address(allowed)), allowed
+
+
+# How the kernel spells a list of nothing but one IPv6 /128: all bytes but the address itself at the end.
+_ONE_ADDRESS: Final = nested(0, _WHOLE_ADDRESS, _FAMILY_INET6, attribute(_WGALLOWEDIP_A_IPADDR, bytes(_ADDRESS_BYTES)))[
+    :-_ADDRESS_BYTES
+]
+
+
+def _only_address(allowed: bytes) -> bytes:
+    """The address of a peer that has exactly one IPv6 /128, else nothing."""
+    if len(allowed) == len(_ONE_ADDRESS) + _ADDRESS_BYTES and allowed.startswith(_ONE_ADDRESS):
+        return allowed[-_ADDRESS_BYTES:]
+    entries = walk(allowed)
+    if len(entries) != 1:
+        return b""
+    found = dict(walk(entries[0][1]))
+    if found.get(_WGALLOWEDIP_A_CIDR_MASK) != _U8.pack(_ADDRESS_BITS):
+        return b""
+    address = found.get(_WGALLOWEDIP_A_IPADDR, b"")
+    return address if len(address) == _ADDRESS_BYTES else b""
+
+
+def _unpack(layout: struct.Struct, data: bytes) -> tuple[int, ...]:
+    """Read a fixed structure at the start of the data."""
+    try:
+        return layout.unpack_from(data)
+    except struct.error:
+        raise DecodeError(f"{len(data)} bytes where {layout.size} are needed") from None
+
+
+def _text(data: bytes) -> str:
+    """A name: it ends at the first NUL. Interface names may have any bytes."""
+    return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
