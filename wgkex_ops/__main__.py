@@ -29,6 +29,7 @@ domains: [ffmuc_welt, ffmuc_muc_cty]
 domain_prefixes: [ffmuc_]
 externalName: gw01.example.net
 mqtt: {broker_url: localhost}
+log_level: warning
 """
 
 
@@ -77,6 +78,8 @@ def main_worker() -> int:
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     common = argparse.ArgumentParser(add_help=False)
+    # For `wgkex-broker --version`, too, which is `wgkex-ops broker --version`.
+    common.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
     common.add_argument(
         "--config",
         type=Path,
@@ -93,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         description="WireGuard key exchange for community mesh networks.",
         epilog="Exit status: 0 after a clean stop, 2 if the configuration is wrong, 1 for everything else.",
     )
-    top.add_argument("--version", action="version", version=f"%(prog)s {version('wgkex-ops')}")
+    top.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
     commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers of this gateway")
@@ -110,10 +113,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 10_000:  # noqa: PLR2004  one process and its sockets
-        raise argparse.ArgumentTypeError("should be from 0 to 10000")
-    return number
+    # One process and its sockets.
+    if text.isascii() and text.isdecimal() and len(text) <= len("10000") and int(text) <= 10_000:  # noqa: PLR2004
+        return int(text)
+    raise argparse.ArgumentTypeError("should be from 0 to 10000")
 
 
 def _load(arguments: argparse.Namespace) -> Config:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -33,9 +33,12 @@ from wgkex_ops.topics import (
 
 _log = structlog.get_logger(__name__)
 
-# A clean end takes 5 s at the most: first the requests in progress, then the goodbye.
-_SHUTDOWN_TIMEOUT: Final = 3.0
+# A clean end takes 5 s at the most: first the requests in progress, then the goodbye. aiohttp takes this time twice: it
+# waits for a request, tells it to stop, and waits again.
+_SHUTDOWN_TIMEOUT: Final = 1.25
 _GOODBYE_TIMEOUT: Final = 1.0
+# Longer than a load balancer keeps an idle connection, and no reason to hold one for an hour.
+_KEEPALIVE_TIMEOUT: Final = 75.0
 # How long the server may take to tell all that it has kept; a gateway that is not among it is not there.
 _RETAINED_WITHIN: Final = 5.0
 _ANNOUNCE_AGAIN_AFTER: Final = 5.0
@@ -88,15 +91,23 @@ class Broker:
         )
         operator_app = create_operator_app(self._pages)
         app = create_app(exchange, self._http_metrics)
+        # The listener for operators comes first: a second process, started by mistake, fails on it before it takes the
+        # place of the first one on the bus.
         async with (
+            serve(operator_app, self._config.broker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
             self._session,
             self._farewell(),
-            serve(operator_app, self._config.broker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
             asyncio.TaskGroup() as group,
-            serve(app, self._config.broker.listen, shutdown_timeout=_SHUTDOWN_TIMEOUT) as listen,
+            serve(
+                app,
+                self._config.broker.listen,
+                shutdown_timeout=_SHUTDOWN_TIMEOUT,
+                keepalive_timeout=_KEEPALIVE_TIMEOUT,
+            ) as listen,
         ):
             tasks = [
                 group.create_task(self._announce(), name="announce"),
+                group.create_task(self._forget_the_lost(), name="forget-the-lost"),
                 group.create_task(self._follow_gateways(), name="follow-gateways"),
             ]
             _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=self._config.broker.name)
@@ -126,13 +137,19 @@ class Broker:
             self._gateway_metrics.assignments.labels(self._label(choice.worker), domain.name).inc()
         return choice
 
-    async def _announce(self) -> None:
-        """Say on each connection that this broker is online, and drop gateways that are no longer heard of."""
+    async def _announce(self) -> NoReturn:
+        """Say on each connection that this broker is online."""
+        seen = 0
+        while True:
+            seen = await self._session.connection_after(seen)
+            await self._say_online()
+
+    async def _forget_the_lost(self) -> NoReturn:
+        """Drop, after each connection, the gateways that are no longer heard of."""
         seen = 0
         while True:
             seen = await self._session.connection_after(seen)
             opened_at = self._session.opened_at
-            await self._say_online()
             await asyncio.sleep(_RETAINED_WITHIN)
             self._gateways.forget_before(opened_at)
 

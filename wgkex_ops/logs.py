@@ -19,6 +19,9 @@ _QUIET: Final = {
     "aiohttp.access": logging.CRITICAL,
 }
 
+# Where passwords are in use, they are local variables.
+_TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure(level: str, log_format: LogFormat) -> None:
     """Send all logs, those of libraries included, to standard error.
@@ -37,9 +40,11 @@ def configure(level: str, log_format: LogFormat) -> None:
     terminal = sys.stderr.isatty()
     renderers: list[Processor]
     if log_format == "console" or (log_format == "auto" and terminal):
-        renderers = [structlog.dev.ConsoleRenderer(colors=terminal)]
+        renderers = [
+            structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback),
+        ]
     else:
-        renderers = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        renderers = [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

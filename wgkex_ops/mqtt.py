@@ -6,7 +6,8 @@ ever on refusals that an operator mends in a minute.
 
 Two of gmqtt's packet handlers are replaced, since its public interface cannot do what a key's way needs: the one for
 PUBACK, because it drops the reason code (a publish that an ACL forbids would look like a success), and the one for
-QoS 1 messages, because an acknowledgement that waits for the work is only possible with a task for each message.
+QoS 1 messages, because an acknowledgement that waits for the work is only possible with a task for each message. So is
+the function that opens the network connection: gmqtt crashes over one that ends before it has got to know it.
 """
 
 import asyncio
@@ -22,7 +23,9 @@ from typing import Any, Final, NoReturn, Self
 
 import gmqtt
 import structlog
+from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
+from gmqtt.mqtt.protocol import MQTTProtocol
 from gmqtt.storage import PersistentStorage
 
 from wgkex_ops.config import MqttConfig, TlsConfig
@@ -320,6 +323,7 @@ class _Connection:
         self._handler = self._client._package_handler  # noqa: SLF001  see the top of this file
         self._handler._handle_puback_packet = self._on_puback  # noqa: SLF001
         self._handler._handle_qos_1_publish_packet = self._on_qos_1_message  # noqa: SLF001
+        self._client._create_connection = self._create_connection  # noqa: SLF001
 
     async def open(self, subscriptions: Sequence[str], limit: float) -> None:
         """Connect and subscribe within a limit of seconds.
@@ -400,6 +404,25 @@ class _Connection:
             raise _ConnectionFailedError("refused", str(error)) from error
         finally:
             connecting.cancel()
+
+    async def _create_connection(
+        self, host: str, port: int, *, ssl: ssl.SSLContext | bool, clean_session: bool, keepalive: int
+    ) -> MQTTConnection:
+        def make_protocol() -> MQTTProtocol:
+            protocol = MQTTProtocol(
+                connection_state=self._client._connection_state,  # noqa: SLF001
+                id_generator=self._handler.id_generator,
+            )
+            # Until there is an MQTTConnection, which replaces it.
+            protocol.set_connection(self)
+            return protocol
+
+        transport, protocol = await asyncio.get_running_loop().create_connection(make_protocol, host, port, ssl=ssl)
+        return MQTTConnection(transport, protocol, clean_session, keepalive, self._handler)
+
+    def put_package(self, _package: object) -> None:
+        """Called by gmqtt: the network connection has ended as soon as it was there."""
+        self._end("the connection broke")
 
     def _no_answer(self, reason: str, detail: str) -> _ConnectionFailedError:
         """What servers keep silent about is guessed from the configuration."""

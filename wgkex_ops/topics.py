@@ -33,8 +33,12 @@ _MALFORMED_PAYLOAD: Final = "malformed_payload"
 
 # A key is 44 characters, the JSON of a worker's data a few hundred; a retained bomb is not worth parsing.
 _PAYLOAD_LIMIT: Final = 4096
-# Names of hosts (RFC 1035: 253 characters) as they come in topics; a control character would reach logs and labels.
-_NAME: Final = re.compile(r"[^\x00-\x20\x7f/+#]{1,253}")
+# Names of hosts as they come in topics have 253 characters at the most (RFC 1035). What is not printable would reach
+# logs and labels; the others are what makes a topic (MQTT 5, section 4.7.1).
+_NAME_LIMIT: Final = 253
+_NOT_IN_NAMES: Final = frozenset("/+#")
+# A host's name or address as nodes can use it. They read it with a shell.
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
 _PORTS: Final = range(1, 0x10000)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
@@ -187,15 +191,14 @@ def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
         case ["wireguard-worker", worker, "status"]:
             return WorkerStatus(_name(worker), _parse_status(payload))
         case ["wireguard-metrics", domain, worker, "connected_peers"]:
-            peers = _parse_integer(payload) if payload else PEERS_UNKNOWN
-            return ConnectedPeers(_name(worker), _name(domain), peers if peers >= 0 else None)
+            return ConnectedPeers(_name(worker), _name(domain), _parse_peers(payload))
         case ["wireguard-broker", broker, "status"]:
             return BrokerStatus(_name(broker), _parse_status(payload))
     raise InvalidMessageError(_MALFORMED_TOPIC, "no such topic in the contract")
 
 
 def _name(level: str) -> str:
-    if _NAME.fullmatch(level) is None:
+    if not (0 < len(level) <= _NAME_LIMIT and level.isprintable() and _NOT_IN_NAMES.isdisjoint(level)):
         raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a name")
     return level
 
@@ -206,11 +209,14 @@ def _parse_status(payload: bytes) -> bool:
     raise InvalidMessageError(_MALFORMED_PAYLOAD, "a status is 1 or 0")
 
 
-def _parse_integer(payload: bytes) -> int:
+def _parse_peers(payload: bytes) -> int | None:
+    if not payload:
+        return None
     text = payload.decode("ascii", errors="replace")
     if _INTEGER.fullmatch(text) is None:
         raise InvalidMessageError(_MALFORMED_PAYLOAD, "a count of peers is an integer")
-    return int(text)
+    peers = int(text)
+    return peers if peers >= 0 else None
 
 
 def _parse_endpoint(payload: bytes) -> Endpoint | None:
@@ -246,4 +252,4 @@ def _is_usable(address: str, public_key: str, link_address: str) -> bool:
         bare = IPv6Address(link_address).scope_id is None
     except (InvalidPublicKeyError, ValueError):
         return False
-    return bare and _NAME.fullmatch(address) is not None
+    return bare and _ADDRESS.fullmatch(address) is not None

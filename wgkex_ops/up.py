@@ -84,6 +84,7 @@ def _banner(config: Config, addresses: Mapping[str, str], no_kernel: str | None,
   domains       {", ".join(domain.name for domain in config.domains)}
   dataplane     {dataplane}
   routers       {routers}
+  logs          from level {config.log_level} on; --log-level info shows each key
 
   Try it:
 

@@ -110,10 +110,12 @@ class Worker:
         operator_app = create_operator_app(self._pages)
         async with self._dataplane:
             await self._reporter.look()
+            # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
+            # the first one on the bus.
             async with (
+                serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
                 self._session,
                 self._farewell(),
-                serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
                 asyncio.TaskGroup() as group,
             ):
                 tasks = [

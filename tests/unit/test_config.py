@@ -43,7 +43,7 @@ KNOWN_AT_THE_TOP: Final = (
     "broker, worker"
 )
 NAME_RULE: Final = (
-    "should be a name of printable characters without '/', '+' and '#', since it becomes part of MQTT topics"
+    "should be a name of at most 253 letters, digits, '.', '_' and '-', since it becomes part of MQTT topics"
 )
 
 # Each bad file with everything that is said about it, behind the file's name.

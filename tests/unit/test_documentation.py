@@ -1,10 +1,11 @@
 """What is documented is there, and what is there is documented."""
 
-import argparse
 import re
 import runpy
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from wgkex_ops.__main__ import parser
 
@@ -17,20 +18,15 @@ def test_the_reference_of_metrics_is_what_the_instruments_say() -> None:
     assert (ROOT / "docs" / "metrics.md").read_text() == reference
 
 
-def test_every_option_is_documented_and_every_documented_option_exists() -> None:
-    top = parser()
-    commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction)).choices
-    options = {
-        option
-        for command in (top, *commands.values())
-        for action in command._actions
-        for option in action.option_strings
-        if option.startswith("--")
-    }
+def test_every_option_is_documented_and_every_documented_option_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^    ([a-z]+) ", parser().format_help(), re.MULTILINE)
+    for arguments in (["--help"], *([command, "--help"] for command in commands)):
+        with pytest.raises(SystemExit):
+            parser().parse_args(arguments)
     text = (ROOT / "docs" / "commands.md").read_text()
 
-    documented = set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE))
-    assert documented == options
+    options = re.findall(r"^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == set(options)
     assert set(re.findall(r"^\| `wgkex-ops ([a-z]+)`", text, re.MULTILINE)) == set(commands)
 
 

@@ -99,7 +99,7 @@ def _listen_port(value: int) -> int:
 
 def _host(value: str) -> str:
     """Take a host's name or address. What is wrong is not shown: a URL may have a password inside."""
-    if re.fullmatch(r"[\w.-]+", value):
+    if re.fullmatch(r"[\w.-]{1,253}", value, re.ASCII):
         return value
     try:
         ipaddress.ip_address(value)
@@ -115,11 +115,11 @@ def _external_name(value: object) -> object:
 
 
 def _name(value: str) -> str:
-    """Names become levels of MQTT topics: MQTT 5, section 4.7.1."""
-    if value and value.isprintable() and not set(value) & set("/+#"):
+    """Names become levels of MQTT topics, and addresses where no other one is given: those of hosts (RFC 1035)."""
+    if re.fullmatch(r"[\w.-]{1,253}", value, re.ASCII):
         return value
     raise ValueError(
-        f"should be a name of printable characters without '/', '+' and '#', since it becomes part of MQTT topics, "
+        f"should be a name of at most 253 letters, digits, '.', '_' and '-', since it becomes part of MQTT topics, "
         f"not {show(value)}"
     )
 

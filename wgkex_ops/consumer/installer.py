@@ -40,7 +40,7 @@ class _Waiting:
     Attributes:
         request_ids: of all the submissions that offered it.
         done: to be called once it is installed or given up.
-        attempts: how many failed.
+        attempts: how many failed, those without an interface left out.
         since: when it was offered, by the loop's clock.
         due: when the next attempt is to be made, by the loop's clock.
     """
@@ -162,12 +162,12 @@ class Installer:
     def _postpone(self, waiting: _Waiting, error: DataplaneError) -> bool:
         """Plan another attempt; False if there were enough."""
         now = asyncio.get_running_loop().time()
-        waiting.attempts += 1
         if isinstance(error, InterfaceMissingError):
             if now - waiting.since >= _INTERFACE_PATIENCE:
                 return False
             pause = _INTERFACE_PAUSE
         else:
+            waiting.attempts += 1
             if waiting.attempts >= ATTEMPTS:
                 return False
             pause = _FIRST_PAUSE * 2 ** (waiting.attempts - 1)

@@ -52,9 +52,9 @@ class MemoryDataplane:
     ) -> None:
         self._observer = observer
         self._clock = clock
+        self._ports = {domain.name: _FIRST_PORT + number for number, domain in enumerate(domains)}
         self._gateways = {
-            domain.name: _Gateway(_new_interfaces(domain, _FIRST_PORT + number))
-            for number, domain in enumerate(domains)
+            domain.name: _Gateway(_new_interfaces(domain, self._ports[domain.name])) for domain in domains
         }
         self._refused: dict[bytes, tuple[Operation, str]] = {}
         self._events: asyncio.Queue[LinkEvent] = asyncio.Queue()
@@ -74,14 +74,10 @@ class MemoryDataplane:
         outcomes = [self._apply_one(change) for change in changes]
         seconds = time.perf_counter() - start
         for action, operations in _OPERATIONS.items():
-            errors = [
-                outcome.error if outcome is not None else None
-                for change, outcome in zip(changes, outcomes, strict=True)
-                if change.action is action
-            ]
-            if errors:
-                for operation in operations:
-                    self._observer.observe(operation, len(errors), [error for error in errors if error], seconds)
+            of_action = [outcome for change, outcome in zip(changes, outcomes, strict=True) if change.action is action]
+            for operation in operations if of_action else ():
+                errors = [outcome.error for outcome in of_action if outcome and outcome.operation == operation]
+                self._observer.observe(operation, len(of_action), errors, seconds)
         return outcomes
 
     async def snapshot(self) -> Snapshot:
@@ -127,7 +123,7 @@ class MemoryDataplane:
 
     def create_interfaces(self, domain: Domain) -> None:
         """Create a domain's interfaces, empty and up."""
-        self._gateways[domain.name] = _Gateway(_new_interfaces(domain, _FIRST_PORT))
+        self._gateways[domain.name] = _Gateway(_new_interfaces(domain, self._ports[domain.name]))
         for interface in (domain.wg, domain.vx):
             self._events.put_nowait(LinkEvent(interface, present=True, up=True))
 

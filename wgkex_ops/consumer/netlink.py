@@ -651,7 +651,8 @@ def _code(problem: OSError | wire.DecodeError) -> int:
 
 
 def _name(code: int) -> str:
-    return errno.errorcode.get(code, str(code))
+    """The kernel's name of an error. Python has another one for EOPNOTSUPP, which is the same number on Linux."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
 def _explain(code: int) -> str:

@@ -1,0 +1,378 @@
+"""From offered keys to installed peers, with the dataplane in memory and a clock that needs no waiting."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from tests.helpers import CITY, DOMAINS, WELT, key, run_in_virtual_time, running, samples, settle, until
+from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.dataplane import Action, Change, Operation, Outcome
+from wgkex_ops.domains import Domain
+from wgkex_ops.keys import PublicKey
+from wgkex_ops.metrics.worker import ConsumerMetrics
+
+
+class Nobody:
+    """Observes nothing."""
+
+    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
+        pass
+
+
+class WatchedDataplane(MemoryDataplane):
+    """The dataplane in memory; remembers when it was given what, and can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__(tuple(DOMAINS.values()), Nobody())
+        self.batches: list[tuple[float, list[Change]]] = []
+        self.may_work = asyncio.Event()
+        self.may_work.set()
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        self.batches.append((asyncio.get_running_loop().time(), list(changes)))
+        await self.may_work.wait()
+        return await super().apply(changes)
+
+    async def installed(self, domain: Domain = WELT) -> list[bytes]:
+        return [peer.public_key for peer in (await self.snapshot()).domains[domain.name].peers]
+
+
+@dataclass
+class Bench:
+    """An installer that runs, and what there is to see of it."""
+
+    dataplane: WatchedDataplane
+    installer: Installer
+    registry: CollectorRegistry
+    done: Counter[str] = field(default_factory=Counter)
+
+    async def offer(self, number: int, domain: Domain = WELT, request_id: str = "") -> None:
+        name = f"{domain.name} {number}"
+        await self.installer.offer(domain, key(number), request_id, lambda: self.done.update([name]))
+
+    def count(self, name: str, domain: Domain = WELT) -> float:
+        return samples(self.registry)[f'wgkex_worker_{name}_total{{domain="{domain.name}"}}']
+
+    @property
+    def waiting(self) -> float:
+        return samples(self.registry)["wgkex_worker_queue_length"]
+
+
+def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True) -> None:
+    """Run the body of a test with an installer, which runs, too, unless the body starts it."""
+
+    async def run() -> None:
+        registry = CollectorRegistry()
+        dataplane = WatchedDataplane()
+        made = Bench(dataplane, Installer(dataplane, ConsumerMetrics(registry, DOMAINS, CAPACITY)), registry)
+        if not start:
+            await body(made)
+            return
+        async with running(made.installer.run()):
+            await body(made)
+
+    with structlog.testing.capture_logs():
+        run_in_virtual_time(run())
+
+
+def raw(*numbers: int) -> list[bytes]:
+    return [key(number).raw for number in numbers]
+
+
+def test_offered_key_is_installed_at_once_and_then_done() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.offer(1)
+        assert bench.done == {}
+        await settle()
+        assert await bench.dataplane.installed() == raw(1)
+        assert bench.dataplane.batches == [(0.0, [Change(Action.INSTALL, WELT, key(1))])]
+        assert bench.done == {"ffmuc_welt 1": 1}
+        assert (bench.count("peers_installed"), bench.waiting) == (1, 0)
+
+    bench(body)
+
+
+def test_keys_are_installed_in_the_order_of_their_arrival_over_all_domains() -> None:
+    async def body(bench: Bench) -> None:
+        for number in (3, 1, 2):
+            await bench.offer(number)
+            await bench.offer(number, CITY)
+        async with running(bench.installer.run()):
+            await settle()
+        assert [(change.domain, change.key) for change in bench.dataplane.batches[0][1]] == [
+            (domain, key(number)) for number in (3, 1, 2) for domain in (WELT, CITY)
+        ]
+
+    bench(body, start=False)
+
+
+def test_same_key_of_one_domain_is_merged_and_each_message_is_done_once() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.offer(1)
+        await bench.offer(2)
+        await bench.offer(1)
+        await bench.offer(1)
+        await bench.offer(1, CITY)
+        assert (bench.waiting, bench.count("messages_deduplicated")) == (3, 2)
+        assert bench.count("messages_deduplicated", CITY) == 0
+        async with running(bench.installer.run()):
+            await settle()
+        assert [change.key for change in bench.dataplane.batches[0][1]] == [key(1), key(2), key(1)]
+        assert bench.done == {"ffmuc_welt 1": 3, "ffmuc_welt 2": 1, "ffmuc_muc_cty 1": 1}
+        assert bench.count("peers_installed") == 2
+
+    bench(body, start=False)
+
+
+def test_key_that_comes_while_it_is_being_installed_is_merged() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.may_work.clear()
+        await bench.offer(1)
+        await settle()
+        await bench.offer(1)
+        await settle()
+        assert bench.done == {}
+        bench.dataplane.may_work.set()
+        await settle()
+        assert bench.done == {"ffmuc_welt 1": 2}
+        assert len(bench.dataplane.batches) == 1
+        # Once it is installed, the next one is refreshed.
+        await bench.offer(1)
+        await settle()
+        assert len(bench.dataplane.batches) == 2
+        assert bench.count("peers_installed") == 2
+
+    bench(body)
+
+
+def test_large_crowd_is_worked_off_in_batches() -> None:
+    async def body(bench: Bench) -> None:
+        for number in range(2 * BATCH_LIMIT + 1):
+            await bench.offer(number)
+        async with running(bench.installer.run()):
+            await settle()
+        assert [len(changes) for _, changes in bench.dataplane.batches] == [BATCH_LIMIT, BATCH_LIMIT, 1]
+        assert await bench.dataplane.installed() == raw(*range(2 * BATCH_LIMIT + 1))
+
+    bench(body, start=False)
+
+
+def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.may_work.clear()
+        await bench.offer(0)
+        await settle()
+        for number in range(1, 5):
+            await bench.offer(number)
+        bench.dataplane.may_work.set()
+        await settle()
+        assert [len(changes) for _, changes in bench.dataplane.batches] == [1, 4]
+
+    bench(body)
+
+
+def test_refused_key_is_tried_again_with_growing_pauses_and_then_given_up() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.refuse(key(1), Operation.ROUTE_ADD, "EBUSY")
+        with structlog.testing.capture_logs() as events:
+            await bench.offer(1, request_id="r1")
+            await bench.offer(1, request_id="r2")
+            await until(lambda: bool(bench.done), every=0.1)
+        moments = [moment for moment, _ in bench.dataplane.batches]
+        pauses = [later - earlier for earlier, later in pairwise(moments)]
+        assert len(moments) == ATTEMPTS == 5
+        for pause, planned in zip(pauses, (0.5, 1.0, 2.0, 4.0), strict=True):
+            assert 0.8 * planned <= pause <= 1.2 * planned
+        assert bench.done == {"ffmuc_welt 1": 2}
+        assert (bench.count("peers_installed"), bench.count("peer_install_failures"), bench.waiting) == (0, 1, 0)
+        assert [event["event"] for event in events] == ["peer_postponed"] * 4 + ["peer_given_up"]
+        assert [event.get("attempt") for event in events] == [1, 2, 3, 4, None]
+        assert events[-1] == {
+            "event": "peer_given_up",
+            "log_level": "error",
+            "error": "route_add: EBUSY",
+            "attempts": 5,
+            "domain": WELT.name,
+            "public_key": str(key(1)),
+            "request_ids": ["r1", "r2"],
+        }
+        # Nothing of it is left: it may come again.
+        await bench.offer(1)
+        await settle()
+        assert len(bench.dataplane.batches) == ATTEMPTS + 1
+
+    bench(body)
+
+
+def test_key_that_waits_for_another_attempt_takes_later_messages_in() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.refuse(key(1), Operation.PEER_ADD, "EBUSY")
+        await bench.offer(1)
+        await settle()
+        await bench.offer(1)
+        await settle()
+        assert len(bench.dataplane.batches) == 1
+        assert (bench.waiting, bench.count("messages_deduplicated")) == (1, 1)
+
+    bench(body)
+
+
+def test_one_bad_key_does_not_stop_the_others() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.refuse(key(1), Operation.PEER_ADD, "EINVAL")
+        for number in range(3):
+            await bench.offer(number)
+        await settle()
+        assert await bench.dataplane.installed() == raw(0, 2)
+        await bench.offer(3)
+        await settle()
+        assert await bench.dataplane.installed() == raw(0, 2, 3)
+        assert bench.done == {"ffmuc_welt 0": 1, "ffmuc_welt 2": 1, "ffmuc_welt 3": 1}
+
+    bench(body)
+
+
+def test_missing_interface_is_waited_for_and_its_coming_ends_the_wait() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        bench.dataplane.remove_interfaces(CITY)
+        await bench.offer(1)
+        await bench.offer(2)
+        await bench.offer(1, CITY)
+        await settle()
+        assert bench.waiting == 3
+        await asyncio.sleep(2)
+        bench.dataplane.create_interfaces(WELT)
+        bench.installer.retry_now([WELT])
+        await settle()
+        assert sorted(await bench.dataplane.installed()) == raw(1, 2)
+        # The other one is still waited for.
+        assert (bench.waiting, len(bench.dataplane.batches)) == (1, 2)
+        assert bench.dataplane.batches[1][0] == 2.0
+        bench.dataplane.create_interfaces(CITY)
+        await asyncio.sleep(10)
+        assert await bench.dataplane.installed(CITY) == raw(1)
+
+    bench(body)
+
+
+def test_missing_interface_is_looked_for_every_five_seconds_until_patience_ends() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        await bench.offer(1)
+        await until(lambda: bool(bench.done), every=0.5)
+        assert 60 <= asyncio.get_running_loop().time() <= 67
+        assert 10 <= len(bench.dataplane.batches) <= 17
+        assert (bench.count("peer_install_failures"), bench.waiting) == (1, 0)
+
+    bench(body)
+
+
+def test_waiting_for_an_interface_uses_up_no_attempts() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        await bench.offer(1)
+        await asyncio.sleep(50)
+        bench.dataplane.create_interfaces(WELT)
+        bench.dataplane.refuse(key(1), Operation.PEER_ADD, "EBUSY")
+        bench.dataplane.batches.clear()
+        bench.installer.retry_now([WELT])
+        await until(lambda: bool(bench.done), every=0.5)
+        assert len(bench.dataplane.batches) == ATTEMPTS
+
+    bench(body)
+
+
+def test_retry_of_a_domain_without_waiting_keys_does_nothing() -> None:
+    async def body(bench: Bench) -> None:
+        bench.installer.retry_now([WELT, CITY])
+        await settle()
+        assert bench.dataplane.batches == []
+
+    bench(body)
+
+
+def test_offer_waits_while_there_is_no_room() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.may_work.clear()
+        for number in range(CAPACITY):
+            await bench.offer(number)
+        late = [asyncio.create_task(bench.offer(number)) for number in range(CAPACITY, CAPACITY + BATCH_LIMIT + 1)]
+        await settle()
+        assert not any(task.done() for task in late)
+        assert bench.waiting == CAPACITY
+        # Who waits already needs no room.
+        await bench.offer(7)
+        assert bench.count("messages_deduplicated") == 1
+        # Nobody gets in who has given up waiting.
+        late[0].cancel()
+        bench.dataplane.may_work.set()
+        await asyncio.wait(late)
+        while bench.waiting:
+            await settle()
+        assert len(await bench.dataplane.installed()) == CAPACITY + BATCH_LIMIT
+        assert sum(bench.done.values()) == CAPACITY + BATCH_LIMIT + 1
+        assert bench.done[f"ffmuc_welt {CAPACITY}"] == 0
+
+    bench(body)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([WELT, CITY]), st.integers(0, 5), st.sampled_from([0.0, 0.0, 0.3, 3.0, 20.0])),
+        max_size=30,
+    ),
+    st.sets(st.integers(0, 5)),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_message_is_merged_installed_or_failed_and_done_once(
+    offers: list[tuple[Domain, int, float]], refused: set[int], interface_missing: bool
+) -> None:
+    async def body(bench: Bench) -> None:
+        for number in refused:
+            bench.dataplane.refuse(key(number), Operation.FDB_ADD, "EBUSY")
+        if interface_missing:
+            bench.dataplane.remove_interfaces(CITY)
+        received: Counter[str] = Counter()
+
+        def assert_equation() -> None:
+            outcomes = ("messages_deduplicated", "peers_installed", "peer_install_failures")
+            settled = sum(bench.count(name, domain) for name in outcomes for domain in (WELT, CITY))
+            assert received.total() == settled + bench.waiting
+
+        for domain, number, pause in offers:
+            received[f"{domain.name} {number}"] += 1
+            await bench.offer(number, domain)
+            assert_equation()
+            await asyncio.sleep(pause)
+            assert_equation()
+        await asyncio.sleep(100)
+        assert bench.waiting == 0
+        assert_equation()
+        assert bench.done == received
+
+    bench(body)
+
+
+def test_crash_of_the_dataplane_ends_the_installer() -> None:
+    class Broken(WatchedDataplane):
+        async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+            raise ZeroDivisionError
+
+    async def run() -> None:
+        installer = Installer(Broken(), ConsumerMetrics(CollectorRegistry(), DOMAINS, CAPACITY))
+        await installer.offer(WELT, PublicKey(b"x" * 32), "", lambda: None)
+        with pytest.raises(ZeroDivisionError):
+            await installer.run()
+
+    run_in_virtual_time(run())

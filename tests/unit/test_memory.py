@@ -1,0 +1,187 @@
+"""The dataplane in memory keeps the promises of the interface."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import structlog
+
+from tests.helpers import CITY, DOMAINS, WELT, key
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.dataplane import Action, Change, Dataplane, DomainState, LinkEvent, Operation
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.keys import PublicKey
+
+
+@dataclass
+class Recorder:
+    """Keeps what it is told."""
+
+    seen: list[tuple[Operation, int, list[str]]] = field(default_factory=list)
+
+    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
+        assert seconds >= 0
+        self.seen.append((operation, count, list(errors)))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def dataplane(recorder: Recorder) -> MemoryDataplane:
+    return MemoryDataplane(tuple(DOMAINS.values()), recorder, clock=lambda: 1000.0)
+
+
+def install(number: int, domain: Domain = WELT) -> Change:
+    return Change(Action.INSTALL, domain, key(number))
+
+
+def remove(number: int, domain: Domain = WELT) -> Change:
+    return Change(Action.REMOVE, domain, key(number))
+
+
+async def state(dataplane: Dataplane, domain: Domain = WELT) -> DomainState:
+    return (await dataplane.snapshot()).domains[domain.name]
+
+
+async def installed(dataplane: Dataplane, domain: Domain = WELT) -> list[bytes]:
+    return [peer.public_key for peer in (await state(dataplane, domain)).peers]
+
+
+async def test_entering_says_loudly_that_nothing_is_installed(dataplane: MemoryDataplane) -> None:
+    with structlog.testing.capture_logs() as events:
+        async with dataplane as entered:
+            assert entered is dataplane
+    assert [(event["event"], event["log_level"]) for event in events] == [("memory_dataplane", "warning")]
+    assert "NOTHING IS INSTALLED" in events[0]["detail"]
+
+
+async def test_installed_peer_has_its_route_and_its_fdb_entry(dataplane: MemoryDataplane) -> None:
+    assert await dataplane.apply([install(1), install(2), install(1, CITY)]) == [None, None, None]
+    found = await state(dataplane)
+    assert [peer.public_key for peer in found.peers] == [key(1).raw, key(2).raw]
+    addresses = {key(1).link_local.packed, key(2).link_local.packed}
+    assert {peer.link_local for peer in found.peers} == addresses
+    assert found.routes == found.fdb_entries == addresses
+    assert {(peer.handshake, peer.receive_bytes, peer.transmit_bytes) for peer in found.peers} == {(0.0, 0, 0)}
+    assert await installed(dataplane, CITY) == [key(1).raw]
+
+
+async def test_every_domain_has_interfaces_of_its_own_from_the_start(dataplane: MemoryDataplane) -> None:
+    snapshot = await dataplane.snapshot()
+    assert snapshot.taken_at == 1000.0
+    assert list(snapshot.domains) == [WELT.name, CITY.name]
+    states = snapshot.domains.values()
+    assert all(one.ready and one.wg_present and one.vx_present and one.peers == () for one in states)
+    for one in states:
+        assert one.link_address == str(PublicKey(one.public_key).link_local)
+    assert len({one.public_key for one in states}) == len({one.listen_port for one in states}) == 2
+
+
+async def test_installing_again_keeps_the_handshake(dataplane: MemoryDataplane) -> None:
+    await dataplane.apply([install(1)])
+    assert dataplane.shake_hands(WELT, key(1))
+    assert await dataplane.apply([install(1), install(1)]) == [None, None]
+    assert [peer.handshake for peer in (await state(dataplane)).peers] == [1000.0]
+
+
+async def test_nobody_shakes_hands_who_is_not_there(dataplane: MemoryDataplane) -> None:
+    await dataplane.apply([install(1)])
+    assert not dataplane.shake_hands(WELT, key(2))
+    assert not dataplane.shake_hands(CITY, key(1))
+
+
+async def test_removed_peer_leaves_nothing_and_removing_what_is_absent_is_no_error(dataplane: MemoryDataplane) -> None:
+    await dataplane.apply([install(1), install(2)])
+    assert await dataplane.apply([remove(1), remove(1), remove(3), remove(2, CITY)]) == [None] * 4
+    found = await state(dataplane)
+    assert [peer.public_key for peer in found.peers] == [key(2).raw]
+    assert found.routes == found.fdb_entries == {key(2).link_local.packed}
+
+
+async def test_changes_of_one_batch_are_carried_out_in_their_order(dataplane: MemoryDataplane) -> None:
+    await dataplane.apply([install(1), remove(1), remove(2), install(2)])
+    assert await installed(dataplane) == [key(2).raw]
+
+
+async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
+    dataplane: MemoryDataplane, recorder: Recorder
+) -> None:
+    dataplane.refuse(key(2), Operation.ROUTE_ADD, "EBUSY")
+    outcomes = await dataplane.apply([install(1), install(2), install(3), remove(4)])
+    assert [outcomes[0], *outcomes[2:]] == [None] * 3
+    assert isinstance(outcomes[1], DataplaneError)
+    assert (outcomes[1].operation, outcomes[1].error) == ("route_add", "EBUSY")
+    assert await installed(dataplane) == [key(1).raw, key(3).raw]
+    # Only the operation that failed is told as failed.
+    assert recorder.seen[:6] == [
+        (Operation.PEER_ADD, 3, []),
+        (Operation.ROUTE_ADD, 3, ["EBUSY"]),
+        (Operation.FDB_ADD, 3, []),
+        (Operation.FDB_REMOVE, 1, []),
+        (Operation.ROUTE_REMOVE, 1, []),
+        (Operation.PEER_REMOVE, 1, []),
+    ]
+    assert recorder.seen[6:] == [(Operation.DUMP, 1, [])]
+    assert isinstance((await dataplane.apply([install(2)]))[0], DataplaneError)
+
+
+async def test_nothing_to_do_is_told_to_nobody(dataplane: MemoryDataplane, recorder: Recorder) -> None:
+    assert await dataplane.apply([]) == []
+    assert recorder.seen == []
+
+
+async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
+    dataplane: MemoryDataplane, recorder: Recorder
+) -> None:
+    await dataplane.apply([install(1)])
+    port = (await state(dataplane, CITY)).listen_port
+    dataplane.remove_interfaces(CITY)
+    outcomes = await dataplane.apply([install(2), install(2, CITY), remove(2, CITY)])
+    assert (outcomes[0], outcomes[2]) == (None, None)
+    assert isinstance(outcomes[1], InterfaceMissingError)
+    assert outcomes[1].interface == "wg-muc_cty"
+    assert (Operation.PEER_ADD, 2, ["ENODEV"]) in recorder.seen
+    assert await state(dataplane, CITY) == DomainState()
+    assert await installed(dataplane) == [key(1).raw, key(2).raw]
+    dataplane.create_interfaces(CITY)
+    assert await dataplane.apply([install(2, CITY)]) == [None]
+    found = await state(dataplane, CITY)
+    assert found.ready
+    assert found.listen_port == port
+
+
+async def test_events_tell_of_interfaces_in_order(dataplane: MemoryDataplane) -> None:
+    dataplane.remove_interfaces(WELT)
+    dataplane.create_interfaces(WELT)
+    events = dataplane.events()
+    assert [await anext(events) for _ in range(4)] == [
+        LinkEvent("wg-welt", present=False, up=False),
+        LinkEvent("vx-welt", present=False, up=False),
+        LinkEvent("wg-welt", present=True, up=True),
+        LinkEvent("vx-welt", present=True, up=True),
+    ]
+    following = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    assert not following.done()
+    dataplane.remove_interfaces(CITY)
+    assert (await following).interface == "wg-muc_cty"
+
+
+async def test_own_key_is_silently_no_peer_as_in_the_kernel(dataplane: MemoryDataplane) -> None:
+    own = PublicKey((await state(dataplane)).public_key)
+    assert await dataplane.apply([Change(Action.INSTALL, WELT, own)]) == [None]
+    assert await installed(dataplane) == []
+
+
+async def test_snapshot_does_not_change_afterwards(dataplane: MemoryDataplane) -> None:
+    await dataplane.apply([install(1)])
+    before = await dataplane.snapshot()
+    await dataplane.apply([install(2), remove(1)])
+    dataplane.remove_interfaces(CITY)
+    assert [peer.public_key for peer in before.domains[WELT.name].peers] == [key(1).raw]
+    assert before.domains[CITY.name].ready

@@ -1,0 +1,105 @@
+"""One reading of the dataplane for all who ask at the same time."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+
+import pytest
+
+from tests.helpers import DOMAINS, settle
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.consumer.snapshots import SharedSnapshots
+from wgkex_ops.dataplane import Operation, Snapshot
+from wgkex_ops.errors import DataplaneError
+
+
+class SlowDataplane(MemoryDataplane):
+    """Answers when it is allowed to, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(tuple(DOMAINS.values()), self)
+        self.readings = 0
+        self.may_answer = asyncio.Event()
+        self.error: Exception | None = None
+
+    def observe(self, *_: object) -> None:
+        pass
+
+    async def snapshot(self) -> Snapshot:
+        self.readings += 1
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return await super().snapshot()
+
+
+async def start(count: int, read: Callable[[], object]) -> list[asyncio.Task[Snapshot]]:
+    async def reading() -> Snapshot:
+        snapshot = read()
+        assert asyncio.iscoroutine(snapshot)
+        found = await snapshot
+        assert isinstance(found, Snapshot)
+        return found
+
+    tasks = [asyncio.create_task(reading()) for _ in range(count)]
+    await settle()
+    return tasks
+
+
+async def test_readers_at_the_same_time_share_one_reading() -> None:
+    dataplane = SlowDataplane()
+    readers = await start(5, SharedSnapshots(dataplane).read)
+    dataplane.may_answer.set()
+    snapshots = await asyncio.gather(*readers)
+    assert dataplane.readings == 1
+    assert all(snapshot is snapshots[0] for snapshot in snapshots)
+
+
+async def test_later_reader_gets_a_new_reading() -> None:
+    dataplane = SlowDataplane()
+    shared = SharedSnapshots(dataplane)
+    dataplane.may_answer.set()
+    first = await shared.read()
+    await settle()
+    assert await shared.read() is not first
+    assert dataplane.readings == 2
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2], ids=("first", "second", "last"))
+async def test_cancelled_reader_does_not_end_the_reading_of_the_others(cancelled: int) -> None:
+    dataplane = SlowDataplane()
+    readers = await start(3, SharedSnapshots(dataplane).read)
+    readers[cancelled].cancel()
+    await settle()
+    assert readers[cancelled].cancelled()
+    dataplane.may_answer.set()
+    others = await asyncio.gather(*(reader for reader in readers if not reader.cancelled()))
+    assert [snapshot.domains.keys() for snapshot in others] == [DOMAINS.keys()] * 2
+    assert dataplane.readings == 1
+
+
+async def test_error_reaches_all_readers_and_the_next_reading_may_succeed() -> None:
+    dataplane = SlowDataplane()
+    shared = SharedSnapshots(dataplane)
+    readers = await start(3, shared.read)
+    dataplane.error = DataplaneError(Operation.DUMP, "ENOBUFS")
+    dataplane.may_answer.set()
+    outcomes = await asyncio.gather(*readers, return_exceptions=True)
+    assert outcomes == [dataplane.error] * 3
+    dataplane.error = None
+    assert (await shared.read()).domains.keys() == DOMAINS.keys()
+
+
+async def test_error_that_nobody_waits_for_any_more_is_no_complaint_of_asyncio() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    dataplane = SlowDataplane()
+    readers = await start(1, SharedSnapshots(dataplane).read)
+    readers[0].cancel()
+    await settle()
+    dataplane.error = DataplaneError(Operation.DUMP, "ENOBUFS")
+    dataplane.may_answer.set()
+    await settle()
+    del readers
+    gc.collect()
+    assert complaints == []
