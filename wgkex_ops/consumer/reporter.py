@@ -28,6 +28,12 @@ _log = structlog.get_logger(__name__)
 REPORT_INTERVAL: Final = 60.0
 _PUBLISH_TIMEOUT: Final = 5.0
 _AGAIN_AFTER: Final = 5.0
+# Interfaces come and go in groups: one reading for all of them.
+_GATHER: Final = 0.25
+
+# What is known while the dataplane cannot be read.
+_NOTHING: Final = Snapshot(taken_at=0.0)
+_UNREAD: Final = DomainState()
 
 
 class Reporter:
@@ -59,18 +65,18 @@ class Reporter:
         self._worker = worker
         self._address = address
         self._published: dict[str, Endpoint] = {}
-        self._latest: Snapshot | None = None
+        self._latest = _NOTHING
         self._hurry = asyncio.Event()
         self.announced = asyncio.Event()
 
     def problems(self) -> list[str]:
         """Why this gateway cannot serve all of its domains, by the latest reading."""
-        if self._latest is None:
+        if self._latest is _NOTHING:
             return ["the dataplane could not be read"]
         return [
             f"{interface} is {'down' if present else 'missing'}"
             for domain in self._domains
-            for state in (self._latest.domains[domain.name],)
+            for state in (self._state(domain),)
             for interface, present, up in (
                 (domain.wg, state.wg_present, state.wg_up),
                 (domain.vx, state.vx_present, state.vx_up),
@@ -80,7 +86,7 @@ class Reporter:
 
     def own_key(self, domain: Domain) -> bytes:
         """A domain's own public key (32 bytes) by the latest reading; empty if it is not known."""
-        return self._latest.domains[domain.name].public_key if self._latest is not None else b""
+        return self._state(domain).public_key
 
     def hurry(self) -> None:
         """Report soon: something has changed."""
@@ -92,7 +98,7 @@ class Reporter:
             self._latest = await self._read()
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
-            self._latest = None
+            self._latest = _NOTHING
 
     async def run(self) -> NoReturn:
         """Report for ever."""
@@ -131,6 +137,8 @@ class Reporter:
         ]
         try:
             await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if self._hurry.is_set():
+                await asyncio.sleep(_GATHER)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -143,7 +151,9 @@ class Reporter:
             if endpoint is not None and (new or endpoint != self._published.get(domain.name)):
                 await self._publish(worker_data_topic(self._worker, domain.name), data_payload(endpoint))
                 self._published[domain.name] = endpoint
-            peers = self._connected_peers(domain) if endpoint is not None else PEERS_UNKNOWN
+            peers = PEERS_UNKNOWN
+            if endpoint is not None:
+                peers = count_active(self._state(domain).peers, self._latest.taken_at)
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
         if new:
             await self._publish(worker_status_topic(self._worker), status_payload(online=True))
@@ -154,11 +164,7 @@ class Reporter:
         await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True)
 
     def _state(self, domain: Domain) -> DomainState:
-        return self._latest.domains[domain.name] if self._latest is not None else DomainState()
-
-    def _connected_peers(self, domain: Domain) -> int:
-        assert self._latest is not None  # noqa: S101  an endpoint came from it
-        return count_active(self._latest.domains[domain.name].peers, self._latest.taken_at)
+        return self._latest.domains.get(domain.name, _UNREAD)
 
     def _endpoint(self, domain: Domain) -> Endpoint | None:
         """How nodes reach this gateway; None while they could not get through."""

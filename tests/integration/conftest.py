@@ -1,0 +1,28 @@
+"""Real servers for each test: everything is started afresh, on loopback, and ended with the test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.certificates import Certificates, make_certificates
+from tests.integration.servers import Bench, Mosquitto
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Starts servers and programs; their logs are shown when a test fails."""
+    with Bench(tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def mosquitto(bench: Bench) -> Mosquitto:
+    """An MQTT server that lets everybody in."""
+    return await bench.mosquitto()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority with certificates for a server and a client, and an authority that nobody knows."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -1,0 +1,410 @@
+"""Real servers and programs for tests: each in a process of its own, on a loopback port of its own, gone at the end.
+
+Nothing here is skipped: a program that is not installed is a failure (`scripts/debian-packages test` installs them).
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, Request, build_opener
+
+T = TypeVar("T")
+
+LOOPBACK: Final = "127.0.0.1"
+# Tells slow from never, on a machine that is busy with other things.
+PATIENCE: Final = 30.0
+_LOOK_AGAIN_AFTER: Final = 0.02
+# Below the ports that the kernel gives to clients (ip_local_port_range): while a server is away, nobody may take its
+# place by chance, least of all the very client that tries to reach it.
+_SERVER_PORTS: Final = range(20_000, 32_768)
+_SHOWN_OF_A_LOG: Final = 6_000
+
+
+async def eventually(look: Callable[[], T | None], what: str, seconds: float = PATIENCE) -> T:
+    """Look until there is something to see, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if seen := look():
+            return seen
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(_LOOK_AGAIN_AFTER)
+
+
+async def eventually_answered(ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = PATIENCE) -> T:
+    """The same for what has to be waited for itself."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := await ask():
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(_LOOK_AGAIN_AFTER)
+
+
+def free_port() -> int:
+    """A port that is free now, and that no client gets by chance."""
+    while True:
+        port = random.choice(_SERVER_PORTS)
+        with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
+            return port
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an HTTP server said."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401  JSON can be anything
+        return json.loads(self.text)
+
+
+def _request(url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    try:
+        with build_opener(ProxyHandler({})).open(Request(url, body, headers), timeout=PATIENCE) as response:
+            return Answer(response.status, response.read().decode(), dict(response.headers))
+    except HTTPError as error:
+        with error:
+            return Answer(error.code, error.read().decode(), dict(error.headers))
+
+
+async def request(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """GET, or POST if there is a body; off the loop, which may have the server to run."""
+    return await asyncio.to_thread(_request, url, body, headers or {})
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """Run a command and return what it prints; a failure shows what it said."""
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+    return done.stdout
+
+
+class Process:
+    """A program that runs, with all its output in a file.
+
+    Args:
+        command: the program and its arguments.
+        log: the file; what is in it already stays.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.command = command
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                # Even if the tests are killed, nothing outlives them.
+                ("setpriv", "--pdeathsig", "KILL", "--", *command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    async def ended(self, within: float = PATIENCE) -> int:
+        """Wait for the end, and return the exit status; of a program that was killed, the negative signal."""
+        await eventually(lambda: not self.running, f"the end of {self.command}", within)
+        return self._popen.wait()
+
+    def close(self) -> None:
+        """End it whatever it does, and show its output, which pytest does only for a test that failed."""
+        self._popen.kill()
+        self._popen.wait(PATIENCE)
+        print(f"--- {self.log.name}", self.output[-_SHOWN_OF_A_LOG:], sep="\n")  # noqa: T201  pytest takes it
+
+
+class Mosquitto:
+    """An MQTT server. It keeps nothing over a restart, and stays on its port.
+
+    Args:
+        bench: starts it.
+        settings: lines of its configuration besides the listener.
+        port: where it listens; by default on a free one.
+    """
+
+    def __init__(self, bench: "Bench", settings: Sequence[str], port: int | None = None) -> None:
+        self._bench = bench
+        self.port = port or free_port()
+        self._name = bench.name("mosquitto")
+        self._config = bench.folder / f"{self._name}.conf"
+        # Running as root it would become somebody who cannot read our files. Every event is in its log, as tests wait
+        # for some of them.
+        lines = (
+            "user root",
+            f"listener {self.port} {LOOPBACK}",
+            *settings,
+            *(() if any(line.startswith("password_file") for line in settings) else ("allow_anonymous true",)),
+            "log_type all",
+            "max_queued_messages 100000",
+        )
+        self._config.write_text("".join(f"{line}\n" for line in lines))
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None, "it has never been started"
+        return self._process
+
+    @property
+    def output(self) -> str:
+        """The log of all its lives."""
+        return self.process.output
+
+    async def start(self) -> None:
+        process = self._process = self._bench.start(self._name, "mosquitto", "-c", str(self._config))
+        await eventually(lambda: accepts(self.port) or not process.running, "an MQTT server that listens")
+        assert process.running, process.output
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send(number)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.send(number)
+        await self.process.ended()
+
+    async def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
+        await self.stop(number)
+        await self.start()
+
+    def connects_of(self, client_id: str) -> int:
+        """How often a client has connected."""
+        return sum("New client connected" in line and f" as {client_id} " in line for line in self.output.splitlines())
+
+    def publish(self, topic: str, payload: bytes | str, *options: str) -> None:
+        """Publish as a stranger: with mosquitto_pub, QoS 0 unless an option says otherwise."""
+        data = payload.encode() if isinstance(payload, str) else payload
+        content = "-s" if data else "-n"
+        command = ("mosquitto_pub", "-h", LOOPBACK, "-p", str(self.port), "-t", topic, content, *options)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A message as mosquitto_sub tells of it; `retained` is what its sender asked for."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+
+
+class Observer:
+    """Sees what goes over an MQTT server: mosquitto_sub, that is somebody else's client."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def messages(self) -> list[Seen]:
+        # The last line may be half written.
+        lines = self._process.output.split("\n")[:-1]
+        fields = [line.split(" ") for line in lines if line.startswith(">")]
+        return [
+            Seen(topic, bytes.fromhex(payload), int(qos), retained == "1")
+            for _, qos, retained, topic, payload in fields
+        ]
+
+    def payloads(self, topic: str) -> list[bytes]:
+        return [message.payload for message in self.messages if message.topic == topic]
+
+    async def sees(self, topic: str, payload: bytes | str) -> None:
+        """Wait for a message."""
+        wanted = payload.encode() if isinstance(payload, str) else payload
+        await eventually(lambda: wanted in self.payloads(topic), f"{wanted!r} on {topic}")
+
+
+class Prometheus:
+    """A Prometheus that scrapes every second."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def get(self, path: str, **parameters: str) -> Any:  # noqa: ANN401  JSON can be anything
+        """The data of an answer of its API."""
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        answer = await request(f"{self.url}/api/v1/{path}{query}")
+        assert answer.status == 200, answer.text
+        return answer.json["data"]
+
+    async def query(self, expression: str) -> dict[frozenset[tuple[str, str]], float]:
+        """The instant vector: values by labels, without the scrape's own ones and the name."""
+        data = await self.get("query", query=expression)
+        assert data["resultType"] == "vector", data
+        return {
+            frozenset((k, v) for k, v in item["metric"].items() if k not in ("__name__", "job", "instance")): float(
+                item["value"][1]
+            )
+            for item in data["result"]
+        }
+
+    async def scalar(self, expression: str) -> float | None:
+        """The one value of an expression; None if there is none, or more than one."""
+        values = list((await self.query(expression)).values())
+        return values[0] if len(values) == 1 else None
+
+
+class Program:
+    """Our broker or worker as a real process, with its log in JSON."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log, a dictionary a line; what is no JSON is a failure."""
+        return [json.loads(line) for line in self.process.output.split("\n")[:-1]]
+
+    def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """Lines of one event that have some values."""
+        wanted = {"event": event, **fields}
+        return [line for line in self.events if all(line.get(name) == value for name, value in wanted.items())]
+
+    async def logs(self, event: str, **fields: object) -> dict[str, Any]:
+        """Wait for a line, and return the first one."""
+        # Whether it runs is asked first: its last words may come just before its end.
+        await eventually(lambda: not self.process.running or self.logged(event, **fields), f"{event} {fields}")
+        found = self.logged(event, **fields)
+        assert found, f"it ended without {event}"
+        return found[0]
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send(number)
+        return await self.process.ended()
+
+
+class Bench:
+    """Starts servers and programs, and ends all of them when it is left.
+
+    Args:
+        folder: for configurations, logs and data.
+        prefix: put in front of each command, for example `ip netns exec NAME`.
+    """
+
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self._prefix = prefix
+        self._numbers = count(1)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def name(self, what: str) -> str:
+        """A name that no other process of this bench has."""
+        return f"{what}-{next(self._numbers)}"
+
+    def start(self, name: str, *command: str) -> Process:
+        process = Process((*self._prefix, *command), self.folder / f"{name}.log")
+        self._stack.callback(process.close)
+        return process
+
+    async def mosquitto(self, *settings: str) -> Mosquitto:
+        """Start an MQTT server with further lines of configuration."""
+        server = Mosquitto(self, settings)
+        await server.start()
+        return server
+
+    async def observe(self, server: Mosquitto, topic: str = "#") -> Observer:
+        """Start to look at what goes over a server; what it has kept comes first."""
+        name = self.name("observer")
+        process = self.start(
+            name,
+            *("mosquitto_sub", "-V", "5", "-h", LOOPBACK, "-p", str(server.port), "-i", name),
+            *("-q", "1", "-t", topic, "--retain-as-published", "-F", "> %q %r %t %x"),
+        )
+        await eventually(lambda: f"Sending SUBACK to {name}" in server.output, "an observer that has subscribed")
+        return Observer(process)
+
+    async def prometheus(self, targets: Mapping[str, str]) -> Prometheus:
+        """Start a Prometheus; each target (host and port) is a job of its own, by name."""
+        name = self.name("prometheus")
+        config = self.folder / f"{name}.yml"
+        jobs = [
+            {
+                "job_name": job,
+                "static_configs": [{"targets": [target]}],
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+            }
+            for job, target in targets.items()
+        ]
+        config.write_text(json.dumps({"scrape_configs": jobs}))
+        address = f"{LOOPBACK}:{free_port()}"
+        process = self.start(
+            name,
+            *("prometheus", f"--config.file={config}", f"--web.listen-address={address}"),
+            f"--storage.tsdb.path={self.folder / name}",
+        )
+
+        async def is_ready() -> bool:
+            assert process.running, process.output
+            try:
+                return (await request(f"http://{address}/-/ready")).status == 200
+            except OSError:
+                return False
+
+        await eventually_answered(is_ready, "a Prometheus that is ready")
+        return Prometheus(f"http://{address}")
+
+    def wgkex(self, command: str, settings: Mapping[str, Any], *options: str) -> Program:
+        """Start our broker or worker with a configuration."""
+        name = self.name(command)
+        config = self.folder / f"{name}.yaml"
+        config.write_text(json.dumps(settings))  # JSON is YAML
+        program = (sys.executable, "-m", "wgkex_ops", command)
+        return Program(self.start(name, *program, "--config", str(config), *options))
+
+
+@contextlib.contextmanager
+def suspended(server: Mosquitto) -> Iterator[None]:
+    """A server that hangs: its sockets are there, and nobody answers."""
+    server.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send(signal.SIGCONT)

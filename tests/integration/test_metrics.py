@@ -1,0 +1,390 @@
+"""The metrics as a real Prometheus stores them: names, types, labels, and values after a known course of events."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.helpers import CITY, TESTDATA, WELT
+from tests.integration.inprocess import (
+    RunningWorker,
+    configuration,
+    new_key,
+    running_broker,
+    running_worker,
+    settings,
+    submit,
+)
+from tests.integration.servers import Answer, Bench, Mosquitto, Prometheus, eventually_answered, request, run
+
+# A public interface: dashboards, alert rules and other people's rules build on it. Type and labels by name, as
+# Prometheus knows them: of a counter without `_total`.
+BOTH: Final = {
+    "process_cpu_seconds": ("counter", ""),
+    "process_max_fds": ("gauge", ""),
+    "process_open_fds": ("gauge", ""),
+    "process_resident_memory_bytes": ("gauge", ""),
+    "process_start_time_seconds": ("gauge", ""),
+    "process_virtual_memory_bytes": ("gauge", ""),
+    "python_gc_collections": ("counter", "generation"),
+    "python_gc_objects_collected": ("counter", "generation"),
+    "python_gc_objects_uncollectable": ("counter", "generation"),
+    "python_info": ("gauge", "implementation major minor patchlevel version"),
+    "wgkex_build_info": ("gauge", "component python_version revision version"),
+    "wgkex_mqtt_connected": ("gauge", ""),
+    "wgkex_mqtt_connection_failures": ("counter", "reason"),
+    "wgkex_mqtt_connects": ("counter", ""),
+    "wgkex_mqtt_disconnects": ("counter", ""),
+    "wgkex_mqtt_last_message_received_timestamp_seconds": ("gauge", ""),
+    "wgkex_mqtt_publishes_in_flight": ("gauge", ""),
+}
+BROKER: Final = BOTH | {
+    "wgkex_broker_brokers_online": ("gauge", ""),
+    "wgkex_broker_http_request_duration_seconds": ("histogram", "handler"),
+    "wgkex_broker_http_requests": ("counter", "code handler method"),
+    "wgkex_broker_http_requests_in_progress": ("gauge", ""),
+    "wgkex_broker_key_failures": ("counter", "reason"),
+    "wgkex_broker_key_publish_duration_seconds": ("histogram", ""),
+    "wgkex_broker_key_rejections": ("counter", "reason"),
+    "wgkex_broker_key_requests": ("counter", "api_version domain"),
+    "wgkex_broker_keys_published": ("counter", "domain"),
+    "wgkex_broker_message_rejections": ("counter", "reason"),
+    "wgkex_broker_worker_assignments": ("counter", "domain worker"),
+    "wgkex_broker_worker_last_seen_timestamp_seconds": ("gauge", "worker"),
+    "wgkex_broker_worker_online": ("gauge", "worker"),
+    "wgkex_broker_worker_peers": ("gauge", "domain worker"),
+    "wgkex_broker_worker_target_peers": ("gauge", "worker"),
+}
+WORKER: Final = BOTH | {
+    "wgkex_worker_collector_duration_seconds": ("gauge", "collector"),
+    "wgkex_worker_collector_success": ("gauge", "collector"),
+    "wgkex_worker_fdb_entries": ("gauge", "domain"),
+    "wgkex_worker_interface_up": ("gauge", "domain interface"),
+    "wgkex_worker_message_rejections": ("counter", "reason"),
+    "wgkex_worker_messages_deduplicated": ("counter", "domain"),
+    "wgkex_worker_messages_received": ("counter", "domain"),
+    "wgkex_worker_netlink_operation_duration_seconds": ("histogram", "operation"),
+    "wgkex_worker_netlink_operation_failures": ("counter", "error operation"),
+    "wgkex_worker_netlink_operations": ("counter", "operation"),
+    "wgkex_worker_newest_handshake_timestamp_seconds": ("gauge", "domain"),
+    "wgkex_worker_peer_handshake_age_seconds": ("gaugehistogram", "domain"),
+    "wgkex_worker_peer_install_failures": ("counter", "domain"),
+    "wgkex_worker_peers": ("gauge", "domain state"),
+    "wgkex_worker_peers_installed": ("counter", "domain"),
+    "wgkex_worker_queue_capacity": ("gauge", ""),
+    "wgkex_worker_queue_length": ("gauge", ""),
+    "wgkex_worker_routes": ("gauge", "domain"),
+}
+# There is a series only once there is something to tell.
+ABSENT_AT_FIRST: Final = frozenset(
+    ("wgkex_worker_netlink_operation_failures", "wgkex_worker_newest_handshake_timestamp_seconds")
+)
+ENDINGS: Final = {
+    "counter": ("_total",),
+    "gauge": ("",),
+    "histogram": ("_bucket", "_count", "_sum"),
+    "gaugehistogram": ("_bucket", "_gcount", "_gsum"),
+}
+
+
+def families(registry: CollectorRegistry) -> dict[str, str]:
+    """The types of all metrics in a registry, by name."""
+    return {family.name: family.type for family in registry.collect()}
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Broker and worker as processes that know each other: where nodes and operators are served."""
+
+    nodes: str
+    pages: Mapping[str, str]
+
+    async def submit(self, version: int, domain: str, key: object) -> Answer:
+        return await submit(self.nodes, version, domain, key)
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        return await request(f"http://{self.nodes}{path}", body)
+
+
+@dataclass(frozen=True)
+class System(Programs):
+    """The same, and a Prometheus that scrapes them."""
+
+    prometheus: Prometheus
+
+    async def becomes(self, expression: str, value: float) -> None:
+        """Wait until Prometheus has a value."""
+
+        async def has() -> bool:
+            return await self.prometheus.scalar(expression) == value
+
+        await eventually_answered(has, f"{expression} == {value}")
+
+
+@pytest.fixture
+async def programs(bench: Bench, mosquitto: Mosquitto) -> Programs:
+    document = settings(mosquitto.port, workers={"gw01": {"weight": 1}})
+    worker, broker = (bench.wgkex(command, document) for command in ("worker", "broker"))
+    await worker.logs("worker_announced")
+    await broker.logs("mqtt_connected")
+    started = await broker.logs("broker_started")
+    pages = {"broker": started["metrics"], "worker": (await worker.logs("worker_started"))["metrics"]}
+    return Programs(started["listen"], pages)
+
+
+@pytest.fixture
+async def system(bench: Bench, programs: Programs) -> System:
+    system = System(programs.nodes, programs.pages, await bench.prometheus(programs.pages))
+    await system.becomes("sum(up)", 2)
+    await system.becomes("wgkex_broker_worker_online", 1)
+    return system
+
+
+async def test_the_tables_of_this_file_name_every_metric_of_both_processes(mosquitto: Mosquitto) -> None:
+    config = configuration(mosquitto.port)
+    async with running_broker(config) as broker, running_worker(config) as worker:
+        await worker.page("/metrics")
+        assert families(broker.registry) == {name: kind for name, (kind, _) in BROKER.items()}
+        assert families(worker.registry) == {name: kind for name, (kind, _) in WORKER.items()}
+
+
+async def test_prometheus_knows_every_metric_with_its_type_and_labels(system: System) -> None:
+    assert (await system.submit(2, WELT.name, new_key())).status == 200
+    for job, table in (("broker", BROKER), ("worker", WORKER)):
+        metadata = await system.prometheus.get("targets/metadata", match_target=f'{{job="{job}"}}')
+        assert {item["metric"]: item["type"] for item in metadata} == {name: kind for name, (kind, _) in table.items()}
+        assert all(len(item["help"]) > 20 for item in metadata if item["metric"].startswith("wgkex_"))
+
+        series = await system.prometheus.get("series", **{"match[]": f'{{job="{job}"}}'})
+        labels: dict[str, set[str]] = {}
+        for labelled in series:
+            names = labelled.keys() - {"__name__", "job", "instance", "le"}
+            labels.setdefault(labelled["__name__"], set()).add(" ".join(sorted(names)))
+        scrape = {name for name in labels if name == "up" or name.startswith("scrape_")}
+        assert {name: seen for name, seen in labels.items() if name not in scrape} == {
+            name + ending: {names}
+            for name, (kind, names) in table.items()
+            if name not in ABSENT_AT_FIRST
+            for ending in ENDINGS[kind]
+        }
+
+
+async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
+    prometheus = system.prometheus
+    at_zero = (
+        "wgkex_broker_key_requests_total",
+        "wgkex_broker_key_rejections_total",
+        "wgkex_broker_key_failures_total",
+        "wgkex_broker_keys_published_total",
+        "wgkex_broker_worker_assignments_total",
+        "wgkex_broker_message_rejections_total",
+        "wgkex_worker_messages_received_total",
+        "wgkex_worker_messages_deduplicated_total",
+        "wgkex_worker_message_rejections_total",
+        "wgkex_worker_peers_installed_total",
+        "wgkex_worker_peer_install_failures_total",
+        "wgkex_worker_peers",
+        'wgkex_worker_netlink_operations_total{operation!="dump"}',
+        "wgkex_mqtt_connection_failures_total",
+    )
+    for name in at_zero:
+        values = await prometheus.query(name)
+        assert values, name
+        assert set(values.values()) == {0}, name
+    domains = {WELT.name, CITY.name}
+    by_domain = await prometheus.query("count by (domain) (wgkex_worker_peers)")
+    assert {dict(labels)["domain"] for labels in by_domain} == domains
+    requests = await prometheus.query("count by (domain) (wgkex_broker_key_requests_total)")
+    assert {dict(labels)["domain"] for labels in requests} == domains | {"unknown"}
+
+
+async def test_counters_have_exactly_what_happened(system: System, mosquitto: Mosquitto) -> None:
+    v1, v2 = "/api/v1/wg/key/exchange", "/api/v2/wg/key/exchange"
+    key = str(new_key())
+    rejected = json.loads((TESTDATA / "public_keys_rejected.json").read_text())
+
+    def body(**members: object) -> bytes:
+        return json.dumps(members).encode()
+
+    for _ in range(3):
+        assert (await system.submit(1, WELT.name, new_key())).status == 200
+    for _ in range(2):
+        assert (await system.submit(2, CITY.name, new_key())).status == 200
+    for path, content, status in (
+        (v1, b"nonsense", 400),
+        (v2, b"nonsense", 400),
+        (v1, body(domain=WELT.name), 400),
+        (v1, body(domain=WELT.name, public_key=key[:-1]), 400),
+        (v2, body(domain=CITY.name, public_key=rejected["small_order"][0]["public_key"]), 400),
+        (v1, body(domain="ffmuc_elsewhere", public_key=key), 400),
+        (v1, body(domain=WELT.name, public_key=key, padding="x" * 5000), 413),
+        ("/wp-login.php", b"nonsense", 404),
+    ):
+        assert (await system.post(path, content)).status == status
+    # By another way to the bus.
+    mosquitto.publish(f"wireguard/{WELT.name}/all", key[:-1])
+    mosquitto.publish(f"wireguard/{WELT.name}/gw01", rejected["small_order"][0]["public_key"])
+    mosquitto.publish(f"wireguard/{WELT.name}/gw02", key)
+    mosquitto.publish("wireguard-worker/gw01/status", "nonsense")
+    mosquitto.publish("wireguard-metrics/elsewhere/gw01/connected_peers", "1")
+
+    expected: dict[str, dict[tuple[str, ...], float]] = {
+        "sum by (api_version, domain) (wgkex_broker_key_requests_total)": {
+            ("v1", WELT.name): 4,
+            ("v2", CITY.name): 3,
+            ("v1", "unknown"): 4,
+            ("v2", "unknown"): 1,
+        },
+        "sum by (reason) (wgkex_broker_key_rejections_total)": {
+            ("malformed_json",): 2,
+            ("missing_field",): 1,
+            ("invalid_public_key",): 1,
+            ("small_order_public_key",): 1,
+            ("unknown_domain",): 1,
+            ("too_large",): 1,
+        },
+        "sum by (reason) (wgkex_broker_key_failures_total)": {},
+        "sum by (domain) (wgkex_broker_keys_published_total)": {(WELT.name,): 3, (CITY.name,): 2},
+        "sum by (domain, worker) (wgkex_broker_worker_assignments_total)": {(CITY.name, "gw01"): 2},
+        "sum by (domain, worker) (wgkex_broker_worker_peers)": {(CITY.name, "gw01"): 2},
+        "sum by (reason) (wgkex_broker_message_rejections_total)": {
+            ("malformed_payload",): 1,
+            ("unknown_domain",): 1,
+        },
+        "sum by (handler, code, method) (wgkex_broker_http_requests_total)": {
+            ("200", v1, "POST"): 3,
+            ("400", v1, "POST"): 4,
+            ("413", v1, "POST"): 1,
+            ("200", v2, "POST"): 2,
+            ("400", v2, "POST"): 2,
+            ("404", "unknown", "POST"): 1,
+        },
+        "sum by (handler) (wgkex_broker_http_request_duration_seconds_count)": {(v1,): 8, (v2,): 4, ("unknown",): 1},
+        "sum (wgkex_broker_key_publish_duration_seconds_count)": {(): 5},
+        "sum by (domain) (wgkex_worker_messages_received_total)": {(WELT.name,): 5, (CITY.name,): 2},
+        "sum by (reason) (wgkex_worker_message_rejections_total)": {
+            ("invalid_public_key",): 1,
+            ("small_order_public_key",): 1,
+        },
+        "sum by (domain) (wgkex_worker_peers_installed_total)": {(WELT.name,): 3, (CITY.name,): 2},
+        "sum by (domain) (wgkex_worker_peer_install_failures_total)": {},
+        "sum by (domain, state) (wgkex_worker_peers)": {(WELT.name, "never"): 3, (CITY.name, "never"): 2},
+        "sum by (domain) (wgkex_worker_routes)": {(WELT.name,): 3, (CITY.name,): 2},
+        "sum by (domain) (wgkex_worker_fdb_entries)": {(WELT.name,): 3, (CITY.name,): 2},
+        'sum by (operation) (wgkex_worker_netlink_operations_total{operation!="dump"})': {
+            ("peer_add",): 5,
+            ("route_add",): 5,
+            ("fdb_add",): 5,
+        },
+        "sum by (domain, interface) (wgkex_worker_interface_up)": {
+            (domain.name, interface): 1 for domain in (WELT, CITY) for interface in (domain.wg, domain.vx)
+        },
+        "sum (wgkex_worker_queue_length)": {},
+        "sum by (job) (wgkex_mqtt_connected)": {("broker",): 1, ("worker",): 1},
+        "sum by (job) (wgkex_mqtt_connects_total)": {("broker",): 1, ("worker",): 1},
+        "sum by (job) (wgkex_mqtt_disconnects_total)": {},
+        "sum by (job) (wgkex_mqtt_publishes_in_flight)": {},
+        "sum (wgkex_broker_brokers_online)": {(): 1},
+        "sum by (worker) (wgkex_broker_worker_online)": {("gw01",): 1},
+        "sum by (worker) (wgkex_broker_worker_target_peers)": {("gw01",): 2},
+        "sum by (component) (wgkex_build_info)": {("broker",): 1, ("worker",): 1},
+        "sum by (collector) (wgkex_worker_collector_success)": {("wireguard",): 1},
+    }
+
+    async def moved(expression: str) -> dict[tuple[str, ...], float]:
+        """What is not 0, by the values of its labels in the order of their names."""
+        data = await system.prometheus.get("query", query=expression)
+        found = {
+            tuple(value for _, value in sorted(item["metric"].items())): float(item["value"][1])
+            for item in data["result"]
+        }
+        return {labels: value for labels, value in found.items() if value}
+
+    # Each expression settles at its own scrape.
+    seen: dict[str, dict[tuple[str, ...], float]] = {}
+
+    async def settled() -> bool:
+        for expression in expected:
+            seen[expression] = await moved(expression)
+        return seen == expected
+
+    try:
+        await eventually_answered(settled, "the expected values")
+    except AssertionError:
+        assert seen == expected
+
+
+@pytest.mark.parametrize("component", ["broker", "worker"])
+async def test_promtool_finds_nothing_to_say_about_a_metrics_page(programs: Programs, component: str) -> None:
+    await programs.submit(2, WELT.name, new_key())
+    page = await request(f"http://{programs.pages[component]}/metrics")
+    assert page.headers["Content-Type"].startswith("text/plain")
+    assert await asyncio.to_thread(run, "promtool", "check", "metrics", stdin=page.text) == ""
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    openmetrics = await request(f"http://{programs.pages[component]}/metrics", headers=accept)
+    assert openmetrics.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert openmetrics.text.endswith("# EOF\n")
+    for text in (page.text, openmetrics.text):
+        assert not [line for line in text.splitlines() if line.split("{")[0].split(" ")[0].endswith("_created")]
+
+
+async def test_no_key_and_no_stranger_gets_into_a_label(system: System, mosquitto: Mosquitto) -> None:
+    key = new_key()
+    await system.submit(1, WELT.name, key)
+    await system.submit(1, "ffmuc_stranger", key)
+    await request(f"http://{system.nodes}/ffmuc_stranger", headers={"X-Forwarded-For": "198.51.100.7"})
+    mosquitto.publish("wireguard-worker/ffmuc_stranger/status", "1")
+    mosquitto.publish(f"wireguard-metrics/{WELT.name}/ffmuc_stranger/connected_peers", "7")
+    await system.becomes('wgkex_broker_worker_peers{worker="unknown",domain="ffmuc_welt"}', 7)
+    series = json.dumps(await system.prometheus.get("series", **{"match[]": '{job=~".+"}'}))
+    for secret in (str(key), "ffmuc_stranger", "198.51.100.7", base64.b64encode(key.raw).decode()[:20]):
+        assert secret not in series
+
+
+async def handshake_ages(worker: RunningWorker, mosquitto: Mosquitto, count: int) -> None:
+    keys = [new_key() for _ in range(count)]
+    for key in keys:
+        mosquitto.publish(f"wireguard/{WELT.name}/all", str(key))
+
+    async def all_there() -> bool:
+        return all(worker.dataplane.shake_hands(WELT, key) for key in keys)
+
+    await eventually_answered(all_there, "all peers")
+
+
+async def test_quantiles_of_handshake_ages_can_be_asked_for(bench: Bench, mosquitto: Mosquitto) -> None:
+    now = 2_000_000_000.0
+    async with running_worker(configuration(mosquitto.port), clock=lambda: now) as worker:
+        # 6 peers with a handshake 400 s ago, 4 with one 100 s ago, one that never had one.
+        await handshake_ages(worker, mosquitto, 6)
+        now += 300
+        await handshake_ages(worker, mosquitto, 4)
+        now += 100
+        mosquitto.publish(f"wireguard/{WELT.name}/all", str(new_key()))
+        prometheus = await bench.prometheus({"worker": str(worker.pages)})
+        never = f'wgkex_worker_peers{{domain="{WELT.name}",state="never"}}'
+
+        async def scraped() -> bool:
+            return await prometheus.scalar(never) == 1
+
+        await eventually_answered(scraped, "a scrape")
+        ages = f'wgkex_worker_peer_handshake_age_seconds_%s{{domain="{WELT.name}"}}'
+        assert await prometheus.scalar(ages % "gcount") == 10
+        assert await prometheus.scalar(ages % "gsum") == 6 * 400 + 4 * 100
+        # Of the buckets (60, 120] and (300, 600], by linear interpolation.
+        assert await prometheus.scalar(f"histogram_quantile(0.2, {ages % 'bucket'})") == pytest.approx(90)
+        assert await prometheus.scalar(f"histogram_quantile(0.7, {ages % 'bucket'})") == pytest.approx(450)
+        newest = f'wgkex_worker_newest_handshake_timestamp_seconds{{domain="{WELT.name}"}}'
+        assert await prometheus.scalar(newest) == 2_000_000_300
+        states = await prometheus.query(f'sum by (state) (wgkex_worker_peers{{domain="{WELT.name}"}})')
+        assert {dict(labels)["state"]: value for labels, value in states.items()} == {
+            "active": 4,
+            "idle": 6,
+            "stale": 0,
+            "never": 1,
+        }

@@ -1,0 +1,74 @@
+"""Trying the service out: everything in one process, and the commands that it tells people to type."""
+
+import json
+import re
+import shlex
+import signal
+import sys
+
+import pytest
+
+from tests.integration.servers import LOOPBACK, Bench, Process, eventually, free_port, request, run
+
+FOREVER = "Ctrl-C ends it."
+
+
+def demonstration(bench: Bench, *options: str, port: int | None = None) -> Process:
+    """`wgkex-ops up` with its own example, but away from the well-known ports."""
+    listen = {"broker_listen": {"host": LOOPBACK, "port": port or free_port()}}
+    listen |= {section: {"metrics_listen": {"host": LOOPBACK, "port": free_port()}} for section in ("broker", "worker")}
+    config = bench.folder / "up.yaml"
+    mqtt = {"broker_url": "mqtt.invalid", "username": "somebody", "password": "secret", "tls": True}
+    domains = {"domains": ["ffmuc_welt", "ffmuc_muc_cty"], "domain_prefixes": ["ffmuc_"], "mqtt": mqtt}
+    config.write_text(json.dumps(domains | listen))
+    return bench.start(bench.name("up"), sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
+
+
+async def banner(process: Process) -> str:
+    await eventually(lambda: not process.running or FOREVER in process.output, "the banner")
+    assert process.running, process.output
+    return process.output
+
+
+async def test_the_commands_of_the_banner_work(bench: Bench) -> None:
+    process = demonstration(bench)
+    commands = re.findall(r"^ +(wget .*)$", await banner(process), re.MULTILINE)
+    first, second = (json.loads(run(*shlex.split(command), "--no-proxy")) for command in commands)
+    assert first == {"Message": "OK"}
+    assert second["Endpoint"].keys() == {"Address", "Port", "AllowedIPs", "PublicKey"}
+    for url in re.findall(r"(http://\S+/(?:metrics)?)(?:\s|$)", process.output):
+        assert (await request(url)).status == 200
+    assert "NOTHING IS INSTALLED" in process.output
+
+
+async def test_simulated_routers_get_their_tunnels(bench: Bench) -> None:
+    process = demonstration(bench, "--nodes", "3")
+    found = re.search(r"worker .*metrics: (http://\S+)", await banner(process))
+    assert found is not None
+
+    def accepted() -> bool:
+        return process.output.count('"event": "key_accepted"') >= 3
+
+    await eventually(accepted, "three keys")
+    await eventually(lambda: process.output.count('"event": "peer_installed"') >= 3, "three peers")
+    page = await request(found[1])
+    peers = re.findall(r"^wgkex_worker_peers\{.*\} (\S+)$", page.text, re.MULTILINE)
+    assert sum(map(float, peers)) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_signal_ends_everything(bench: Bench, number: signal.Signals) -> None:
+    process = demonstration(bench, "--nodes", "3")
+    await banner(process)
+    process.send(number)
+    assert await process.ended(within=5) == 0
+    assert "Traceback" not in process.output
+
+
+async def test_a_port_in_use_ends_everything(bench: Bench) -> None:
+    first = demonstration(bench, port=(port := free_port()))
+    await banner(first)
+    second = demonstration(bench, port=port)
+    assert await second.ended() == 1
+    assert "in use" in second.output
+    assert "Traceback" not in second.output
