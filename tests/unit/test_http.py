@@ -358,7 +358,7 @@ def _bad_bodies() -> dict[str, BadBody]:
         "twice deep inside": (submission()[:-1] + b', "x": [{"a": 1, "a": 2}]}', "malformed_json", unknown),
         "no members": (b"{}", "missing_field", unknown),
         "no domain": (json.dumps({"public_key": KEY}).encode(), "missing_field", unknown),
-        "no key": (json.dumps({"domain": WELT.name}).encode(), "missing_field", unknown),
+        "no key": (json.dumps({"domain": WELT.name}).encode(), "missing_field", WELT.name),
         "no key, unknown domain": (b'{"domain": "x"}', "missing_field", unknown),
         "members in the wrong case": (submission().replace(b"domain", b"Domain"), "missing_field", unknown),
         "members one level down": (b'{"data": ' + submission() + b"}", "missing_field", unknown),
@@ -375,7 +375,7 @@ def _bad_bodies() -> dict[str, BadBody]:
         "domain is NaN": (submission(float("nan")), "unknown_domain", unknown),
         "domain is infinite": (b'{"domain": 1e999, "public_key": ""}', "unknown_domain", unknown),
         "key is a lone surrogate": (submission(public_key="\ud800"), "invalid_public_key", WELT.name),
-        "key is NaN": (submission(public_key=float("nan")), "invalid_public_key", unknown),
+        "key is NaN": (submission(public_key=float("nan")), "invalid_public_key", WELT.name),
         "key to the limit": (
             padded(BODY_LIMIT).replace(b"padding", b"x").replace(KEY.encode(), b"A" * len(KEY + "123")),
             "invalid_public_key",
@@ -383,8 +383,8 @@ def _bad_bodies() -> dict[str, BadBody]:
         ),
     }
     for vector in REJECTED["malformed"]:
-        domain = WELT.name if isinstance(vector["public_key"], str) else unknown
-        bodies[f"key: {vector['why']}"] = (submission(public_key=vector["public_key"]), "invalid_public_key", domain)
+        body = submission(public_key=vector["public_key"])
+        bodies[f"key: {vector['why']}"] = (body, "invalid_public_key", WELT.name)
     for vector in REJECTED["small_order"]:
         bodies[f"key: {vector['why']}"] = (
             submission(public_key=vector["public_key"]),

@@ -64,8 +64,8 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
     if not isinstance(document, dict):
         raise RejectedError(MALFORMED_JSON, "the body is JSON, but no object")
     name = _text_member(document, "domain", "unknown_domain")
-    text = _text_member(document, "public_key", InvalidPublicKeyError.reason)
     domain = domains.get(name)
+    text = _text_member(document, "public_key", InvalidPublicKeyError.reason, domain)
     if domain is None:
         raise RejectedError("unknown_domain", "the domain is not served here")
     try:
@@ -90,10 +90,10 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _text_member(document: dict[str, Any], name: str, reason: str) -> str:
+def _text_member(document: dict[str, Any], name: str, reason: str, domain: Domain | None = None) -> str:
     if name not in document:
-        raise RejectedError("missing_field", f"the member {name} is missing")
+        raise RejectedError("missing_field", f"the member {name} is missing", domain=domain)
     value = document[name]
     if not isinstance(value, str):
-        raise RejectedError(reason, f"the member {name} is no string")
+        raise RejectedError(reason, f"the member {name} is no string", domain=domain)
     return value
