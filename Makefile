@@ -19,6 +19,10 @@ test: $(READY_DEV)
 	$(BIN)/pytest tests/unit tests/integration
 	scripts/kernel-tests
 
+bench: $(READY_DEV)
+	@scripts/debian-packages test
+	scripts/in-kernel $(BIN)/python -m benchmarks.idle_latency
+
 check: $(READY_DEV)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

@@ -40,10 +40,6 @@ FDB = bytes.fromhex(
     "0a000200020000000001000014000100fe8000000000000000000000000000080800080002000000140003000000000006000000060000000000"
     "00001400000003000200070000000615000000000000"
 )
-ADDRESSES = bytes.fromhex(
-    "480000001400020007000000061500000a4080fd0200000014000100fe80000000000000000000000000000114000600ffffffffffffffffb29d"
-    "0300b29d030008000800800000001400000003000200070000000615000000000000"
-)
 FAMILIES = bytes.fromhex(
     "88000000100002000700000000000000010200000b0002006e6c6374726c0000060001001000000008000300020000000800040000000000080005"
     "00000000002c000600140001000800010003000000080002000e00000014000200080001000a000000080002000c0000001c00070018000100080002"
@@ -58,8 +54,7 @@ NO_SUCH_DEVICE = bytes.fromhex(
 DECODERS: dict[str, Callable[[Iterable[bytes]], object]] = {
     "families": wire.decode_families,
     "device": wire.decode_device,
-    "link": lambda bodies: [wire.decode_link(body) for body in bodies],
-    "addresses": lambda bodies: list(wire.decode_addresses(bodies)),
+    "links": lambda bodies: list(wire.decode_links(bodies)),
     "routes": lambda bodies: list(wire.decode_routes(bodies, 158)),
     "fdb": lambda bodies: list(wire.decode_fdb(bodies, 3)),
     "error": lambda bodies: [wire.decode_error(body) for body in bodies],
@@ -67,7 +62,6 @@ DECODERS: dict[str, Callable[[Iterable[bytes]], object]] = {
 RECORDINGS = {
     "families": FAMILIES,
     "device": DEVICE,
-    "addresses": ADDRESSES,
     "routes": ROUTES,
     "fdb": FDB,
     "error": NO_SUCH_DEVICE,
@@ -160,7 +154,6 @@ def test_dumps() -> None:
     assert wire.dump_families() == (16, 0x300, bytes.fromhex("03010000"))
     assert wire.dump_device(32, 5) == (32, 0x300, bytes.fromhex("00010000 0800010005000000"))
     assert wire.dump_links() == (18, 0x300, bytes(16) + bytes.fromhex("08001d0008000000"))
-    assert wire.dump_addresses() == (22, 0x300, bytes.fromhex("0a00000000000000"))
     assert wire.dump_routes(158) == (26, 0x300, bytes.fromhex("0a000000fe9e000100000000"))
     assert wire.dump_fdb(6) == (30, 0x300, bytes.fromhex("070000000600000000000000"))
 
@@ -232,23 +225,10 @@ def test_fdb_entries_that_are_all_zero() -> None:
     assert list(wire.decode_fdb(bodies(FDB), 4)) == []
 
 
-def test_addresses() -> None:
-    assert list(wire.decode_addresses(bodies(ADDRESSES))) == [(2, IPv6Address("fe80::1").packed)]
-
-
-def test_an_address_with_a_peer() -> None:
-    body = bytes.fromhex("0a8000fd02000000") + attribute(1, ADDRESS) + attribute(2, IPv6Address("fe80::2").packed)
-    assert list(wire.decode_addresses([body])) == [(2, IPv6Address("fe80::2").packed)]
-
-
 def test_links() -> None:
-    body = struct.pack("=BxHiII", 0, 65534, 7, 0x1043, 0) + attribute(3, b"wg-a\0")
-    assert wire.decode_link(body) == wire.Link(7, "wg-a", up=True)
-    assert wire.decode_link(body.replace(b"\x43\x10", b"\x42\x10")) == wire.Link(7, "wg-a", up=False)
-
-
-def test_a_bridge_telling_of_its_port_is_no_link() -> None:
-    assert wire.decode_link(struct.pack("=BxHiII", 7, 1, 7, 0, 0) + attribute(3, b"vx-a\0")) is None
+    down = struct.pack("=BxHiII", 0, 65534, 8, 0x1042, 0) + attribute(3, b"vx-\xff\0")
+    up = struct.pack("=BxHiII", 0, 65534, 7, 0x1043, 0) + attribute(13, b"\0\0\0\0") + attribute(3, b"wg-a\0")
+    assert list(wire.decode_links([down, up])) == [(8, "vx-\udcff", False), (7, "wg-a", True)]
 
 
 def test_an_error() -> None:

@@ -1,10 +1,11 @@
 """The dataplane of this machine's kernel: WireGuard peers, routes and VXLAN FDB entries over netlink.
 
-Two kinds of sockets, both opened in the network namespace that the process is in, and both kept open:
+In the network namespace that the process is in:
 
-- One thread works with the kernel, on blocking sockets (`_Kernel`). All changes and dumps pass through it one after
-  the other, so a snapshot never shows one of our own changes half done, and none of them interrupts a dump.
-- Changes of links are read on the event loop. The kernel keeps them while nobody asks.
+- One thread works with the kernel (`_Kernel`). All changes and dumps pass through it one after the other, so a snapshot
+  never shows one of our own changes half done, and none of them interrupts a dump. What must be fast goes over blocking
+  sockets that are kept open (`_Socket`, `wire`); the interfaces' addresses come by way of pyroute2 (`links`).
+- Changes of links are read on the event loop, with pyroute2, too (`links.LinkNews`).
 
 What the kernel says leaves this file as our own errors only. CAP_NET_ADMIN is the only right that is needed.
 """
@@ -20,11 +21,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv6Address
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeVar
 
 from wgkex_ops.consumer import wire
+from wgkex_ops.consumer.links import LinkNews, LinkTracker, dump_addresses
 from wgkex_ops.dataplane import (
     ROUTE_PROTOCOL,
     Action,
@@ -50,9 +51,6 @@ _ANSWER_TIMEOUT: Final = 3
 
 # A dump is interrupted when somebody else changes the same thing meanwhile; more than this in a row is no accident.
 _DUMP_ATTEMPTS: Final = 5
-
-# linux/rtnetlink.h
-_RTMGRP_LINK: Final = 1
 
 # What the kernel says of a single peer in a message full of them; anything else is about the interface or about us.
 _PEER_ERRORS: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.EPFNOSUPPORT})
@@ -96,8 +94,9 @@ class KernelDataplane:
         self._kernel = _Kernel(domains, observer, route_protocol)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._interfaces = frozenset(name for domain in domains for name in (domain.wg, domain.vx))
-        self._news: socket.socket | None = None
+        self._news: LinkNews | None = None
         self._links = LinkTracker(self._interfaces, ())
+        self._lost = False
 
     async def __aenter__(self) -> Self:
         """Open the dataplane.
@@ -133,24 +132,31 @@ class KernelDataplane:
 
         There is one stream of them: what one iteration has taken, another one does not get.
         """
-        while self._news is not None:
-            try:
-                datagram = await asyncio.get_running_loop().sock_recv(self._news, wire.DATAGRAM_BYTES)
-                for message in wire.messages(datagram):
-                    for event in self._links.update(message):
-                        yield event
-            except (OSError, wire.DecodeError) as problem:
-                if not isinstance(problem, OSError) or problem.errno != errno.ENOBUFS:
-                    raise _dump_error(problem) from problem
+        while (news := self._news) is not None:
+            if self._lost:
                 # What still waits in the socket is older than what was lost: a new one, and a look at everything.
                 await self._subscribe()
+                self._lost = False
                 yield LinkEvent(interface="", present=False, up=False)
+                continue
+            try:
+                told = await news.read()
+            except OSError as problem:
+                if news is not self._news:
+                    return
+                if problem.errno != errno.ENOBUFS:
+                    raise _dump_error(problem) from problem
+                self._lost = True
+                continue
+            for link, present in told:
+                for event in self._links.update(link, present):
+                    yield event
 
     async def _subscribe(self) -> None:
         self._unsubscribe()
+        self._news = LinkNews()
         try:
-            self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, wire.NETLINK_ROUTE)
-            self._news.bind((0, _RTMGRP_LINK))
+            await self._news.open()
         except OSError as problem:
             raise _dump_error(problem) from problem
         self._links = LinkTracker(self._interfaces, await self._in_thread(self._kernel.links))
@@ -173,50 +179,10 @@ class KernelDataplane:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-class LinkTracker:
-    """Makes events of the kernel's messages about links, for some interfaces.
-
-    Args:
-        interfaces: the names of those that matter.
-        links: what is there to begin with.
-    """
-
-    def __init__(self, interfaces: frozenset[str], links: Iterable[wire.Link]) -> None:
-        self._interfaces = interfaces
-        self._known = {link.number: link for link in links}
-
-    def update(self, message: wire.Message) -> Iterator[LinkEvent]:
-        """Tell what a message changes.
-
-        An interface keeps its number when it gets another name, and gets a new one when it is made anew.
-
-        Raises:
-            wire.DecodeError: it cannot be read.
-        """
-        if message.kind not in (wire.RTM_NEWLINK, wire.RTM_DELLINK):
-            return
-        link = wire.decode_link(message.body)
-        if link is None:
-            return
-        before = self._known.pop(link.number, None)
-        present = message.kind == wire.RTM_NEWLINK
-        if present:
-            self._known[link.number] = link
-        gone = before is not None and not (present and before.name == link.name)
-        if before is not None and gone and before.name in self._interfaces:
-            yield LinkEvent(before.name, present=False, up=False)
-        if present and link != before and link.name in self._interfaces:
-            yield LinkEvent(link.name, present=True, up=link.up)
-
-
 class _Nobody:
     """Does not care about operations."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
-
-
-class _DumpInterruptedError(Exception):
-    """What was dumped has changed meanwhile."""
 
 
 class _Socket:
@@ -261,9 +227,8 @@ class _Socket:
             the bodies of its messages.
 
         Raises:
-            OSError: the kernel refused it, or the socket failed.
+            OSError: the kernel refused it, or the socket failed. EINTR: what was dumped has changed meanwhile.
             wire.DecodeError: an answer cannot be read.
-            _DumpInterruptedError: it is inconsistent.
         """
         return self._guarded(partial(self._dump, request))
 
@@ -309,7 +274,7 @@ class _Socket:
                 if code := wire.decode_error(body):
                     raise OSError(code, os.strerror(code))
                 if interrupted:
-                    raise _DumpInterruptedError
+                    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
                 return bodies
 
     def _opened(self) -> socket.socket:
@@ -487,14 +452,11 @@ class _Kernel:
     def obstacle(self) -> str | None:
         """A sentence why peers cannot be installed here; None if they can."""
         wanted = {domain.wg for domain in self._domains}
+        present = [number for name in wanted if (number := _number(name))]
+        if not present:
+            return f"none of the WireGuard interfaces is there ({', '.join(sorted(wanted))})"
         try:
-            present = [link for link in self.links() if link.name in wanted]
-            if not present:
-                return f"none of the WireGuard interfaces is there ({', '.join(sorted(wanted))})"
-            family = self._family()
-            self._dump(self._generic, wire.dump_device(family, present[0].number))
-        except DataplaneError as problem:
-            return f"the kernel cannot be asked: {problem}"
+            self._dump(self._generic.dump, wire.dump_device(self._family(), present[0]))
         except (OSError, wire.DecodeError) as problem:
             if _code(problem) == errno.EOPNOTSUPP:
                 return "the kernel offers no WireGuard: it has none, or its module is not loaded"
@@ -508,7 +470,7 @@ class _Kernel:
             DataplaneError: they could not be read.
         """
         try:
-            return _decode_links(self._dump(self._route, wire.dump_links()))
+            return self._links()
         except (OSError, wire.DecodeError) as problem:
             raise _dump_error(problem) from problem
 
@@ -519,8 +481,8 @@ class _Kernel:
             DataplaneError: it could not be read.
         """
         try:
-            links = {link.name: link for link in _decode_links(self._dump(self._route, wire.dump_links()))}
-            addresses = self._addresses()
+            links = {link.name: link for link in self._links()}
+            addresses = self._dump(dump_addresses)
             routes = self._routes()
             states = {
                 domain.name: self._state(links.get(domain.wg), links.get(domain.vx), addresses, routes)
@@ -530,18 +492,12 @@ class _Kernel:
             raise _dump_error(problem) from problem
         return Snapshot(taken_at=time.time(), domains=states)
 
-    def _addresses(self) -> dict[int, str]:
-        """The lowest link-local address of each interface."""
-        found: dict[int, IPv6Address] = {}
-        for interface, packed in wire.decode_addresses(self._dump(self._route, wire.dump_addresses())):
-            address = IPv6Address(packed)
-            if address.is_link_local:
-                found[interface] = min(address, found.get(interface, address))
-        return {interface: str(address) for interface, address in found.items()}
+    def _links(self) -> list[wire.Link]:
+        return list(wire.decode_links(self._dump(self._route.dump, wire.dump_links())))
 
     def _routes(self) -> dict[int, set[bytes]]:
         """Destinations of our routes by interface."""
-        bodies = self._dump(self._route, wire.dump_routes(self._route_protocol))
+        bodies = self._dump(self._route.dump, wire.dump_routes(self._route_protocol))
         found: dict[int, set[bytes]] = {}
         for destination, interface in wire.decode_routes(bodies, self._route_protocol):
             found.setdefault(interface, set()).add(destination)
@@ -569,17 +525,17 @@ class _Kernel:
     def _device(self, wg: wire.Link) -> wire.Device | None:
         """The WireGuard interface with its peers; None if it has gone in the meantime, or is of another kind."""
         try:
-            return wire.decode_device(self._dump(self._generic, wire.dump_device(self._family(), wg.number)))
+            return wire.decode_device(self._dump(self._generic.dump, wire.dump_device(self._family(), wg.number)))
         except OSError as problem:
             if problem.errno in (errno.ENODEV, errno.EOPNOTSUPP):
                 return None
             raise
 
     def _fdb(self, vx: wire.Link, wg: wire.Link) -> frozenset[bytes]:
-        bodies = self._dump(self._route, wire.dump_fdb(vx.number))
+        bodies = self._dump(self._route.dump, wire.dump_fdb(vx.number))
         return frozenset(destination for destination, via in wire.decode_fdb(bodies, vx.number) if via == wg.number)
 
-    def _dump(self, connection: _Socket, request: wire.Request) -> list[bytes]:
+    def _dump(self, work: Callable[..., _T], *request: wire.Request) -> _T:
         """Dump, again if it was interrupted.
 
         Raises:
@@ -590,8 +546,8 @@ class _Kernel:
             started = time.monotonic()
             names: list[str] = []
             try:
-                return connection.dump(request)
-            except _DumpInterruptedError:
+                return work(*request)
+            except InterruptedError:
                 names = [_name(errno.EINTR)]
             except (OSError, wire.DecodeError) as problem:
                 names = [_name(_code(problem))]
@@ -625,10 +581,6 @@ def _number(interface: str) -> int:
         return socket.if_nametoindex(interface)
     except OSError:
         return 0
-
-
-def _decode_links(bodies: Iterable[bytes]) -> list[wire.Link]:
-    return [link for body in bodies if (link := wire.decode_link(body)) is not None]
 
 
 def _change_error(operation: Operation, domain: Domain, code: int) -> DataplaneError:

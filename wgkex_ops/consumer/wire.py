@@ -17,11 +17,9 @@ NETLINK_GENERIC: Final = 16
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK: Final = 10
 NETLINK_GET_STRICT_CHK: Final = 12
-NLMSG_NOOP: Final = 1
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLM_F_REQUEST: Final = 0x001
-NLM_F_MULTI: Final = 0x002
 NLM_F_ACK: Final = 0x004
 NLM_F_DUMP_INTR: Final = 0x010
 NLM_F_REPLACE: Final = 0x100
@@ -61,12 +59,8 @@ _WGALLOWEDIP_A_FAMILY: Final = 1
 _WGALLOWEDIP_A_IPADDR: Final = 2
 _WGALLOWEDIP_A_CIDR_MASK: Final = 3
 
-# linux/rtnetlink.h, linux/if.h, linux/if_link.h, linux/if_addr.h
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
+# linux/rtnetlink.h, linux/socket.h, linux/if.h, linux/if_link.h
 _RTM_GETLINK: Final = 18
-RTM_NEWADDR: Final = 20
-_RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 _RTM_GETROUTE: Final = 26
@@ -85,8 +79,6 @@ _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_EXT_MASK: Final = 29
 _RTEXT_FILTER_SKIP_STATS: Final = 8
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
 
 # linux/neighbour.h
 _NDA_DST: Final = 1
@@ -119,7 +111,6 @@ _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
 _GENERIC: Final = struct.Struct("=BBxx")  # struct genlmsghdr: command, version
 _LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg: family, device type, index, flags, change
-_ADDRESS: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type
 _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
 _INT: Final = struct.Struct("=i")
@@ -276,11 +267,6 @@ def dump_links() -> Request:
     return Request(_RTM_GETLINK, NLM_F_DUMP, body)
 
 
-def dump_addresses() -> Request:
-    """Ask for all IPv6 addresses of this machine."""
-    return Request(_RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(_AF_INET6, 0, 0, 0, 0))
-
-
 def dump_routes(protocol: int) -> Request:
     """Ask for the IPv6 routes of the main table that carry a protocol number (which needs NETLINK_GET_STRICT_CHK)."""
     return Request(
@@ -424,28 +410,11 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
     return Device(public_key, listen_port, tuple(peers))
 
 
-def decode_link(body: bytes) -> Link | None:
-    """Read RTM_NEWLINK or RTM_DELLINK; None if it tells of something else than the interface itself.
-
-    A bridge tells of its ports in the same messages, under its own address family: an RTM_DELLINK of that kind means
-    that the interface has left the bridge.
-    """
-    family, _, index, flags, _ = _unpack(_LINK, body)
-    if family != _AF_UNSPEC:
-        return None
-    return Link(index, _text(dict(walk(body, _LINK.size)).get(_IFLA_IFNAME, b"")), bool(flags & _IFF_UP))
-
-
-def decode_addresses(bodies: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Read a dump of IPv6 addresses: interface index and address (16 bytes) of each."""
+def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
+    """Read a dump of interfaces."""
     for body in bodies:
-        interface = _unpack(_ADDRESS, body)[4]
-        found = dict(walk(body, _ADDRESS.size))
-        # Where there is a peer's address, that is IFA_ADDRESS, and the machine's own one is IFA_LOCAL.
-        address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
-        if len(address) != _ADDRESS_BYTES:
-            raise DecodeError(f"an IPv6 address of {len(address)} bytes")
-        yield interface, address
+        _, _, index, flags, _ = _unpack(_LINK, body)
+        yield Link(index, _text(dict(walk(body, _LINK.size)).get(_IFLA_IFNAME, b"")), bool(flags & _IFF_UP))
 
 
 def decode_routes(bodies: Iterable[bytes], protocol: int) -> Iterator[Route]:

@@ -1,0 +1,132 @@
+"""Interfaces and namespaces for tests, made with iproute2 and wg, and what these tools tell of them.
+
+Nothing here uses the code under test: what it did is seen through other people's eyes.
+"""
+
+import asyncio
+import base64
+import inspect
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from wgkex_ops.domains import Domain
+
+_PREFIX_OF_TESTS = "wgkex-"
+ALL_ZERO_MAC = "00:00:00:00:00:00"
+
+
+class WgPeer(NamedTuple):
+    """A line of `wg show … dump`."""
+
+    endpoint: str
+    allowed_ips: str
+    handshake: int
+    receive_bytes: int
+    transmit_bytes: int
+    keepalive: str
+
+
+class WgDevice(NamedTuple):
+    public_key: str
+    listen_port: int
+    peers: dict[str, WgPeer]
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A network namespace: one by name, or, without a name, the one that pytest runs in."""
+
+    name: str = ""
+
+    def command(self, *words: str) -> list[str]:
+        """What to start for a command to run in it."""
+        return ["ip", "netns", "exec", self.name, *words] if self.name else [*words]
+
+    def run(self, *words: str, stdin: str = "") -> str:
+        done = subprocess.run(self.command(*words), input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def sh(self, *lines: str) -> None:
+        """Run lines of shell; the first that fails is the end. One process for all: each start costs in a guest."""
+        self.run("sh", "-ec", "\n".join(lines))
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        return {link["ifname"]: link for link in json.loads(self.run("ip", "-json", "link"))}
+
+    def wg(self, interface: str) -> WgDevice:
+        first, *rest = self.run("wg", "show", interface, "dump").splitlines()
+        _, public_key, port, _ = first.split("\t")
+        peers = {}
+        for line in rest:
+            key, _, endpoint, allowed_ips, handshake, receive, transmit, keepalive = line.split("\t")
+            peers[key] = WgPeer(endpoint, allowed_ips, int(handshake), int(receive), int(transmit), keepalive)
+        return WgDevice(public_key, int(port), peers)
+
+    def routes(self, interface: str, protocol: int | None = None) -> list[dict[str, Any]]:
+        """IPv6 routes of the main table over an interface; `dst` of a /128 has no length, `protocol` is a number."""
+        found = json.loads(self.run("ip", "-json", "-N", "-6", "route", "show", "dev", interface))
+        return [route for route in found if protocol is None or route["protocol"] == str(protocol)]
+
+    def fdb(self, interface: str) -> list[str]:
+        """Destinations of the all-zero FDB entry, with repetitions."""
+        entries = json.loads(self.run("bridge", "-json", "fdb", "show", "dev", interface))
+        return [entry["dst"] for entry in entries if entry["mac"] == ALL_ZERO_MAC]
+
+    def add_domain(self, domain: Domain, number: int) -> str:
+        """Make a domain's interfaces as a gateway has them; the number makes VNI, port and address its own.
+
+        Returns:
+            the public key of the WireGuard interface.
+        """
+        address = f"fe80::{number:x}"
+        private_key = base64.b64encode(os.urandom(32)).decode()
+        script = f"""
+            ip -batch - <<END
+            link add {domain.wg} type wireguard
+            link set {domain.wg} addrgenmode none
+            address add {address}/64 dev {domain.wg}
+            link add {domain.vx} type vxlan id {number} local {address} dev {domain.wg} dstport 4789
+            link set {domain.wg} up
+            link set {domain.vx} up
+            END
+            echo {private_key} | wg set {domain.wg} private-key /dev/stdin listen-port {40000 + number}
+            wg show {domain.wg} public-key
+        """
+        return self.run("sh", "-ec", inspect.cleandoc(script)).strip()
+
+    def remove_links(self, *names: str) -> None:
+        """Remove interfaces; one may have taken another one along already."""
+        # With its peers still in it the kernel takes 20 ms for each of them to remove a WireGuard interface.
+        steps = "wg setconf $name /dev/null; ip link delete $name"
+        self.run("sh", "-c", f"for name in {' '.join(names)}; do {steps}; done 2>/dev/null; true")
+
+
+@contextmanager
+def namespaces() -> Iterator[Callable[[str], Namespace]]:
+    """A function that makes further namespaces, which last as long as the context."""
+    host = Namespace()
+    with ExitStack() as stack:
+
+        def add(name: str) -> Namespace:
+            namespace = Namespace(f"{_PREFIX_OF_TESTS}{name}")
+            host.run("ip", "netns", "add", namespace.name)
+            stack.callback(host.run, "ip", "netns", "delete", namespace.name)
+            namespace.run("ip", "link", "set", "lo", "up")
+            return namespace
+
+        yield add
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds; the time only tells slow from never."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        await asyncio.sleep(0.05)
