@@ -235,9 +235,9 @@ async def test_counters_have_exactly_what_happened(system: System, mosquitto: Mo
 
     expected: dict[str, dict[tuple[str, ...], float]] = {
         "sum by (api_version, domain) (wgkex_broker_key_requests_total)": {
-            ("v1", WELT.name): 4,
+            ("v1", WELT.name): 5,
             ("v2", CITY.name): 3,
-            ("v1", "unknown"): 4,
+            ("v1", "unknown"): 3,
             ("v2", "unknown"): 1,
         },
         "sum by (reason) (wgkex_broker_key_rejections_total)": {
