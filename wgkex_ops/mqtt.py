@@ -57,6 +57,8 @@ _REPEAT_WARNING_AFTER: Final = 60.0
 # does not know that limit (MQTT 3.1.1, QoS 0).
 _RECEIVE_MAXIMUM: Final = 2000
 _QUEUE_LIMIT: Final = 50_000
+# Ours have a few hundred bytes. gmqtt takes minutes over one of the 256 MB that a server lets through otherwise.
+_LARGEST_PACKET: Final = 65_536
 # What the server may have from us unacknowledged unless it says otherwise (MQTT 5, section 3.2.2.3.3).
 _DEFAULT_WINDOW: Final = 65_535
 
@@ -272,8 +274,9 @@ class Session:
     def _deliver(self, message: Message) -> None:
         self._metrics.last_message_received.set_to_current_time()
         if self._inbox.qsize() >= _QUEUE_LIMIT:
-            # It stays unacknowledged: the server sends it again later, if it was QoS 1.
-            self._log.error("mqtt_message_dropped", detail="more messages arrive than can be worked on")
+            # Unacknowledged it would hold a place among what the server may send, and never come again.
+            message.acknowledge()
+            self._metrics.messages_dropped.inc()
             return
         self._inbox.put_nowait(message)
 
@@ -312,6 +315,7 @@ class _Connection:
             persistent_storage=self._identifiers,
             logger=logging.getLogger("gmqtt"),
             receive_maximum=_RECEIVE_MAXIMUM,
+            maximum_packet_size=_LARGEST_PACKET,
         )
         self._client.set_config({"reconnect_retries": _NEVER_BY_ITSELF})
         if config.username is not None:

@@ -27,7 +27,9 @@ from wgkex_ops.topics import key_subscription, status_payload, worker_status_top
 
 _log = structlog.get_logger(__name__)
 
-_GOODBYE_TIMEOUT: Final = 3.0
+# A clean end takes 5 s at the most: first the goodbye, so that no node is sent here any more, then what has arrived.
+_GOODBYE_TIMEOUT: Final = 1.5
+_DRAIN_TIMEOUT: Final = 1.0
 
 
 class MakeDataplane(Protocol):
@@ -80,6 +82,7 @@ class Worker:
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
             own_key=self._reporter.own_key,
+            static_keys=self._reporter.static_keys,
             installer=self._installer,
             metrics=metrics,
         )
@@ -115,15 +118,14 @@ class Worker:
             async with (
                 serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
                 self._session,
-                self._farewell(),
                 asyncio.TaskGroup() as group,
             ):
                 tasks = [
                     group.create_task(self._installer.run(), name="installer"),
                     group.create_task(self._intake.run(self._session.messages()), name="intake"),
-                    group.create_task(self._reporter.run(), name="reporter"),
                     group.create_task(self._follow_links(), name="links"),
                 ]
+                reporting = group.create_task(self._reporter.run(), name="reporter")
                 _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
                 for problem in self._reporter.problems():
                     _log.warning("interface_problem", detail=problem)
@@ -131,6 +133,9 @@ class Worker:
                     yield metrics_listen
                 finally:
                     _log.info("worker_stopping")
+                    reporting.cancel()
+                    await self._reporter.say_goodbye(_GOODBYE_TIMEOUT)
+                    await self._installer.drain(_DRAIN_TIMEOUT)
                     for task in tasks:
                         task.cancel()
 
@@ -153,13 +158,6 @@ class Worker:
                     if not event.interface or event.interface in (domain.wg, domain.vx)
                 )
             self._reporter.hurry()
-
-    @contextlib.asynccontextmanager
-    async def _farewell(self) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await self._reporter.say_goodbye(_GOODBYE_TIMEOUT)
 
     def _problems(self) -> list[str]:
         problems = self._reporter.problems()

@@ -41,6 +41,7 @@ BOTH: Final = {
     "wgkex_mqtt_connects": ("counter", ""),
     "wgkex_mqtt_disconnects": ("counter", ""),
     "wgkex_mqtt_last_message_received_timestamp_seconds": ("gauge", ""),
+    "wgkex_mqtt_messages_dropped": ("counter", ""),
     "wgkex_mqtt_publishes_in_flight": ("gauge", ""),
 }
 BROKER: Final = BOTH | {

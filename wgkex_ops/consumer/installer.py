@@ -1,6 +1,7 @@
 """From offered keys to installed peers: merge, batch, install, try again, give up."""
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Iterable
@@ -31,6 +32,11 @@ _FIRST_PAUSE: Final = 0.5
 # A missing interface is waited for as long as it takes its nodes to ask again. Its coming ends the pause.
 _INTERFACE_PATIENCE: Final = 60.0
 _INTERFACE_PAUSE: Final = 5.0
+# One domain without an interface must leave room for the others.
+_LATER_LIMIT: Final = CAPACITY // 2
+
+# A key that is offered again and again would fill its log line.
+_REQUEST_IDS_KEPT: Final = 8
 
 
 @dataclass(slots=True)
@@ -38,8 +44,8 @@ class _Waiting:
     """A key on its way into the kernel.
 
     Attributes:
-        request_ids: of all the submissions that offered it.
-        done: to be called once it is installed or given up.
+        request_ids: of the first submissions that offered it.
+        done: to be called once this worker takes care of it alone; None when it was.
         attempts: how many failed, those without an interface left out.
         since: when it was offered, by the loop's clock.
         due: when the next attempt is to be made, by the loop's clock.
@@ -48,7 +54,7 @@ class _Waiting:
     change: Change
     since: float
     request_ids: list[str] = field(default_factory=list)
-    done: list[Callable[[], None]] = field(default_factory=list)
+    done: Callable[[], None] | None = None
     attempts: int = 0
     due: float = 0.0
 
@@ -71,6 +77,7 @@ class Installer:
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
         self._order = count()
         self._woken = asyncio.Event()
+        self._idle = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
@@ -81,7 +88,9 @@ class Installer:
             domain: where it belongs.
             key: what is to be installed.
             request_id: of the submission; empty if its broker did not tell.
-            done: called once when the key is installed or given up.
+            done: called once, when the bus need not keep the key any longer: it is installed, given up, merged with
+                one that waits, or has to wait itself. Until then it holds a place among the messages that the server
+                may send, which all domains share.
         """
         identity = (domain.name, key.raw)
         while identity not in self._waiting and len(self._waiting) >= CAPACITY:
@@ -90,14 +99,15 @@ class Installer:
         waiting = self._waiting.get(identity)
         if waiting is None:
             now = asyncio.get_running_loop().time()
-            waiting = self._waiting[identity] = _Waiting(Change(Action.INSTALL, domain, key), since=now)
+            waiting = self._waiting[identity] = _Waiting(Change(Action.INSTALL, domain, key), since=now, done=done)
             self._ready[identity] = None
+            self._idle.clear()
             self._woken.set()
         else:
             self._metrics.deduplicated.labels(domain.name).inc()
-        if request_id:
+            done()
+        if request_id and len(waiting.request_ids) < _REQUEST_IDS_KEPT:
             waiting.request_ids.append(request_id)
-        waiting.done.append(done)
         self._metrics.queue_length.set(len(self._waiting))
 
     def retry_now(self, domains: Iterable[Domain]) -> None:
@@ -109,6 +119,12 @@ class Installer:
         self._later = [item for item in self._later if item[2][0] not in names]
         heapq.heapify(self._later)
         self._woken.set()
+
+    async def drain(self, within: float) -> None:
+        """Wait until every key was tried at least once, but no longer than some seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
 
     async def run(self) -> NoReturn:
         """Install for ever."""
@@ -130,6 +146,7 @@ class Installer:
                 self._ready[heapq.heappop(self._later)[2]] = None
             if self._ready:
                 return
+            self._idle.set()
             self._woken.clear()
             pause = self._later[0][0] - now() if self._later else None
             try:
@@ -148,6 +165,7 @@ class Installer:
             _log.info("peer_installed", **context)
             self._finish(waiting)
         elif self._postpone(waiting, outcome):
+            _release(waiting)
             _log.warning("peer_postponed", error=str(outcome), attempt=waiting.attempts, **context)
         else:
             self._metrics.install_failures.labels(domain.name).inc()
@@ -156,14 +174,13 @@ class Installer:
 
     def _finish(self, waiting: _Waiting) -> None:
         del self._waiting[_identity(waiting)]
-        for done in waiting.done:
-            done()
+        _release(waiting)
 
     def _postpone(self, waiting: _Waiting, error: DataplaneError) -> bool:
         """Plan another attempt; False if there were enough."""
         now = asyncio.get_running_loop().time()
         if isinstance(error, InterfaceMissingError):
-            if now - waiting.since >= _INTERFACE_PATIENCE:
+            if now - waiting.since >= _INTERFACE_PATIENCE or len(self._later) >= _LATER_LIMIT:
                 return False
             pause = _INTERFACE_PAUSE
         else:
@@ -174,6 +191,12 @@ class Installer:
         waiting.due = now + pause * random.uniform(0.8, 1.2)  # noqa: S311  jitter needs no secrecy
         heapq.heappush(self._later, (waiting.due, next(self._order), _identity(waiting)))
         return True
+
+
+def _release(waiting: _Waiting) -> None:
+    done, waiting.done = waiting.done, None
+    if done is not None:
+        done()
 
 
 def _identity(waiting: _Waiting) -> tuple[str, bytes]:

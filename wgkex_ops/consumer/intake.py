@@ -21,6 +21,7 @@ class Intake:
         worker: this worker's name; keys for all workers and for this one are ours.
         domains: the configured domains by name.
         own_key: a domain's own public key (32 bytes, or empty if it is not known): no peer can have it.
+        static_keys: keys (32 bytes) of a domain's peers that are not ours: they must not be taken over.
         installer: gets the valid ones.
         metrics: what became of the keys.
     """
@@ -31,12 +32,14 @@ class Intake:
         worker: str,
         domains: Mapping[str, Domain],
         own_key: Callable[[Domain], bytes],
+        static_keys: Callable[[Domain], frozenset[bytes]],
         installer: Installer,
         metrics: ConsumerMetrics,
     ) -> None:
         self._targets = frozenset((ALL_WORKERS, worker))
         self._domains = domains
         self._own_key = own_key
+        self._static_keys = static_keys
         self._installer = installer
         self._metrics = metrics
 
@@ -63,5 +66,7 @@ class Intake:
             raise InvalidMessageError("unknown_domain", "the topic names no configured domain")
         if offered.key.raw == self._own_key(domain):
             raise InvalidMessageError("own_key", "the key is this gateway's own")
+        if offered.key.raw in self._static_keys(domain):
+            raise InvalidMessageError("static_key", "the key is a static peer's of this gateway")
         request_id = message.properties.get(REQUEST_ID, "")[:64]
         await self._installer.offer(domain, offered.key, request_id, message.acknowledge)

@@ -22,7 +22,7 @@ from wgkex_ops.consumer.wire import Link
 from wgkex_ops.dataplane import LinkEvent
 
 # Seconds. pyroute2 does not tell who waits for a dump that its socket has failed: it would be waited for for ever.
-_DUMP_TIMEOUT: Final = 30
+_DUMP_TIMEOUT: Final = 5
 
 
 class LinkNews:

@@ -1,6 +1,7 @@
 """What a worker tells the brokers: how it is reached, whether it is there, and how many peers it has."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
@@ -8,8 +9,8 @@ import structlog
 
 from wgkex_ops.dataplane import DomainState, Snapshot
 from wgkex_ops.domains import Domain
-from wgkex_ops.errors import BusError, DataplaneError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.errors import BusError, DataplaneError, PublishRefusedError
+from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.wireguard import count_active
 from wgkex_ops.mqtt import Session
 from wgkex_ops.topics import (
@@ -66,6 +67,7 @@ class Reporter:
         self._address = address
         self._published: dict[str, Endpoint] = {}
         self._latest = _NOTHING
+        self._static_keys: dict[str, frozenset[bytes]] = {}
         self._hurry = asyncio.Event()
         self.announced = asyncio.Event()
 
@@ -88,6 +90,13 @@ class Reporter:
         """A domain's own public key (32 bytes) by the latest reading; empty if it is not known."""
         return self._state(domain).public_key
 
+    def static_keys(self, domain: Domain) -> frozenset[bytes]:
+        """Keys (32 bytes) of a domain's peers that others have put there, by the latest reading.
+
+        Their allowed IPs are not the address derived from the key. To install such a key would take the peer over.
+        """
+        return self._static_keys.get(domain.name, frozenset())
+
     def hurry(self) -> None:
         """Report soon: something has changed."""
         self._hurry.set()
@@ -96,6 +105,7 @@ class Reporter:
         """Read the dataplane, and keep what was read."""
         try:
             self._latest = await self._read()
+            self._static_keys = {name: _static_keys(state) for name, state in self._latest.domains.items()}
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             self._latest = _NOTHING
@@ -117,15 +127,21 @@ class Reporter:
             else:
                 seen = number
                 pause = REPORT_INTERVAL
-            await self._wait(pause, seen)
+            await self._wait(pause, number)
 
     async def say_goodbye(self, within: float) -> None:
         """Tell that this gateway is no longer to be chosen: as well as that works in the given seconds."""
+        unknown = str(PEERS_UNKNOWN).encode()
+        farewells = [
+            (worker_status_topic(self._worker), status_payload(online=False)),
+            *((connected_peers_topic(domain.name, self._worker), unknown) for domain in self._domains),
+        ]
         try:
             async with asyncio.timeout(within):
-                for domain in self._domains:
-                    await self._publish(connected_peers_topic(domain.name, self._worker), str(PEERS_UNKNOWN).encode())
-                await self._publish(worker_status_topic(self._worker), status_payload(online=False))
+                for topic, payload in farewells:
+                    # One that is refused must not keep the others from being said.
+                    with contextlib.suppress(PublishRefusedError):
+                        await self._publish(topic, payload)
         except (BusError, TimeoutError) as error:
             _log.warning("goodbye_failed", detail=str(error))
 
@@ -177,3 +193,12 @@ class Reporter:
             public_key=str(PublicKey(state.public_key)),
             link_address=state.link_address,
         )
+
+
+def _static_keys(state: DomainState) -> frozenset[bytes]:
+    # Most peers have a route of ours, and need no look at their key.
+    return frozenset(
+        peer.public_key
+        for peer in state.peers
+        if peer.link_local not in state.routes and peer.link_local != link_local(peer.public_key)
+    )

@@ -38,6 +38,11 @@ class MqttMetrics:
             "Messages sent to the MQTT server that it has not acknowledged yet; a plateau means that it hangs.",
             registry=registry,
         )
+        self.messages_dropped = Counter(
+            "wgkex_mqtt_messages_dropped",
+            "Messages thrown away because more arrived than this process could work on.",
+            registry=registry,
+        )
         self.last_message_received = Gauge(
             "wgkex_mqtt_last_message_received_timestamp_seconds",
             "When the last message came from the MQTT server; 0 before the first one.",

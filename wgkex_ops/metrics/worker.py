@@ -15,6 +15,7 @@ REJECTION_REASONS: Final = (
     "invalid_public_key",
     "small_order_public_key",
     "own_key",
+    "static_key",
 )
 # Errors that tell an operator something; whatever else the kernel says is `other`.
 ERRORS: Final = frozenset(

@@ -1,0 +1,104 @@
+"""What a worker tells the brokers, and what it learns of its own peers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import cast
+
+import structlog
+
+from tests.helpers import KEY, OTHER_KEY, WELT, run_in_virtual_time, running
+from wgkex_ops.consumer.reporter import Reporter
+from wgkex_ops.dataplane import DomainState, Peer, Snapshot
+from wgkex_ops.errors import PublishRefusedError
+from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.mqtt import Session
+
+GATEWAY = DomainState(
+    wg_present=True,
+    wg_up=True,
+    vx_present=True,
+    vx_up=True,
+    public_key=PublicKey.parse(OTHER_KEY).raw,
+    listen_port=40_001,
+    link_address="fe80::1",
+)
+
+
+class Bus:
+    """A session that is up, and refuses what it is told to refuse."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.refused = refused
+        self.published: list[tuple[str, bytes]] = []
+
+    async def connection_after(self, seen: int) -> int:
+        if seen:
+            await asyncio.get_running_loop().create_future()
+        return 1
+
+    async def publish(self, topic: str, payload: bytes, *, timeout: float, retain: bool) -> None:  # noqa: ASYNC109
+        self.published.append((topic, payload))
+        if self.refused and self.refused in topic:
+            raise PublishRefusedError(0x87)
+
+
+def reporter(bus: Bus, state: DomainState = GATEWAY) -> Reporter:
+    async def read() -> Snapshot:
+        return Snapshot(0.0, {WELT.name: state})
+
+    return Reporter(session=cast("Session", bus), read=read, domains=[WELT], worker="gw01", address="gw01.example.net")
+
+
+def run(body: Callable[[], Awaitable[None]]) -> None:
+    async def quietly() -> None:
+        with structlog.testing.capture_logs():
+            await body()
+
+    run_in_virtual_time(quietly())
+
+
+def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_later() -> None:
+    async def body() -> None:
+        bus = Bus()
+        async with running(reporter(bus).run()):
+            await asyncio.sleep(59)
+            assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers", "status"]
+            await asyncio.sleep(2)
+        assert [topic.rpartition("/")[2] for topic, _ in bus.published[3:]] == ["connected_peers"]
+
+    run(body)
+
+
+def test_a_refused_report_is_tried_again_after_a_pause_and_not_at_once() -> None:
+    async def body() -> None:
+        bus = Bus(refused="connected_peers")
+        async with running(reporter(bus).run()):
+            await asyncio.sleep(12)
+        assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers"] * 3
+
+    run(body)
+
+
+def test_one_refused_farewell_does_not_keep_the_others_from_being_said() -> None:
+    async def body() -> None:
+        bus = Bus(refused="status")
+        await reporter(bus).say_goodbye(1.0)
+        assert bus.published == [
+            ("wireguard-worker/gw01/status", b"0"),
+            (f"wireguard-metrics/{WELT.name}/gw01/connected_peers", b"-1"),
+        ]
+
+    run(body)
+
+
+def test_a_peer_with_other_addresses_than_the_derived_one_is_static() -> None:
+    async def body() -> None:
+        static, ours = PublicKey.parse(OTHER_KEY).raw, PublicKey.parse(KEY).raw
+        peers = (Peer(static, 0.0, 0, 0, b""), Peer(ours, 0.0, 0, 0, link_local(ours)))
+        made = reporter(Bus(), replace(GATEWAY, peers=peers))
+        assert made.static_keys(WELT) == frozenset()
+        await made.look()
+        assert made.static_keys(WELT) == {static}
+
+    run(body)
