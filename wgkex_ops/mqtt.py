@@ -58,7 +58,7 @@ _REPEAT_WARNING_AFTER: Final = 60.0
 _RECEIVE_MAXIMUM: Final = 2000
 _QUEUE_LIMIT: Final = 50_000
 # Ours have a few hundred bytes. gmqtt takes minutes over one of the 256 MB that a server lets through otherwise.
-_LARGEST_PACKET: Final = 65_536
+_LARGEST_PACKET: Final = 262_144
 # What the server may have from us unacknowledged unless it says otherwise (MQTT 5, section 3.2.2.3.3).
 _DEFAULT_WINDOW: Final = 65_535
 
