@@ -77,7 +77,7 @@ def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], *, grace: float = 0.0
 
 async def until(condition: Callable[[], bool], *, every: float = 0.0) -> None:
     """Wait for what has no event of its own to wait for."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():  # noqa: ASYNC110  a condition is no event that one could wait for
         await asyncio.sleep(every)
 
 

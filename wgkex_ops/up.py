@@ -3,17 +3,16 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from wgkex_ops.broker import Broker
 from wgkex_ops.config import Config
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.consumer.netlink import probe
-from wgkex_ops.dataplane import Dataplane, OperationObserver
 from wgkex_ops.embedded import mqtt_server
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.nodes import simulate
-from wgkex_ops.worker import Worker, configured_dataplane
+from wgkex_ops.worker import Worker
 
 _EXAMPLE_KEY: Final = "o52Ge+Rpj4CUSitVag9mS7pSXUesNM0ESnvj/wwehkg="
 
@@ -26,21 +25,12 @@ async def run(config: Config, node_count: int) -> None:
         node_count: how many routers are simulated.
     """
     reason = "the configuration says so" if config.worker.dataplane == "memory" else probe(config.domains)
-    dataplanes: list[Dataplane] = []
-
-    def make_dataplane(config: Config, observer: OperationObserver) -> Dataplane:
-        dataplane = (
-            configured_dataplane(config, observer) if reason is None else MemoryDataplane(config.domains, observer)
-        )
-        dataplanes.append(dataplane)
-        return dataplane
-
     async with mqtt_server() as mqtt_port:
-        config = _with_embedded_server(config, mqtt_port)
-        worker = Worker(config, new_registry("worker"), make_dataplane)
+        config = _for_trying_out(config, mqtt_port, "kernel" if reason is None else "memory")
+        worker = Worker(config, new_registry("worker"))
         broker = Broker(config, new_registry("broker"))
         async with worker.running() as worker_pages, broker.running() as (listen, broker_pages):
-            dataplane = dataplanes[0]
+            dataplane = worker.dataplane
             shake_hands = dataplane.shake_hands if isinstance(dataplane, MemoryDataplane) else None
             await broker.connected()
             await worker.announced()
@@ -56,8 +46,8 @@ async def run(config: Config, node_count: int) -> None:
             await asyncio.get_running_loop().create_future()
 
 
-def _with_embedded_server(config: Config, port: int) -> Config:
-    """The same configuration, with the embedded MQTT server, which knows 3.1.1 only."""
+def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "memory"]) -> Config:
+    """The same configuration, with the embedded MQTT server, which knows 3.1.1 only, and a dataplane that works."""
     mqtt = config.mqtt.model_copy(
         update={
             "host": "127.0.0.1",
@@ -68,7 +58,8 @@ def _with_embedded_server(config: Config, port: int) -> Config:
             "version": "3.1.1",
         }
     )
-    return config.model_copy(update={"mqtt": mqtt})
+    worker = config.worker.model_copy(update={"dataplane": dataplane})
+    return config.model_copy(update={"mqtt": mqtt, "worker": worker})
 
 
 def _banner(config: Config, addresses: Mapping[str, str], no_kernel: str | None, routers: str) -> str:

@@ -52,6 +52,9 @@ class Worker:
         config: the whole configuration.
         registry: where the instruments live.
         make_dataplane: where peers are installed.
+
+    Attributes:
+        dataplane: what that has made.
     """
 
     def __init__(
@@ -60,8 +63,8 @@ class Worker:
         names = tuple(domain.name for domain in config.domains)
         worker = config.worker.name
         self._config = config
-        self._dataplane = make_dataplane(config, NetlinkMetrics(registry))
-        self._snapshots = SharedSnapshots(self._dataplane)
+        self.dataplane = make_dataplane(config, NetlinkMetrics(registry))
+        self._snapshots = SharedSnapshots(self.dataplane)
         metrics = ConsumerMetrics(registry, names, CAPACITY)
         self._session = Session(
             config.mqtt,
@@ -77,7 +80,7 @@ class Worker:
             worker=worker,
             address=config.external_name or worker,
         )
-        self._installer = Installer(self._dataplane, metrics)
+        self._installer = Installer(self.dataplane, metrics)
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
@@ -98,7 +101,7 @@ class Worker:
                 "Domains": ", ".join(names),
                 "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}",
                 "Dataplane": "memory: nothing is installed"
-                if isinstance(self._dataplane, MemoryDataplane)
+                if isinstance(self.dataplane, MemoryDataplane)
                 else "kernel",
             },
         )
@@ -111,7 +114,7 @@ class Worker:
             where it listens for operators.
         """
         operator_app = create_operator_app(self._pages)
-        async with self._dataplane:
+        async with self.dataplane:
             await self._reporter.look()
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
             # the first one on the bus.
@@ -149,7 +152,7 @@ class Worker:
 
     async def _follow_links(self) -> None:
         """When an interface comes, its waiting keys are due; when one goes, brokers should know."""
-        async for event in self._dataplane.events():
+        async for event in self.dataplane.events():
             _log.info("link_changed", interface=event.interface, present=event.present, up=event.up)
             if event.present or not event.interface:
                 self._installer.retry_now(

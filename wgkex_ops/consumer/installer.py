@@ -48,7 +48,6 @@ class _Waiting:
         done: to be called once this worker takes care of it alone; None when it was.
         attempts: how many failed, those without an interface left out.
         since: when it was offered, by the loop's clock.
-        due: when the next attempt is to be made, by the loop's clock.
     """
 
     change: Change
@@ -56,7 +55,6 @@ class _Waiting:
     request_ids: list[str] = field(default_factory=list)
     done: Callable[[], None] | None = None
     attempts: int = 0
-    due: float = 0.0
 
 
 class Installer:
@@ -188,8 +186,8 @@ class Installer:
             if waiting.attempts >= ATTEMPTS:
                 return False
             pause = _FIRST_PAUSE * 2 ** (waiting.attempts - 1)
-        waiting.due = now + pause * random.uniform(0.8, 1.2)  # noqa: S311  jitter needs no secrecy
-        heapq.heappush(self._later, (waiting.due, next(self._order), _identity(waiting)))
+        due = now + pause * random.uniform(0.8, 1.2)  # noqa: S311  jitter needs no secrecy
+        heapq.heappush(self._later, (due, next(self._order), _identity(waiting)))
         return True
 
 
