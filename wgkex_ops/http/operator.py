@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
+
+from wgkex_ops.http.exposition import metrics_handler
 
 
 async def _nothing() -> None:
@@ -36,12 +37,6 @@ class OperatorPages:
 
 def create_operator_app(pages: OperatorPages) -> web.Application:
     """Make the application of the operator listener."""
-    # The library negotiates OpenMetrics and gzip.
-    expose = make_aiohttp_handler(pages.registry)
-
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        await pages.refresh()
-        return await expose(request)
 
     async def healthy(_request: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
@@ -56,7 +51,7 @@ def create_operator_app(pages: OperatorPages) -> web.Application:
         return web.Response(text=_landing_page(pages), content_type="text/html")
 
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", metrics_handler(pages.registry, pages.refresh))
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)
     app.router.add_get("/", landing)

@@ -71,23 +71,25 @@ class WireGuardCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families; only those of the collector itself when the snapshot could not be read."""
+        # Another scrape may bring another snapshot meanwhile, from another thread.
+        snapshot, seconds = self._snapshot, self._seconds
         success = GaugeMetricFamily(
             "wgkex_worker_collector_success",
             "1 if the collector could read the kernel for this scrape; at 0 the metrics of peers are missing.",
             labels=["collector"],
         )
-        success.add_metric([_COLLECTOR], 0.0 if self._snapshot is None else 1.0)
+        success.add_metric([_COLLECTOR], 0.0 if snapshot is None else 1.0)
         yield success
         duration = GaugeMetricFamily(
             "wgkex_worker_collector_duration_seconds",
             "How long the collector took to read the kernel for this scrape.",
             labels=["collector"],
         )
-        duration.add_metric([_COLLECTOR], self._seconds)
+        duration.add_metric([_COLLECTOR], seconds)
         yield duration
-        if self._snapshot is not None:
-            yield from self._peer_families(self._snapshot)
-            yield from self._interface_families(self._snapshot)
+        if snapshot is not None:
+            yield from self._peer_families(snapshot)
+            yield from self._interface_families(snapshot)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing is read when the collector is registered."""
