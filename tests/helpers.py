@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from wgkex_ops.config import Listen
 from wgkex_ops.domains import Domain
@@ -183,6 +184,12 @@ def samples(registry: CollectorRegistry, prefix: str = "wgkex_") -> dict[str, fl
         for sample in family.samples
         if sample.name.startswith(prefix) and not sample.name.endswith("_created")
     }
+
+
+def as_openmetrics(registry: CollectorRegistry) -> str:
+    """What a scrape in OpenMetrics shows; that has exemplars."""
+    encoded: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    return encoded.decode()
 
 
 def moved(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -23,10 +23,11 @@ from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.mqtt import Session, Will
 from wgkex_ops.topics import (
-    REQUEST_ID,
     WORKER_EVENTS,
+    Origin,
     broker_status_topic,
     key_topic,
+    origin_properties,
     parse_worker_event,
     status_payload,
 )
@@ -122,13 +123,12 @@ class Broker:
         """Wait until keys can be handed over."""
         await self._session.connection_after(0)
 
-    async def _publish(self, submission: Submission) -> None:
-        context = structlog.contextvars.get_contextvars()
+    async def _publish(self, submission: Submission, origin: Origin) -> None:
         await self._session.publish(
             key_topic(submission.domain.name),
             str(submission.key).encode(),
             timeout=self._config.broker.publish_timeout,
-            properties={REQUEST_ID: context["request_id"]},
+            properties=origin_properties(origin),
         )
 
     def _choose(self, domain: Domain) -> Choice | None:

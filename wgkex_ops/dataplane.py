@@ -79,6 +79,7 @@ class DomainState:
         link_address: its own link-local address as text without a prefix length; empty if it has none.
         peers: all peers, ours and others.
         routes: destinations (16 bytes) of /128 routes over the interface that carry our protocol number.
+        foreign_routes: the same of routes that carry another number; only read if some peer has no route of ours.
         fdb_entries: destinations (16 bytes) of all-zero FDB entries of the VXLAN interface via the WireGuard interface.
     """
 
@@ -91,6 +92,7 @@ class DomainState:
     link_address: str = ""
     peers: tuple[Peer, ...] = ()
     routes: frozenset[bytes] = frozenset()
+    foreign_routes: frozenset[bytes] = frozenset()
     fdb_entries: frozenset[bytes] = frozenset()
 
     @property

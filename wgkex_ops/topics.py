@@ -5,6 +5,7 @@ Everything that arrives is somebody else's text. Whatever follows no rule of thi
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
@@ -16,7 +17,8 @@ from wgkex_ops.keys import PublicKey
 ALL_WORKERS: Final = "all"
 
 # MQTT 5 user properties; a worker that speaks 3.1.1 never sees them.
-REQUEST_ID: Final = "wgkex-request-id"
+_REQUEST_ID: Final = "wgkex-request-id"
+_ACCEPTED_AT: Final = "wgkex-accepted-at"
 
 WORKER_EVENTS: Final = (
     "wireguard-worker/+/+/data",
@@ -41,6 +43,9 @@ _NOT_IN_NAMES: Final = frozenset("/+#")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
 _PORTS: Final = range(1, 0x10000)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+# Brokers write 32 hexadecimal digits. It goes to logs and into exemplars, which have 128 characters at the most.
+_A_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_A_TIME: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,20 @@ class KeyOffered:
     domain: str
     target: str
     key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a key comes from, as far as its broker told.
+
+    Attributes:
+        request_id: of the submission; empty if it is not known.
+        accepted_at: seconds since the epoch by the broker's clock, when the submission was found valid; None if that is
+            not known.
+    """
+
+    request_id: str = ""
+    accepted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +194,24 @@ def parse_key(topic: str, payload: bytes) -> KeyOffered:
         return KeyOffered(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
     except InvalidPublicKeyError as error:
         raise InvalidMessageError(error.reason, str(error)) from None
+
+
+def origin_properties(origin: Origin) -> dict[str, str]:
+    """The user properties that tell the workers where a key comes from."""
+    properties = {_REQUEST_ID: origin.request_id}
+    if origin.accepted_at is not None:
+        properties[_ACCEPTED_AT] = f"{origin.accepted_at:.6f}"
+    return properties
+
+
+def parse_origin(properties: Mapping[str, str]) -> Origin:
+    """Read a key's user properties. They are for people only, so what follows no rule is taken for unknown."""
+    request_id = properties.get(_REQUEST_ID, "")
+    accepted_at = properties.get(_ACCEPTED_AT, "")
+    return Origin(
+        request_id=request_id if _A_REQUEST_ID.fullmatch(request_id) else "",
+        accepted_at=float(accepted_at) if _A_TIME.fullmatch(accepted_at) else None,
+    )
 
 
 def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:

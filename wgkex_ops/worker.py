@@ -12,6 +12,7 @@ from wgkex_ops.config import Config, Listen
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.consumer.names import PeerNames
 from wgkex_ops.consumer.netlink import KernelDataplane
 from wgkex_ops.consumer.reporter import Reporter
 from wgkex_ops.consumer.snapshots import SharedSnapshots
@@ -20,6 +21,7 @@ from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
 from wgkex_ops.mqtt import Session, Will
@@ -89,7 +91,10 @@ class Worker:
             installer=self._installer,
             metrics=metrics,
         )
-        self._collector = WireGuardCollector(self._snapshots.read, config.domains)
+        peer_series = None
+        if config.metrics.per_peer:
+            peer_series = PeerSeries(config.metrics.per_peer_limit, PeerNames(config.metrics.peer_names).read)
+        self._collector = WireGuardCollector(self._snapshots.read, config.domains, peer_series)
         registry.register(self._collector)
         self._pages = OperatorPages(
             component="worker",

@@ -65,7 +65,9 @@ WORKER: Final = BOTH | {
     "wgkex_worker_collector_duration_seconds": ("gauge", "collector"),
     "wgkex_worker_collector_success": ("gauge", "collector"),
     "wgkex_worker_fdb_entries": ("gauge", "domain"),
+    "wgkex_worker_incomplete_peers": ("gauge", "domain missing"),
     "wgkex_worker_interface_up": ("gauge", "domain interface"),
+    "wgkex_worker_key_propagation_seconds": ("histogram", ""),
     "wgkex_worker_message_rejections": ("counter", "reason"),
     "wgkex_worker_messages_deduplicated": ("counter", "domain"),
     "wgkex_worker_messages_received": ("counter", "domain"),
@@ -75,15 +77,20 @@ WORKER: Final = BOTH | {
     "wgkex_worker_newest_handshake_timestamp_seconds": ("gauge", "domain"),
     "wgkex_worker_peer_handshake_age_seconds": ("gaugehistogram", "domain"),
     "wgkex_worker_peer_install_failures": ("counter", "domain"),
+    "wgkex_worker_peer_series_suppressed": ("gauge", "domain"),
     "wgkex_worker_peers": ("gauge", "domain state"),
     "wgkex_worker_peers_installed": ("counter", "domain"),
     "wgkex_worker_queue_capacity": ("gauge", ""),
     "wgkex_worker_queue_length": ("gauge", ""),
     "wgkex_worker_routes": ("gauge", "domain"),
+    "wireguard_peer_info": ("gauge", "interface name public_key"),
+    "wireguard_peer_last_handshake_timestamp_seconds": ("gauge", "interface public_key"),
+    "wireguard_peer_receive_bytes": ("counter", "interface public_key"),
+    "wireguard_peer_transmit_bytes": ("counter", "interface public_key"),
 }
 # There is a series only once there is something to tell.
 ABSENT_AT_FIRST: Final = frozenset(
-    ("wgkex_worker_netlink_operation_failures", "wgkex_worker_newest_handshake_timestamp_seconds")
+    ("wgkex_worker_newest_handshake_timestamp_seconds", "wireguard_peer_last_handshake_timestamp_seconds")
 )
 ENDINGS: Final = {
     "counter": ("_total",),
@@ -129,7 +136,7 @@ class System(Programs):
 
 @pytest.fixture
 async def programs(bench: Bench, mosquitto: Mosquitto) -> Programs:
-    document = settings(mosquitto.port, workers={"gw01": {"weight": 1}})
+    document = settings(mosquitto.port, workers={"gw01": {"weight": 1}}, metrics={"per_peer": True})
     worker, broker = (bench.wgkex(command, document) for command in ("worker", "broker"))
     await worker.logs("worker_announced")
     await broker.logs("mqtt_connected")
@@ -142,12 +149,12 @@ async def programs(bench: Bench, mosquitto: Mosquitto) -> Programs:
 async def system(bench: Bench, programs: Programs) -> System:
     system = System(programs.nodes, programs.pages, await bench.prometheus(programs.pages))
     await system.becomes("sum(up)", 2)
-    await system.becomes("wgkex_broker_worker_online", 1)
+    await system.becomes('wgkex_broker_worker_online{worker="gw01"}', 1)
     return system
 
 
 async def test_the_tables_of_this_file_name_every_metric_of_both_processes(mosquitto: Mosquitto) -> None:
-    config = configuration(mosquitto.port)
+    config = configuration(mosquitto.port, metrics={"per_peer": True})
     async with running_broker(config) as broker, running_worker(config) as worker:
         await worker.page("/metrics")
         assert families(broker.registry) == {name: kind for name, (kind, _) in BROKER.items()}
@@ -156,6 +163,7 @@ async def test_the_tables_of_this_file_name_every_metric_of_both_processes(mosqu
 
 async def test_prometheus_knows_every_metric_with_its_type_and_labels(system: System) -> None:
     assert (await system.submit(2, WELT.name, new_key())).status == 200
+    await system.becomes("count(wireguard_peer_info)", 1)
     for job, table in (("broker", BROKER), ("worker", WORKER)):
         metadata = await system.prometheus.get("targets/metadata", match_target=f'{{job="{job}"}}')
         assert {item["metric"]: item["type"] for item in metadata} == {name: kind for name, (kind, _) in table.items()}
@@ -190,6 +198,9 @@ async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
         "wgkex_worker_peers_installed_total",
         "wgkex_worker_peer_install_failures_total",
         "wgkex_worker_peers",
+        "wgkex_worker_incomplete_peers",
+        "wgkex_worker_netlink_operation_failures_total",
+        "wgkex_broker_http_requests_total",
         'wgkex_worker_netlink_operations_total{operation!="dump"}',
         "wgkex_mqtt_connection_failures_total",
     )
@@ -285,6 +296,10 @@ async def test_counters_have_exactly_what_happened(system: System, mosquitto: Mo
         "sum by (domain, interface) (wgkex_worker_interface_up)": {
             (domain.name, interface): 1 for domain in (WELT, CITY) for interface in (domain.wg, domain.vx)
         },
+        "sum by (domain, missing) (wgkex_worker_incomplete_peers)": {},
+        "sum (wgkex_worker_key_propagation_seconds_count)": {(): 5},
+        'sum by (interface) (wireguard_peer_info{name=""})': {(WELT.wg,): 3, (CITY.wg,): 2},
+        "sum by (domain) (wgkex_worker_peer_series_suppressed)": {},
         "sum (wgkex_worker_queue_length)": {},
         "sum by (job) (wgkex_mqtt_connected)": {("broker",): 1, ("worker",): 1},
         "sum by (job) (wgkex_mqtt_connects_total)": {("broker",): 1, ("worker",): 1},

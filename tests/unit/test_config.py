@@ -40,7 +40,7 @@ WELT: Final = Domain(name="ffmuc_welt", wg="wg-welt", vx="vx-welt")
 
 KNOWN_AT_THE_TOP: Final = (
     "known here: domains, domain_prefixes, workers, externalName, mqtt, broker_listen, logging_config, log_level, "
-    "broker, worker"
+    "broker, worker, metrics"
 )
 NAME_RULE: Final = (
     "should be a name of at most 253 letters, digits, '.', '_' and '-', since it becomes part of MQTT topics"
@@ -115,9 +115,12 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
         f"workers.# (line 12): {NAME_RULE}, not '#'",
     ),
     "bad_nested_too_deeply": ("line 5, column 48: is nested too deeply",),
-    "bad_not_yet": (
-        f"cleanup (line 5): unknown key; {KNOWN_AT_THE_TOP}",
-        f"metrics (line 6): unknown key; {KNOWN_AT_THE_TOP}",
+    "bad_not_yet": (f"cleanup (line 5): unknown key; {KNOWN_AT_THE_TOP}",),
+    "bad_metrics": (
+        "metrics.per_peer (line 6): should be true or false, not 'yes, please'",
+        "metrics.per_peer_limit (line 7): should be from 0 to 100000, not -1",
+        "metrics.peer_names (line 8): 'no-names' cannot be read: No such file or directory",
+        "metrics.per_peer_limits (line 9): unknown key; did you mean per_peer_limit?",
     ),
     "bad_number_is_none": (
         "mqtt.broker_port (line 5): cannot be read; if it is a text, put it in quotes",
@@ -592,7 +595,7 @@ def test_example_is_valid_as_it_stands() -> None:
 def test_example_has_every_setting_and_no_other(tmp_path: Path) -> None:
     text = uncommented(EXAMPLE.read_text())
     assert {path for path, _ in paths(yaml.safe_load(text))} == set(settings())
-    for name in ("ca.pem", "client.pem", "client.key"):
+    for name in ("ca.pem", "client.pem", "client.key", "names"):
         (tmp_path / name).touch()
     config = parse(text.replace("/etc/wgkex/", f"{tmp_path}/"), "f")
     assert config.mqtt.tls == TlsConfig(

@@ -1,10 +1,12 @@
 """From offered keys to installed peers, with the dataplane in memory and a clock that needs no waiting."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 import pytest
 import structlog
@@ -12,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, key, run_in_virtual_time, running, samples, settle, until
+from tests.helpers import CITY, DOMAINS, WELT, as_openmetrics, key, run_in_virtual_time, running, samples, settle, until
 from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.topics import Origin
+
+NOW: Final = 1_800_000_000.0
 
 
 class Nobody:
@@ -55,9 +60,12 @@ class Bench:
     registry: CollectorRegistry
     done: Counter[str] = field(default_factory=Counter)
 
-    async def offer(self, number: int, domain: Domain = WELT, request_id: str = "") -> None:
+    async def offer(
+        self, number: int, domain: Domain = WELT, request_id: str = "", accepted_at: float | None = None
+    ) -> None:
         name = f"{domain.name} {number}"
-        await self.installer.offer(domain, key(number), request_id, lambda: self.done.update([name]))
+        await self.installer.room()
+        self.installer.offer(domain, key(number), Origin(request_id, accepted_at), lambda: self.done.update([name]))
 
     def count(self, name: str, domain: Domain = WELT) -> float:
         return samples(self.registry)[f'wgkex_worker_{name}_total{{domain="{domain.name}"}}']
@@ -73,7 +81,9 @@ def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True) -> No
     async def run() -> None:
         registry = CollectorRegistry()
         dataplane = WatchedDataplane()
-        made = Bench(dataplane, Installer(dataplane, ConsumerMetrics(registry, DOMAINS, CAPACITY)), registry)
+        made = Bench(
+            dataplane, Installer(dataplane, ConsumerMetrics(registry, DOMAINS, CAPACITY), lambda: NOW), registry
+        )
         if not start:
             await body(made)
             return
@@ -311,9 +321,6 @@ def test_offer_waits_while_there_is_no_room() -> None:
         await settle()
         assert not any(task.done() for task in late)
         assert bench.waiting == CAPACITY
-        # Who waits already needs no room.
-        await bench.offer(7)
-        assert bench.count("messages_deduplicated") == 1
         # Nobody gets in who has given up waiting.
         late[0].cancel()
         bench.dataplane.may_work.set()
@@ -321,7 +328,7 @@ def test_offer_waits_while_there_is_no_room() -> None:
         while bench.waiting:
             await settle()
         assert len(await bench.dataplane.installed()) == CAPACITY + BATCH_LIMIT
-        assert sum(bench.done.values()) == CAPACITY + BATCH_LIMIT + 1
+        assert sum(bench.done.values()) == CAPACITY + BATCH_LIMIT
         assert bench.done[f"ffmuc_welt {CAPACITY}"] == 0
 
     bench(body)
@@ -372,7 +379,7 @@ def test_crash_of_the_dataplane_ends_the_installer() -> None:
 
     async def run() -> None:
         installer = Installer(Broken(), ConsumerMetrics(CollectorRegistry(), DOMAINS, CAPACITY))
-        await installer.offer(WELT, PublicKey(b"x" * 32), "", lambda: None)
+        installer.offer(WELT, PublicKey(b"x" * 32), Origin(), lambda: None)
         with pytest.raises(ZeroDivisionError):
             await installer.run()
 
@@ -403,5 +410,29 @@ def test_drain_waits_until_each_key_was_tried_but_not_longer_than_told() -> None
         bench.dataplane.may_work.set()
         await bench.installer.drain(2.0)
         assert bench.count("peers_installed") == 1
+
+    bench(body)
+
+
+@pytest.mark.parametrize(
+    ("age", "observed"),
+    [(2.0, 2.0), (-3.0, 0.0), (1e9, 86_400.0)],
+    ids=("on time", "a broker's clock ahead", "a broker without a clock"),
+)
+def test_propagation_is_from_the_brokers_acceptance_to_the_installation(age: float, observed: float) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.offer(1, request_id="4711", accepted_at=NOW - age)
+        # Merged with the first one, which has waited for longer.
+        await bench.offer(1, request_id="4712", accepted_at=NOW - 1)
+        # Of a broker that does not tell.
+        await bench.offer(2)
+        await settle()
+        assert bench.count("peers_installed") == 2
+        seen = samples(bench.registry)
+        assert seen["wgkex_worker_key_propagation_seconds_count"] == 1
+        assert seen["wgkex_worker_key_propagation_seconds_sum"] == pytest.approx(observed)
+        exposition = as_openmetrics(bench.registry)
+        (exemplar,) = re.findall(r"_propagation_seconds_bucket.* # (\{.*\})", exposition)
+        assert exemplar == '{request_id="4711"}'
 
     bench(body)

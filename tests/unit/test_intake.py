@@ -165,12 +165,13 @@ async def test_own_key_of_one_domain_is_an_ordinary_key_in_another() -> None:
     ("properties", "logged"),
     [
         ({"wgkex-request-id": "4711"}, {"request_ids": ["4711"]}),
-        ({"wgkex-request-id": "x" * 100}, {"request_ids": ["x" * 64]}),
+        ({"wgkex-request-id": "x" * 65}, {}),
+        ({"wgkex-request-id": "a\nb"}, {}),
         ({"wgkex-request-id": ""}, {}),
         ({"other": "4711"}, {}),
         ({}, {}),
     ],
-    ids=("one", "too long", "empty", "another property", "none"),
+    ids=("one", "too long", "two lines", "empty", "another property", "none"),
 )
 async def test_request_id_of_the_broker_is_told_with_the_installed_peer(
     properties: dict[str, str], logged: dict[str, list[str]]

@@ -93,7 +93,9 @@ async def test_metrics_are_in_openmetrics_for_whoever_accepts_it(process: Proces
     assert lines[-1] == "# EOF"
 
 
-@pytest.mark.parametrize("accept", ["*/*", "text/html", "", ";;;=,", "x" * 1000, "application/openmetrics-text;version=x"])
+@pytest.mark.parametrize(
+    "accept", ["*/*", "text/html", "", ";;;=,", "x" * 1000, "application/openmetrics-text;version=x"]
+)
 async def test_odd_accept_headers_get_metrics_all_the_same(process: Process, accept: str) -> None:
     answer = await process.get("/metrics", f"Accept: {accept}")
     assert answer.status == 200

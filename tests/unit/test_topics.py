@@ -17,10 +17,13 @@ from wgkex_ops.topics import (
     ConnectedPeers,
     Endpoint,
     KeyOffered,
+    Origin,
     WorkerData,
     WorkerEvent,
     WorkerStatus,
+    origin_properties,
     parse_key,
+    parse_origin,
     parse_worker_event,
 )
 
@@ -328,3 +331,16 @@ def test_what_a_worker_tells_is_what_a_broker_reads(address: str, port: int, pub
     endpoint = Endpoint(address, port, public_key, str(link))
     event = parse_worker_event(topics.worker_data_topic("gw", "d"), topics.data_payload(endpoint))
     assert event == WorkerData("gw", "d", endpoint)
+
+
+def test_origin_survives_the_way_through_user_properties() -> None:
+    origin = Origin("0123abcd", 1_800_000_000.25)
+    assert origin_properties(origin) == {"wgkex-request-id": "0123abcd", "wgkex-accepted-at": "1800000000.250000"}
+    assert parse_origin(origin_properties(origin)) == origin
+
+
+@pytest.mark.parametrize("request_id", ["", " ", "a b", "x" * 65, "é", "a\n", "a\0"])
+@pytest.mark.parametrize("accepted_at", ["", "nan", "inf", "-1", "1e9", "1" * 12, "1.", ".5", "٣", "1\n", "0x1"])
+def test_odd_user_properties_are_unknown(request_id: str, accepted_at: str) -> None:
+    assert parse_origin({"wgkex-request-id": request_id, "wgkex-accepted-at": accepted_at}) == Origin()
+    assert parse_origin({}) == Origin()

@@ -155,6 +155,7 @@ def test_dumps() -> None:
     assert wire.dump_device(32, 5) == (32, 0x300, bytes.fromhex("00010000 0800010005000000"))
     assert wire.dump_links() == (18, 0x300, bytes(16) + bytes.fromhex("08001d0008000000"))
     assert wire.dump_routes(158) == (26, 0x300, bytes.fromhex("0a000000fe9e000100000000"))
+    assert wire.dump_routes_over(5) == (26, 0x300, bytes.fromhex("0a000000fe0000010000000008000400 05000000"))
     assert wire.dump_fdb(6) == (30, 0x300, bytes.fromhex("070000000600000000000000"))
 
 
@@ -218,6 +219,7 @@ def test_a_peer_that_lacks_something(left_out: int) -> None:
 def test_routes_of_ours() -> None:
     assert list(wire.decode_routes(bodies(ROUTES), 158)) == [(ADDRESS, 2)]
     assert list(wire.decode_routes(bodies(ROUTES), 4)) == []
+    assert list(wire.decode_routes(bodies(ROUTES))) == [(ADDRESS, 2)]
 
 
 def test_fdb_entries_that_are_all_zero() -> None:

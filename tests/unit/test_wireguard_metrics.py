@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from tests.helpers import CITY, WELT, key
+from tests.helpers import CITY, WELT, as_openmetrics, key
 from wgkex_ops.dataplane import DomainState, Operation, Peer, Snapshot
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import link_local
@@ -57,11 +56,6 @@ def collected(reader: Reader) -> tuple[CollectorRegistry, WireGuardCollector]:
     collector = WireGuardCollector(reader.read, (WELT, CITY))
     registry.register(collector)
     return registry, collector
-
-
-def as_openmetrics(registry: CollectorRegistry) -> str:
-    encoded: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
-    return encoded.decode()
 
 
 def exposition(registry: CollectorRegistry, *, openmetrics: bool = False) -> list[str]:
@@ -131,6 +125,13 @@ wgkex_worker_interface_up{domain="ffmuc_welt",interface="wg-welt"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_welt",interface="vx-welt"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_muc_cty",interface="wg-muc_cty"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_muc_cty",interface="vx-muc_cty"} 0.0
+# TYPE wgkex_worker_incomplete_peers gauge
+wgkex_worker_incomplete_peers{domain="ffmuc_welt",missing="peer"} 0.0
+wgkex_worker_incomplete_peers{domain="ffmuc_welt",missing="route"} 0.0
+wgkex_worker_incomplete_peers{domain="ffmuc_welt",missing="fdb"} 5.0
+wgkex_worker_incomplete_peers{domain="ffmuc_muc_cty",missing="peer"} 0.0
+wgkex_worker_incomplete_peers{domain="ffmuc_muc_cty",missing="route"} 0.0
+wgkex_worker_incomplete_peers{domain="ffmuc_muc_cty",missing="fdb"} 0.0
 """
 
 

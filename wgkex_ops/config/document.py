@@ -11,6 +11,7 @@ from wgkex_ops.config.models import (
     BrokerSection,
     Config,
     Listen,
+    MetricsConfig,
     MqttConfig,
     Section,
     WorkerConfig,
@@ -52,6 +53,7 @@ class Document(Section, frozen=True):
     # Absent sections are checked like empty ones: not every name of a host is one for topics.
     broker: BrokerSection = Field(default={}, validate_default=True)
     worker: WorkerConfig = Field(default={}, validate_default=True)
+    metrics: MetricsConfig = MetricsConfig()
 
     def to_config(self) -> Config:
         return Config(
@@ -61,6 +63,7 @@ class Document(Section, frozen=True):
             mqtt=self.mqtt,
             broker=BrokerConfig(listen=self.broker_listen, **dict(self.broker)),
             worker=self.worker,
+            metrics=self.metrics,
             log_level=self.log_level or self.logging_config.root.level or "info",
         )
 

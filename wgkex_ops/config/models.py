@@ -25,6 +25,7 @@ from wgkex_ops.config.values import (
     LogLevel,
     Name,
     Password,
+    PerPeerLimit,
     ProtocolVersion,
     PublishTimeout,
     ReadableFile,
@@ -187,6 +188,20 @@ class WorkerConfig(Section, frozen=True):
     route_protocol: RouteProtocol = 158
 
 
+class MetricsConfig(Section, frozen=True):
+    """What the worker shows besides the aggregates.
+
+    Attributes:
+        per_peer: whether single peers have series of their own.
+        per_peer_limit: how many peers of a domain get them; 0 to 100,000.
+        peer_names: a file with friendly names; None for none.
+    """
+
+    per_peer: StrictBool = False
+    per_peer_limit: PerPeerLimit = 2000
+    peer_names: ReadableFile | None = None
+
+
 class Config(Section, frozen=True):
     """Everything, checked.
 
@@ -197,6 +212,7 @@ class Config(Section, frozen=True):
         external_name: the name that nodes reach this worker by; None for the host's name.
         broker: what only the broker needs.
         worker: what only the worker needs.
+        metrics: what the worker shows besides the aggregates.
         log_level: the lowest level that is logged.
     """
 
@@ -208,4 +224,5 @@ class Config(Section, frozen=True):
     external_name: str | None = None
     broker: BrokerConfig = Field(default_factory=BrokerConfig)
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    metrics: MetricsConfig = MetricsConfig()
     log_level: LogLevel = "info"

@@ -19,6 +19,7 @@ _MAX_PORT: Final = 65535
 _MAX_KEEPALIVE_S: Final = 65535  # two bytes on the wire: MQTT 5, section 3.1.2.10
 _MAX_PUBLISH_TIMEOUT_S: Final = 30.0  # nodes have given up long before
 _MAX_WEIGHT: Final = 1_000_000  # far from where sums of floats overflow
+_MAX_PER_PEER_LIMIT: Final = 100_000
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 _LOG_LEVELS: Final[Mapping[int, LogLevel]] = MappingProxyType(
@@ -176,6 +177,7 @@ ServerPort = Annotated[_WholeNumber, _at_least_and_most(1, _MAX_PORT, "a port ")
 Keepalive = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_KEEPALIVE_S)]
 PublishTimeout = Annotated[float, BeforeValidator(_number), AfterValidator(_publish_timeout)]
 Weight = Annotated[_Number, _at_least_and_most(0, _MAX_WEIGHT)]
+PerPeerLimit = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_PER_PEER_LIMIT)]
 RouteProtocol = Annotated[
     _WholeNumber, _at_least_and_most(5, 255, hint="; 0 to 4 belong to the kernel (linux/rtnetlink.h)")
 ]

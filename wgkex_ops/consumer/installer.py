@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import heapq
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -16,6 +17,7 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.topics import Origin
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class _Waiting:
     """A key on its way into the kernel.
 
     Attributes:
+        accepted_at: when the first broker accepted it, by that broker's clock; None if it did not tell.
         request_ids: of the first submissions that offered it.
         done: to be called once this worker takes care of it alone; None when it was.
         attempts: how many failed, those without an interface left out.
@@ -52,6 +55,7 @@ class _Waiting:
 
     change: Change
     since: float
+    accepted_at: float | None
     request_ids: list[str] = field(default_factory=list)
     done: Callable[[], None] | None = None
     attempts: int = 0
@@ -63,11 +67,13 @@ class Installer:
     Args:
         dataplane: where peers are installed.
         metrics: what became of the keys.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, dataplane: Dataplane, metrics: ConsumerMetrics) -> None:
+    def __init__(self, dataplane: Dataplane, metrics: ConsumerMetrics, clock: Callable[[], float] = time.time) -> None:
         self._dataplane = dataplane
         self._metrics = metrics
+        self._clock = clock
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
         # tried later, by time.
         self._waiting: dict[tuple[str, bytes], _Waiting] = {}
@@ -79,33 +85,39 @@ class Installer:
         self._room = asyncio.Event()
         self._room.set()
 
-    async def offer(self, domain: Domain, key: PublicKey, request_id: str, done: Callable[[], None]) -> None:
-        """Take a key, or wait until there is room for it.
+    async def room(self) -> None:
+        """Wait until there is room for one more key."""
+        while len(self._waiting) >= CAPACITY:
+            await self._room.wait()
+
+    def offer(self, domain: Domain, key: PublicKey, origin: Origin, done: Callable[[], None]) -> None:
+        """Take a key. Whoever offers has waited for room.
 
         Args:
             domain: where it belongs.
             key: what is to be installed.
-            request_id: of the submission; empty if its broker did not tell.
+            origin: where it comes from.
             done: called once, when the bus need not keep the key any longer: it is installed, given up, merged with
                 one that waits, or has to wait itself. Until then it holds a place among the messages that the server
                 may send, which all domains share.
         """
         identity = (domain.name, key.raw)
-        while identity not in self._waiting and len(self._waiting) >= CAPACITY:
-            self._room.clear()
-            await self._room.wait()
         waiting = self._waiting.get(identity)
         if waiting is None:
             now = asyncio.get_running_loop().time()
-            waiting = self._waiting[identity] = _Waiting(Change(Action.INSTALL, domain, key), since=now, done=done)
+            waiting = self._waiting[identity] = _Waiting(
+                Change(Action.INSTALL, domain, key), since=now, accepted_at=origin.accepted_at, done=done
+            )
             self._ready[identity] = None
             self._idle.clear()
             self._woken.set()
+            if len(self._waiting) >= CAPACITY:
+                self._room.clear()
         else:
             self._metrics.deduplicated.labels(domain.name).inc()
             done()
-        if request_id and len(waiting.request_ids) < _REQUEST_IDS_KEPT:
-            waiting.request_ids.append(request_id)
+        if origin.request_id and len(waiting.request_ids) < _REQUEST_IDS_KEPT:
+            waiting.request_ids.append(origin.request_id)
         self._metrics.queue_length.set(len(self._waiting))
 
     def retry_now(self, domains: Iterable[Domain]) -> None:
@@ -135,7 +147,8 @@ class Installer:
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 self._conclude(waiting, outcome)
             self._metrics.queue_length.set(len(self._waiting))
-            self._room.set()
+            if len(self._waiting) < CAPACITY:
+                self._room.set()
 
     async def _wait_for_work(self) -> None:
         now = asyncio.get_running_loop().time
@@ -160,6 +173,8 @@ class Installer:
             context["request_ids"] = waiting.request_ids
         if outcome is None:
             self._metrics.installed.labels(domain.name).inc()
+            if waiting.accepted_at is not None:
+                self._metrics.observe_propagation(self._clock() - waiting.accepted_at, waiting.request_ids)
             _log.info("peer_installed", **context)
             self._finish(waiting)
         elif self._postpone(waiting, outcome):

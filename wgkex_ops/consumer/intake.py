@@ -9,7 +9,7 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.metrics.worker import UNKNOWN, ConsumerMetrics
 from wgkex_ops.mqtt import Message
-from wgkex_ops.topics import ALL_WORKERS, REQUEST_ID, parse_key
+from wgkex_ops.topics import ALL_WORKERS, parse_key, parse_origin
 
 _log = structlog.get_logger(__name__)
 
@@ -46,14 +46,15 @@ class Intake:
     async def run(self, messages: AsyncIterator[Message]) -> None:
         """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
         async for message in messages:
+            await self._installer.room()
             try:
-                await self._take(message)
+                self._take(message)
             except InvalidMessageError as error:
                 self._metrics.rejections.labels(error.reason).inc()
                 _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200], detail=str(error))
                 message.acknowledge()
 
-    async def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> None:
         levels = message.topic.split("/")
         if levels[-1] not in self._targets and len(levels) == 3:  # noqa: PLR2004  wireguard/{domain}/{worker}
             # For another worker, which will count it.
@@ -68,5 +69,4 @@ class Intake:
             raise InvalidMessageError("own_key", "the key is this gateway's own")
         if offered.key.raw in self._static_keys(domain):
             raise InvalidMessageError("static_key", "the key is a static peer's of this gateway")
-        request_id = message.properties.get(REQUEST_ID, "")[:64]
-        await self._installer.offer(domain, offered.key, request_id, message.acknowledge)
+        self._installer.offer(domain, offered.key, parse_origin(message.properties), message.acknowledge)

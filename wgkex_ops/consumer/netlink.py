@@ -35,6 +35,7 @@ from wgkex_ops.dataplane import (
     Operation,
     OperationObserver,
     Outcome,
+    Peer,
     Snapshot,
 )
 from wgkex_ops.domains import Domain
@@ -510,6 +511,7 @@ class _Kernel:
         device = self._device(wg) if wg else None
         if wg is None or device is None:
             return state
+        ours = frozenset(routes.get(wg.number, ()))
         return replace(
             state,
             wg_present=True,
@@ -518,8 +520,18 @@ class _Kernel:
             listen_port=device.listen_port,
             link_address=addresses.get(wg.number, ""),
             peers=device.peers,
-            routes=frozenset(routes.get(wg.number, ())),
+            routes=ours,
+            foreign_routes=self._foreign_routes(wg, device.peers, ours),
             fdb_entries=self._fdb(vx, wg) if vx else frozenset(),
+        )
+
+    def _foreign_routes(self, wg: wire.Link, peers: Iterable[Peer], ours: frozenset[bytes]) -> frozenset[bytes]:
+        """Destinations of other people's routes, asked for only where some peer has none of ours."""
+        if all(not peer.link_local or peer.link_local in ours for peer in peers):
+            return frozenset()
+        bodies = self._dump(self._route.dump, wire.dump_routes_over(wg.number))
+        return (
+            frozenset(route.destination for route in wire.decode_routes(bodies) if route.interface == wg.number) - ours
         )
 
     def _device(self, wg: wire.Link) -> wire.Device | None:

@@ -72,6 +72,7 @@ _AF_BRIDGE: Final = 7
 _AF_INET6: Final = 10
 _RT_TABLE_MAIN: Final = 254
 _RT_SCOPE_UNIVERSE: Final = 0
+_RTPROT_UNSPEC: Final = 0
 _RTN_UNICAST: Final = 1
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
@@ -274,6 +275,12 @@ def dump_routes(protocol: int) -> Request:
     )
 
 
+def dump_routes_over(interface: int) -> Request:
+    """Ask for the IPv6 routes of the main table over one interface, whoever has made them (needs the same)."""
+    body = _ROUTE.pack(_AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_UNSPEC, 0, _RTN_UNICAST, 0)
+    return Request(_RTM_GETROUTE, NLM_F_DUMP, body + attribute(_RTA_OIF, _U32.pack(interface)))
+
+
 def dump_fdb(vxlan: int) -> Request:
     """Ask for the forwarding database of one interface (which needs NETLINK_GET_STRICT_CHK)."""
     return Request(_RTM_GETNEIGH, NLM_F_DUMP, _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, 0, 0, 0))
@@ -417,11 +424,13 @@ def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
         yield Link(index, _text(dict(walk(body, _LINK.size)).get(_IFLA_IFNAME, b"")), bool(flags & _IFF_UP))
 
 
-def decode_routes(bodies: Iterable[bytes], protocol: int) -> Iterator[Route]:
-    """Read a dump of IPv6 routes: those of the main table to one address that carry the protocol number."""
+def decode_routes(bodies: Iterable[bytes], protocol: int | None = None) -> Iterator[Route]:
+    """Read a dump of IPv6 routes: those of the main table to one address, with one protocol number or with any."""
     for body in bodies:
         _, bits, _, _, table, carried, _, kind, _ = _unpack(_ROUTE, body)
-        if (bits, table, carried, kind) == (_ADDRESS_BITS, _RT_TABLE_MAIN, protocol, _RTN_UNICAST):
+        if protocol not in (None, carried):
+            continue
+        if (bits, table, kind) == (_ADDRESS_BITS, _RT_TABLE_MAIN, _RTN_UNICAST):
             found = dict(walk(body, _ROUTE.size))
             destination = found.get(_RTA_DST, b"")
             # A route over several interfaces has none of its own, and is none that we made.

@@ -41,7 +41,7 @@ def _measure(metrics: HttpMetrics) -> Middleware:
             response = await handler(request)
         response.headers["X-Request-Id"] = request_id
         metrics.requests.labels(metrics.method(request.method), route, str(response.status)).inc()
-        metrics.duration.labels(route).observe(time.perf_counter() - start)
+        metrics.duration.labels(route).observe(time.perf_counter() - start, {"request_id": request_id})
         return response
 
     return measure

@@ -20,6 +20,7 @@ from wgkex_ops.http.answers import (
 from wgkex_ops.http.gateways import Choice
 from wgkex_ops.http.submission import Submission, parse_submission, read_body
 from wgkex_ops.metrics.broker import UNKNOWN, KeyMetrics
+from wgkex_ops.topics import Origin
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ class PublishKey(Protocol):
     Returns when the MQTT server has acknowledged, or raises BusError.
     """
 
-    def __call__(self, submission: Submission) -> Awaitable[None]: ...
+    def __call__(self, submission: Submission, origin: Origin) -> Awaitable[None]: ...
 
 
 class KeyExchange:
@@ -97,11 +98,12 @@ class KeyExchange:
     ) -> web.Response:
         """Publish a valid key, and then, not before, find the answer; there may be none, if no gateway is there."""
         start = time.perf_counter()
+        request_id = structlog.contextvars.get_contextvars()["request_id"]
         try:
-            await self._publish(submission)
+            await self._publish(submission, Origin(request_id, time.time()))
         except BusError as error:
             return self._fail(error.reason, str(error), submission)
-        self._metrics.publish_duration.observe(time.perf_counter() - start)
+        self._metrics.publish_duration.observe(time.perf_counter() - start, {"request_id": request_id})
         response = answer(submission)
         if response is None:
             return self._fail("no_worker", "there is no gateway for this domain at the moment", submission)

@@ -21,6 +21,10 @@ FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeo
 # From a local server's round trip to the limits that a node bears (10 s).
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+# What a handler answers, and what is answered where there is none for the path or the method.
+_HANDLER_CODES: Final = ("200", "400", "413", "503")
+_ROUTER_CODES: Final = ("404", "405")
+
 
 class KeyMetrics:
     """What became of each submitted key.
@@ -83,7 +87,7 @@ class HttpMetrics:
         handlers: route templates, with the methods that each of them serves.
     """
 
-    METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
+    METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
     def __init__(self, registry: CollectorRegistry, handlers: Iterable[tuple[str, str]]) -> None:
         self.requests = Counter(
@@ -105,9 +109,13 @@ class HttpMetrics:
             registry=registry,
         )
         for method, handler in handlers:
-            self.requests.labels(method, handler, "200")
             self.duration.labels(handler)
+            for code in _HANDLER_CODES:
+                self.requests.labels(method, handler, code)
         self.duration.labels(UNKNOWN)
+        for method in (*self.METHODS, UNKNOWN):
+            for code in _ROUTER_CODES:
+                self.requests.labels(method, UNKNOWN, code)
 
     def method(self, name: str) -> str:
         """The method as a label: what no standard knows is one value, however it is spelled."""
@@ -119,7 +127,8 @@ class GatewayMetrics:
 
     Args:
         registry: where the instruments live.
-        workers: names of the configured workers; others get their series when they are accepted.
+        workers: names of the configured workers. Where there are some, all others share the label `unknown`; where
+            there are none, each gets its series when it is accepted.
         domains: names of the configured domains.
     """
 
@@ -169,7 +178,8 @@ class GatewayMetrics:
         for reason in ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker"):
             self.messages_rejected.labels(reason)
         self.brokers_online.set(1)
-        for worker in workers:
+        listed = tuple(workers)
+        for worker in (*listed, UNKNOWN) if listed else ():
             self.add_worker(worker)
 
     def add_worker(self, worker: str) -> None:

@@ -12,7 +12,9 @@ from prometheus_client.registry import Collector
 
 from wgkex_ops.dataplane import Peer, Snapshot
 from wgkex_ops.domains import Domain
+from wgkex_ops.drift import find_drift
 from wgkex_ops.errors import DataplaneError
+from wgkex_ops.metrics.peers import PeerSeries
 
 # WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
 # https://www.wireguard.com/papers/wireguard.pdf): a younger handshake is a live peer.
@@ -51,11 +53,18 @@ class WireGuardCollector(Collector):
     Args:
         read: reads a snapshot; DataplaneError is told as a failed collector.
         domains: the configured domains.
+        peer_series: makes series of single peers; None for none.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Snapshot]], domains: Sequence[Domain]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Snapshot]],
+        domains: Sequence[Domain],
+        peer_series: PeerSeries | None = None,
+    ) -> None:
         self._read = read
         self._domains = domains
+        self._peer_series = peer_series
         self._snapshot: Snapshot | None = None
         self._seconds = 0.0
 
@@ -90,6 +99,9 @@ class WireGuardCollector(Collector):
         if snapshot is not None:
             yield from self._peer_families(snapshot)
             yield from self._interface_families(snapshot)
+            yield self._drift_family(snapshot)
+            if self._peer_series is not None:
+                yield from self._peer_series.families(snapshot, self._domains)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing is read when the collector is registered."""
@@ -147,6 +159,19 @@ class WireGuardCollector(Collector):
             up.add_metric([domain.name, domain.wg], float(state.wg_up))
             up.add_metric([domain.name, domain.vx], float(state.vx_up))
         yield from (routes, fdb_entries, up)
+
+    def _drift_family(self, snapshot: Snapshot) -> Metric:
+        incomplete = GaugeMetricFamily(
+            "wgkex_worker_incomplete_peers",
+            "Peers of this service that lack a part: their nodes have no mesh here until they ask again.",
+            labels=["domain", "missing"],
+        )
+        found = find_drift(snapshot)
+        for domain in self._domains:
+            drift = found[domain.name]
+            for missing, addresses in (("peer", drift.peer), ("route", drift.route), ("fdb", drift.fdb)):
+                incomplete.add_metric([domain.name, missing], len(addresses))
+        return incomplete
 
 
 def _buckets(ages: Sequence[float]) -> list[tuple[str, float]]:

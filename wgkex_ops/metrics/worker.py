@@ -17,7 +17,12 @@ REJECTION_REASONS: Final = (
     "own_key",
     "static_key",
 )
-# Errors that tell an operator something; whatever else the kernel says is `other`.
+# From a local bus to the 10 s that nodes bear, and on to the minute after which they ask again.
+_PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# What somebody else's clock says must not spoil the sum for good.
+_LONGEST_PROPAGATION: Final = 86_400.0
+OTHER: Final = "other"
+# Errors that tell an operator something; whatever else the kernel says is OTHER.
 ERRORS: Final = frozenset(
     (
         "EPERM",
@@ -91,6 +96,13 @@ class ConsumerMetrics:
             ["domain"],
             registry=registry,
         )
+        self._propagation = Histogram(
+            "wgkex_worker_key_propagation_seconds",
+            "From a key's acceptance at the broker to its installation here, told by two clocks: without NTP on both "
+            "hosts it means nothing. Nodes bear 10 s.",
+            buckets=_PROPAGATION_BUCKETS,
+            registry=registry,
+        )
         self.queue_capacity.set(queue_capacity)
         for domain in domains:
             self.received.labels(domain)
@@ -100,6 +112,16 @@ class ConsumerMetrics:
         self.received.labels(UNKNOWN)
         for reason in REJECTION_REASONS:
             self.rejections.labels(reason)
+
+    def observe_propagation(self, seconds: float, request_ids: Sequence[str]) -> None:
+        """Take note of how long a key was on its way.
+
+        Args:
+            seconds: by two clocks; below 0 they disagree, and beyond a day one of them is wrong.
+            request_ids: of the submissions that offered it; the first one becomes the exemplar.
+        """
+        exemplar = {"request_id": request_ids[0]} if request_ids else None
+        self._propagation.observe(min(max(0.0, seconds), _LONGEST_PROPAGATION), exemplar)
 
 
 class NetlinkMetrics:
@@ -128,10 +150,12 @@ class NetlinkMetrics:
         for operation in Operation:
             self._operations.labels(operation)
             self._duration.labels(operation)
+            for error in (*ERRORS, OTHER):
+                self._failures.labels(operation, error)
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
         """Take note of one batch; see `dataplane.OperationObserver`."""
         self._operations.labels(operation).inc(count)
         self._duration.labels(operation).observe(seconds)
         for error in errors:
-            self._failures.labels(operation, error if error in ERRORS else "other").inc()
+            self._failures.labels(operation, error if error in ERRORS else OTHER).inc()
