@@ -21,6 +21,7 @@ test: $(READY_DEV)
 
 bench: $(READY_DEV)
 	@scripts/debian-packages test
+	$(BIN)/python -m benchmarks.scrape
 	scripts/in-kernel $(BIN)/python -m benchmarks.idle_latency
 
 check: $(READY_DEV)

@@ -6,12 +6,14 @@ The library's own handler encodes on the loop: 93 ms for 5,000 peers with three 
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
 
 # Levels above make text of this kind hardly smaller, and take several times as long.
 _COMPRESSION_LEVEL: Final = 4
@@ -43,5 +45,9 @@ def _encode(registry: CollectorRegistry, names: list[str], accept: str, compress
     except (TypeError, ValueError):
         # A version that is no number: whoever asks so strangely gets what everybody understands.
         encoder, content_type = choose_encoder("")
+    if isinstance(encoder, partial):
+        # Names of ours are plain, and the same in each escaping; this one does not look at every character of them, and
+        # saves a third of the time.
+        encoder = partial(encoder.func, **(encoder.keywords | {"escaping": ALLOWUTF8}))
     body = encoder(registry.restricted_registry(names) if names else registry)
     return (gzip.compress(body, _COMPRESSION_LEVEL) if compress else body), content_type
