@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import cast
 
+import pytest
 import structlog
 
 from tests.helpers import KEY, OTHER_KEY, WELT, run_in_virtual_time, running
@@ -100,5 +101,26 @@ def test_a_peer_with_other_addresses_than_the_derived_one_is_static() -> None:
         assert made.static_keys(WELT) == frozenset()
         await made.look()
         assert made.static_keys(WELT) == {static}
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("state", "problems"),
+    [
+        (GATEWAY, []),
+        (DomainState(), ["wg-welt is missing", "vx-welt is missing"]),
+        (replace(GATEWAY, wg_up=False, vx_up=False), ["wg-welt is down", "vx-welt is down"]),
+        (replace(GATEWAY, public_key=b""), ["wg-welt has no private key"]),
+        # The kernel takes the address away when the interface goes down, and gives none back when it comes up.
+        (replace(GATEWAY, link_address=""), ["wg-welt has no link-local address"]),
+    ],
+)
+def test_a_gateway_that_nodes_cannot_reach_says_why(state: DomainState, problems: list[str]) -> None:
+    async def body() -> None:
+        made = reporter(Bus(), state)
+        assert made.problems() == ["the dataplane could not be read"]
+        await made.look()
+        assert made.problems() == problems
 
     run(body)

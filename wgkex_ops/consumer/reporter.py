@@ -75,16 +75,7 @@ class Reporter:
         """Why this gateway cannot serve all of its domains, by the latest reading."""
         if self._latest is _NOTHING:
             return ["the dataplane could not be read"]
-        return [
-            f"{interface} is {'down' if present else 'missing'}"
-            for domain in self._domains
-            for state in (self._state(domain),)
-            for interface, present, up in (
-                (domain.wg, state.wg_present, state.wg_up),
-                (domain.vx, state.vx_present, state.vx_up),
-            )
-            if not up
-        ]
+        return [problem for domain in self._domains for problem in _problems(domain, self._state(domain))]
 
     def own_key(self, domain: Domain) -> bytes:
         """A domain's own public key (32 bytes) by the latest reading; empty if it is not known."""
@@ -193,6 +184,25 @@ class Reporter:
             public_key=str(PublicKey(state.public_key)),
             link_address=state.link_address,
         )
+
+
+def _problems(domain: Domain, state: DomainState) -> list[str]:
+    """What keeps a domain's nodes from this gateway."""
+    problems = [
+        f"{interface} is {'down' if present else 'missing'}"
+        for interface, present, up in (
+            (domain.wg, state.wg_present, state.wg_up),
+            (domain.vx, state.vx_present, state.vx_up),
+        )
+        if not up
+    ]
+    if state.wg_up:
+        if not state.public_key:
+            problems.append(f"{domain.wg} has no private key")
+        if not state.link_address:
+            # That of an interface that was down is gone: the kernel takes it away.
+            problems.append(f"{domain.wg} has no link-local address")
+    return problems
 
 
 def _static_keys(state: DomainState) -> frozenset[bytes]:
