@@ -1,0 +1,107 @@
+"""Recording rules: rates for the service level objective, and the gateways as all brokers together see them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from alerts.settings import SLO_WINDOWS, Settings, milliseconds
+
+# Rates over longer windows read many samples and change slowly.
+_LONGEST_FAST: Final = "1h"
+
+ONLINE: Final = "worker:wgkex_broker_worker_online:max"
+PEERS: Final = "worker:wgkex_broker_worker_peers:avg"
+TARGET: Final = "worker:wgkex_broker_worker_target_peers:avg"
+SHARE: Final = "worker:wgkex_broker_worker_target_peers:share"
+
+Rule = Mapping[str, object]
+
+
+def failures_rate(window: str) -> str:
+    """Name of the recorded rate of failed keys, over a nominal window."""
+    return f"instance:wgkex_broker_key_failures:rate{window}"
+
+
+def valid_rate(window: str) -> str:
+    """Name of the recorded rate of valid keys, over a nominal window."""
+    return f"instance:wgkex_broker_keys_valid:rate{window}"
+
+
+def recording_groups(settings: Settings) -> list[Rule]:
+    """The groups of recording rules."""
+    limit = milliseconds(_LONGEST_FAST)
+    fast = [window for window in SLO_WINDOWS if milliseconds(window) <= limit]
+    slow = [window for window in SLO_WINDOWS if milliseconds(window) > limit]
+    return [
+        {"name": "wgkex-slo-rates", "rules": [rule for window in fast for rule in _rates(settings, window)]},
+        {
+            "name": "wgkex-slo-rates-long",
+            "interval": settings.span(settings.slow_interval),
+            "rules": [rule for window in slow for rule in _rates(settings, window)],
+        },
+        {"name": "wgkex-gateways", "rules": _gateways(settings)},
+    ]
+
+
+def _rates(settings: Settings, window: str) -> list[Rule]:
+    """What the broker failed to serve, and what it should have served; what senders got wrong is in neither."""
+    selector = f"{{{settings.broker}}}[{settings.window(window)}]"
+    failures = f"sum by (job, instance) (rate(wgkex_broker_key_failures_total{selector}))"
+    published = f"sum by (job, instance) (rate(wgkex_broker_keys_published_total{selector}))"
+    return [
+        {"record": failures_rate(window), "expr": failures},
+        {"record": valid_rate(window), "expr": f"{published}\n+\n{failures}"},
+    ]
+
+
+def _gateways(settings: Settings) -> list[Rule]:
+    """Each broker tells of all gateways, so what they say is never summed.
+
+    A broker without a session keeps what it heard last, and is not asked. A gateway's share is what its target would
+    be if only the gateways that are online existed: those that are away leave their peers to the others. One of weight
+    0 runs empty, and what it still has is nobody's share.
+    """
+    gap = settings.window(settings.gap)
+    connected = f"and on (job, instance) max_over_time(wgkex_mqtt_connected{{{settings.broker}}}[{gap}]) == 1"
+    known = f'{settings.broker}, worker!="unknown"'
+    online = f"and on (job, worker) {ONLINE} > 0"
+    return [
+        {
+            "record": ONLINE,
+            "expr": (
+                "max by (job, worker) (\n"
+                f"  max_over_time(wgkex_broker_worker_online{{{settings.broker}}}[{gap}])\n"
+                f"  {connected}\n"
+                ")"
+            ),
+        },
+        {
+            "record": PEERS,
+            "expr": (
+                "avg by (job, worker) (\n"
+                "  sum by (job, instance, worker) (\n"
+                f"    avg_over_time(wgkex_broker_worker_peers{{{known}}}[{gap}])\n"
+                "  )\n"
+                f"  {connected}\n"
+                ")\n"
+                f"{online}"
+            ),
+        },
+        {
+            "record": TARGET,
+            "expr": (
+                "avg by (job, worker) (\n"
+                f"  avg_over_time(wgkex_broker_worker_target_peers{{{known}}}[{gap}])\n"
+                f"  {connected}\n"
+                ")\n"
+                f"{online}"
+            ),
+        },
+        {
+            "record": SHARE,
+            "expr": (
+                f"{TARGET}\n"
+                f"/ on (job) group_left () sum by (job) ({TARGET})\n"
+                f"* on (job) group_left () sum by (job) ({PEERS} and on (job, worker) {TARGET} > 0)"
+            ),
+        },
+    ]

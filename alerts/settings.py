@@ -1,0 +1,181 @@
+"""Everything that somebody may want to change in the rules: selectors, thresholds, windows, and how fast time goes.
+
+Durations are written as Prometheus writes them (`90s`, `15m`, `3d`), and are nominal: what comes out in the rules has
+gone through `Settings.span` or `Settings.window`, so that a test can shrink time and keep the rules.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")
+
+# The windows over which the service level objective is recorded. They are part of the names of the recorded series.
+SLO_WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
+
+
+def milliseconds(duration: str) -> int:
+    """A duration of one number and one unit.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"no duration: {duration!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def duration_text(number: int) -> str:
+    """Milliseconds in the largest unit that gives a whole number."""
+    if number == 0:
+        return "0s"
+    unit = max((unit for unit in _UNITS if number % _UNITS[unit] == 0), key=_UNITS.__getitem__)
+    return f"{number // _UNITS[unit]}{unit}"
+
+
+def _literal(name: str) -> str:
+    """A name within a regular expression within a quoted text; a hyphen needs no escape there."""
+    return re.escape(name).replace("\\-", "-").replace("\\", "\\\\")
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """One pair of windows of the error budget alert.
+
+    Attributes:
+        long: the window in which that much of the budget has gone.
+        short: the window that tells whether it still goes.
+        factor: how many times faster than the objective allows.
+        hold: how long before the alert fires.
+        severity: `critical` or `warning`.
+    """
+
+    long: str
+    short: str
+    factor: float
+    hold: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The defaults are what `alerts/wgkex.rules.yaml` has.
+
+    Attributes:
+        broker_job: `job` of the brokers in Prometheus.
+        worker_job: `job` of the workers.
+        runbook: address of the runbook; each alert has a section there.
+        pace: factor of all durations; 1/60 makes seconds of minutes.
+        shortest_window: no window gets shorter by that; a rate wants at least two scrapes in it.
+        gap: window that bridges failed scrapes.
+        short_gap: the same where waiting longer would cost more than it gives; wants a scrape every 30 s or faster.
+        slow_interval: how often the long windows of the objective are recorded.
+        objective: part of the valid keys that are to be served, over 30 days.
+        burns: pairs of windows of the error budget alert.
+        burn_min_failures: failed keys in the long window; fewer never alert, whatever the ratio.
+        zero_window: without a key for so long.
+        zero_span: the time yesterday that is looked at, in pieces of `zero_window`.
+        zero_offset: how far back yesterday is.
+        zero_min_keys: keys in each of these pieces: a single burst yesterday says nothing about today, nor does one
+            router that cannot get through and asks every minute.
+        flapping_window, flapping_losses: more losses of the session than that are too many.
+        rejections_window, rejections_ratio, rejections_min_requests: when refused keys are worth a look.
+        slow_window, slow_seconds, slow_min_keys: nodes bear no more seconds from POST to installed.
+        queue_ratio: part of the queue's capacity.
+        netlink_window, netlink_ratio, netlink_min_operations: failed operations, each kind by itself.
+        stale_ratio, stale_min_peers: part of the peers that is to be active.
+        lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window.
+        lost_restart_window: a gateway that has started within it is not looked at.
+        imbalance_ratio, imbalance_min_peers: deviation of a gateway's peers from its share.
+        imbalance_settle: a gateway that was offline within it is not looked at.
+        crash_window, crash_starts: more starts than that are too many.
+    """
+
+    broker_job: str = "wgkex-broker"
+    worker_job: str = "wgkex-worker"
+    runbook: str = "https://github.com/freifunkMUC/wgkex-ops/blob/main/docs/runbook.md"
+    pace: float = 1.0
+    shortest_window: str = "1s"
+
+    gap: str = "5m"
+    short_gap: str = "1m"
+    slow_interval: str = "2m"
+
+    objective: float = 0.999
+    burns: tuple[Burn, ...] = (
+        Burn("1h", "5m", 14.4, "2m", "critical"),
+        Burn("6h", "30m", 6, "15m", "critical"),
+        Burn("1d", "2h", 3, "1h", "warning"),
+        Burn("3d", "6h", 1, "3h", "warning"),
+    )
+    burn_min_failures: int = 10
+
+    zero_window: str = "15m"
+    zero_span: str = "1h"
+    zero_offset: str = "1d"
+    zero_min_keys: int = 20
+
+    flapping_window: str = "30m"
+    flapping_losses: int = 5
+
+    rejections_window: str = "15m"
+    rejections_ratio: float = 0.25
+    rejections_min_requests: int = 100
+
+    slow_window: str = "10m"
+    slow_seconds: float = 10
+    slow_min_keys: int = 20
+
+    queue_ratio: float = 0.8
+
+    netlink_window: str = "10m"
+    netlink_ratio: float = 0.05
+    netlink_min_operations: int = 20
+
+    stale_ratio: float = 0.5
+    stale_min_peers: int = 10
+
+    lost_window: str = "30m"
+    lost_ratio: float = 0.5
+    lost_min_peers: int = 20
+    lost_restart_window: str = "45m"
+
+    imbalance_ratio: float = 0.25
+    imbalance_min_peers: int = 20
+    imbalance_settle: str = "1d"
+
+    crash_window: str = "15m"
+    crash_starts: int = 3
+
+    @property
+    def broker(self) -> str:
+        """Label matcher of the brokers."""
+        return f'job="{self.broker_job}"'
+
+    @property
+    def worker(self) -> str:
+        """Label matcher of the workers."""
+        return f'job="{self.worker_job}"'
+
+    @property
+    def both(self) -> str:
+        """Label matcher of all our processes."""
+        return f'job=~"{_literal(self.broker_job)}|{_literal(self.worker_job)}"'
+
+    @property
+    def budget(self) -> float:
+        """Part of the valid keys that may fail."""
+        return round(1 - self.objective, 12)
+
+    def span(self, nominal: str) -> str:
+        """A duration at our pace: of `for`, of an offset, of an evaluation interval."""
+        return duration_text(self._paced(nominal))
+
+    def window(self, nominal: str) -> str:
+        """A window at our pace, never shorter than the shortest one."""
+        return duration_text(max(self._paced(nominal), milliseconds(self.shortest_window)))
+
+    def _paced(self, nominal: str) -> int:
+        return round(milliseconds(nominal) * self.pace)

@@ -1,0 +1,81 @@
+"""The alert rules and the example configurations before the programs that will read them."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from alerts.rules import document
+from alerts.settings import Settings
+from tests.integration.servers import run
+
+FOLDER: Final = Path(__file__).parents[2] / "alerts"
+SHIPPED: Final = FOLDER / "wgkex.rules.yaml"
+ALERTMANAGER: Final = FOLDER / "alertmanager.yaml.example"
+CASES: Final = sorted((FOLDER / "tests").glob("*.yaml"))
+RECEIVERS: Final = {"critical": "pager", "warning": "tickets", "none": "dead-mans-switch"}
+
+
+def _alerts() -> list[Any]:
+    """Alerts by the labels with which the cases expect them to fire."""
+    found = {
+        tuple(sorted({"alertname": test["alertname"], **alert["exp_labels"]}.items()))
+        for path in CASES
+        for case in yaml.safe_load(path.read_text())["tests"]
+        for test in case.get("alert_rule_test", [])
+        for alert in test.get("exp_alerts", [])
+    }
+    return [pytest.param(labels, id=" ".join(value for _, value in labels)) for labels in sorted(found)]
+
+
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    assert "SUCCESS" in run("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(SHIPPED))
+
+
+@pytest.mark.parametrize("pace", [1 / 60, 1 / 3600])
+def test_promtool_takes_the_rules_at_another_pace(pace: float, tmp_path: Path) -> None:
+    rules = tmp_path / "paced.rules.yaml"
+    rules.write_text(document(Settings(pace=pace, shortest_window="5s")))
+
+    assert "SUCCESS" in run("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(rules))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_alerts_fire_and_stay_quiet(case: Path) -> None:
+    assert "SUCCESS" in run("promtool", "test", "rules", str(case))
+
+
+def test_prometheus_takes_the_example(tmp_path: Path) -> None:
+    config = tmp_path / "prometheus.yaml"
+    config.write_text((FOLDER / "prometheus.yaml.example").read_text())
+    (tmp_path / SHIPPED.name).write_text(SHIPPED.read_text())
+
+    assert "1 rule files found" in run("promtool", "check", "config", str(config))
+
+
+def test_the_example_scrapes_the_jobs_that_the_rules_look_at() -> None:
+    config = yaml.safe_load((FOLDER / "prometheus.yaml.example").read_text())
+
+    assert {job["job_name"] for job in config["scrape_configs"]} == {Settings().broker_job, Settings().worker_job}
+
+
+def test_alertmanager_takes_the_example() -> None:
+    assert "SUCCESS" in run("amtool", "check-config", str(ALERTMANAGER))
+
+
+@pytest.mark.parametrize("labels", _alerts())
+def test_an_alert_reaches_its_receiver(labels: tuple[tuple[str, str], ...]) -> None:
+    printed = run(
+        *("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}"),
+        *(f"{name}={value}" for name, value in labels),
+    )
+
+    assert printed.split() == [RECEIVERS[dict(labels)["severity"]]]
+
+
+def test_there_is_no_secret_in_the_examples() -> None:
+    # Each of these settings has a sibling that names a file.
+    inline = ("password:", "credentials:", "_key:", "token:", "secret:")
+    for path in (ALERTMANAGER, FOLDER / "prometheus.yaml.example"):
+        assert not [line for line in path.read_text().splitlines() if any(word in line for word in inline)]
