@@ -254,7 +254,7 @@ class Observer:
 
 
 class Prometheus:
-    """A Prometheus that scrapes every second."""
+    """A Prometheus, asked through its API."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -281,6 +281,19 @@ class Prometheus:
         """The one value of an expression; None if there is none, or more than one."""
         values = list((await self.query(expression)).values())
         return values[0] if len(values) == 1 else None
+
+
+class Alertmanager:
+    """An Alertmanager, asked through its API."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def suppressed(self) -> set[str]:
+        """Names of the alerts that an inhibition rule holds back now."""
+        answer = await request(f"http://{self.address}/api/v2/alerts?active=false&silenced=false&inhibited=true")
+        assert answer.status == 200, answer.text
+        return {alert["labels"]["alertname"] for alert in answer.json if alert["status"]["inhibitedBy"]}
 
 
 class Program:
@@ -360,26 +373,69 @@ class Bench:
         await eventually(lambda: f"Sending SUBACK to {name}" in server.output, "an observer that has subscribed")
         return Observer(process)
 
-    async def prometheus(self, targets: Mapping[str, str]) -> Prometheus:
-        """Start a Prometheus; each target (host and port) is a job of its own, by name."""
+    async def prometheus(
+        self,
+        targets: Mapping[str, str],
+        *,
+        interval: str = "1s",
+        rules: str = "",
+        alertmanager: Alertmanager | None = None,
+    ) -> Prometheus:
+        """Start a Prometheus.
+
+        Args:
+            targets: host and port by name; each is a job of its own.
+            interval: how often it scrapes, and evaluates its rules.
+            rules: the text of a file of rules.
+            alertmanager: gets the alerts; it is known when this returns.
+        """
         name = self.name("prometheus")
-        config = self.folder / f"{name}.yml"
-        jobs = [
-            {
-                "job_name": job,
-                "static_configs": [{"targets": [target]}],
-                "scrape_interval": "1s",
-                "scrape_timeout": "1s",
-            }
-            for job, target in targets.items()
-        ]
-        config.write_text(json.dumps({"scrape_configs": jobs}))
+        config, rules_file = self.folder / f"{name}.yml", self.folder / f"{name}.rules.yml"
+        rules_file.write_text(rules)
+        peers = [{"static_configs": [{"targets": [alertmanager.address]}]}] if alertmanager else []
+        document = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+            "scrape_configs": [
+                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+            ],
+            "rule_files": [str(rules_file)],
+            "alerting": {"alertmanagers": peers},
+        }
+        config.write_text(json.dumps(document))
         address = f"{LOOPBACK}:{free_port()}"
         process = self.start(
             name,
             *("prometheus", f"--config.file={config}", f"--web.listen-address={address}"),
-            f"--storage.tsdb.path={self.folder / name}",
+            *(f"--storage.tsdb.path={self.folder / name}", "--rules.alert.resend-delay=1s"),
+            "--enable-feature=exemplar-storage",
         )
+        await self._ready(process, address)
+        prometheus = Prometheus(f"http://{address}")
+
+        async def knows_alertmanager() -> bool:
+            return len((await prometheus.get("alertmanagers"))["activeAlertmanagers"]) == len(peers)
+
+        # What fires before that is lost until it is sent again.
+        await eventually_answered(knows_alertmanager, "a Prometheus that knows its Alertmanager")
+        return prometheus
+
+    async def alertmanager(self, config: Mapping[str, object]) -> Alertmanager:
+        """Start an Alertmanager with a configuration."""
+        name = self.name("alertmanager")
+        file = self.folder / f"{name}.yml"
+        # JSON is YAML.
+        file.write_text(json.dumps(config))
+        address = f"{LOOPBACK}:{free_port()}"
+        process = self.start(
+            name,
+            *("prometheus-alertmanager", f"--config.file={file}", f"--web.listen-address={address}"),
+            *("--cluster.listen-address=", f"--storage.path={self.folder / name}"),
+        )
+        await self._ready(process, address)
+        return Alertmanager(address)
+
+    async def _ready(self, process: Process, address: str) -> None:
+        """Wait until a server of Prometheus's family says that it is ready."""
 
         async def is_ready() -> bool:
             assert process.running, process.output
@@ -388,8 +444,7 @@ class Bench:
             except OSError:
                 return False
 
-        await eventually_answered(is_ready, "a Prometheus that is ready")
-        return Prometheus(f"http://{address}")
+        await eventually_answered(is_ready, f"{process.command[0]} that is ready")
 
     def wgkex(self, command: str, settings: Mapping[str, Any], *options: str) -> Program:
         """Start our broker or worker with a configuration."""

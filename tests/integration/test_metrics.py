@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -181,6 +182,26 @@ async def test_prometheus_knows_every_metric_with_its_type_and_labels(system: Sy
             if name not in ABSENT_AT_FIRST
             for ending in ENDINGS[kind]
         }
+
+
+async def test_exemplars_lead_from_a_latency_to_the_log(system: System) -> None:
+    answer = await system.submit(1, WELT.name, new_key())
+    request_id = answer.headers["X-Request-Id"]
+    for histogram in (
+        "wgkex_broker_http_request_duration_seconds",
+        "wgkex_broker_key_publish_duration_seconds",
+        "wgkex_worker_key_propagation_seconds",
+    ):
+
+        async def has_it(histogram: str = histogram) -> bool:
+            found = await system.prometheus.get(
+                "query_exemplars", query=f"{histogram}_bucket", start=str(time.time() - 60), end=str(time.time() + 60)
+            )
+            return request_id in {
+                exemplar["labels"]["request_id"] for series in found for exemplar in series["exemplars"]
+            }
+
+        await eventually_answered(has_it, f"an exemplar of {histogram}")
 
 
 async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:

@@ -117,14 +117,14 @@ def running_network(add_namespace: Callable[[str], Namespace], folder: Path) -> 
             program = (sys.executable, "-m", "wgkex_ops", command, "--config", str(folder / "wgkex.yaml"))
             start.append(gateway.command(*program))
         for command_line in start:
-            stack.enter_context(_process(command_line))
+            stack.enter_context(running(command_line))
         for port in (WORKER_METRICS_PORT, BROKER_METRICS_PORT):
             eventually(lambda port=port: network.fetch(port, "/-/ready"), f"ready on port {port}")  # type: ignore[misc]
         yield network
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[None]:
+def running(command: list[str]) -> Iterator[None]:
     """A process that is ended with SIGTERM; what it says goes to pytest's captured output."""
     with subprocess.Popen(command, stderr=subprocess.STDOUT) as process:
         try:

@@ -25,6 +25,7 @@ from wgkex_ops.dataplane import (
     Outcome,
 )
 from wgkex_ops.domains import Domain
+from wgkex_ops.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import PublicKey
 
@@ -403,6 +404,34 @@ async def test_a_snapshot_says_what_the_tools_say(
     assert len(other.peers) == len(other.routes) == len(other.fdb_entries) == 2
 
 
+async def test_drift_is_what_somebody_took_away(
+    here: Namespace, own_keys: list[str], dataplane: KernelDataplane
+) -> None:
+    whole, no_route, no_fdb, no_peer, not_ours, moved = keys = new_keys(6)
+    assert await dataplane.apply([*install(A, keys[:4]), *install(A, [moved]), *install(B, [moved])]) == [None] * 6
+    here.sh(
+        f"ip -6 route delete {no_route.link_local}/128 dev {A.wg}",
+        f"bridge fdb delete 00:00:00:00:00:00 dev {A.vx} dst {no_fdb.link_local} via {A.wg}",
+        f"wg set {A.wg} peer {no_peer} remove",
+        # As the older wgkex leaves them.
+        f"wg set {A.wg} peer {not_ours} allowed-ips {not_ours.link_local}/128",
+        f"ip -6 route add {not_ours.link_local}/128 dev {A.wg} proto static",
+    )
+    snapshot = await dataplane.snapshot()
+    assert packed([str(not_ours.link_local)]) == snapshot.domains[A.name].foreign_routes
+    assert snapshot.domains[B.name].foreign_routes == frozenset()
+
+    drift = find_drift(snapshot)
+    assert drift[A.name] == Drift(
+        peer=packed(addresses([no_peer])), route=packed(addresses([no_route])), fdb=packed(addresses([no_fdb]))
+    )
+    assert drift[B.name] == drift[C.name] == Drift(frozenset(), frozenset(), frozenset())
+
+    # To offer the keys again mends all of it.
+    assert await dataplane.apply(install(A, [whole, no_route, no_fdb, no_peer])) == [None] * 4
+    assert find_drift(await dataplane.snapshot())[A.name] == drift[B.name]
+
+
 @pytest.mark.parametrize(
     ("allowed_ips", "expected"),
     [
@@ -610,6 +639,7 @@ import asyncio, sys
 from wgkex_ops.consumer.netlink import KernelDataplane, probe
 from wgkex_ops.dataplane import Action, Change
 from wgkex_ops.domains import Domain
+from wgkex_ops.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey
 
