@@ -1,6 +1,6 @@
 # The two commands of a new user are `make run` and `make test`; both do their own set-up.
 .DELETE_ON_ERROR:
-.PHONY: run test check bench clean
+.PHONY: run test check bench generated clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,8 @@ check: $(READY_DEV)
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	@scripts/debian-packages check
+	scripts/check-dashboard-types
 
 $(READY): pyproject.toml constraints.txt scripts/venv
 	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]'
@@ -37,6 +39,12 @@ $(READY): pyproject.toml constraints.txt scripts/venv
 $(READY_DEV): $(READY)
 	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]' --group dev
 	@touch $@
+
+# Everything that is made from the code, and committed.
+generated: $(READY_DEV)
+	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
+	$(BIN)/python -m alerts
+	$(BIN)/python -m grafana
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,16 @@
+"""Write the dashboards: `python -m grafana`."""
+
+from grafana.catalogue import DIRECTORY, dashboards, text
+
+
+def main() -> None:
+    """Write every file, and remove those of dashboards that are no more."""
+    written = {name: text(dashboard) for name, dashboard in dashboards().items()}
+    for stale in set(DIRECTORY.glob("*.json")) - {DIRECTORY / name for name in written}:
+        stale.unlink()
+    for name, content in written.items():
+        (DIRECTORY / name).write_text(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""One colour for one meaning, on every dashboard. The names are those of Grafana's palette."""
+
+from typing import Final
+
+GOOD: Final = "green"
+WARNING: Final = "orange"
+CRITICAL: Final = "red"
+NEUTRAL: Final = "blue"
+UNKNOWN: Final = "text"
+
+PEER_STATES: Final = {
+    "active": "green",
+    "idle": "blue",
+    "stale": "orange",
+    "never": "#8e8e8e",
+}
+
+OUTCOMES: Final = {
+    "submitted": "blue",
+    "received": "blue",
+    "published": "green",
+    "installed": "green",
+    "merged": "super-light-blue",
+    "rejected": "yellow",
+    "failed": "red",
+}
+
+# A reason has the same colour whether the broker or the worker tells it.
+REASONS: Final = {
+    "malformed_json": "light-yellow",
+    "malformed_payload": "light-yellow",
+    "malformed_topic": "super-light-yellow",
+    "missing_field": "yellow",
+    "invalid_public_key": "light-orange",
+    "small_order_public_key": "dark-orange",
+    "unknown_domain": "light-blue",
+    "unknown_worker": "dark-blue",
+    "too_large": "light-purple",
+    "own_key": "dark-purple",
+    "static_key": "purple",
+    "mqtt_disconnected": "red",
+    "publish_refused": "dark-red",
+    "publish_timeout": "light-red",
+    "no_worker": "super-light-red",
+    "internal": "semi-dark-red",
+}
+
+SESSIONS: Final = {"gained": GOOD, "lost": CRITICAL}
+
+QUANTILES: Final = {"p50": "green", "p90": "yellow", "p99": "orange"}
+
+# Regular expressions over status codes.
+CODES: Final = {"2..": GOOD, "4..": "yellow", "5..": CRITICAL}

@@ -1,0 +1,109 @@
+"""Pieces of PromQL. Every selector asks for the chosen jobs and instances, every rate takes its window from Grafana."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from alerts.recording import failures_rate, valid_rate
+from alerts.settings import Settings
+
+# What is drawn as a line or turns red is what the alerts go by.
+LIMITS: Final = Settings()
+
+CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
+WINDOW: Final = "$__rate_interval"
+# Brokers count workers that nobody has configured under one name.
+CONFIGURED: Final = 'worker!="unknown"'
+
+# What a variable stands for where everything is chosen; a series without the label is not ours.
+ALL: Final = ".+"
+
+# How long a target that does not answer any more is still counted as one that should.
+REMEMBERED: Final = "1d"
+
+
+def series(name: str, *matchers: str) -> str:
+    """A selector: `name{job=~"$job", instance=~"$instance", …}`."""
+    return f"{name}{{{', '.join((CHOSEN, *matchers))}}}"
+
+
+def rate(name: str, *matchers: str) -> str:
+    """What a counter gains per second."""
+    return f"rate({series(name, *matchers)}[{WINDOW}])"
+
+
+def increase(name: str, *matchers: str) -> str:
+    """What a counter gained in the window of one point of the graph."""
+    return f"increase({series(name, *matchers)}[{WINDOW}])"
+
+
+def by(labels: str, expression: str, operation: str = "sum") -> str:
+    """An aggregation; without labels, over everything."""
+    return f"{operation} by ({labels}) ({expression})" if labels else f"{operation}({expression})"
+
+
+def ratio(numerator: str, denominator: str) -> str:
+    """A ratio that is 0 where nothing happened, and absent where the numerator's metric is. Both need equal labels."""
+    return f"({numerator} / ({denominator} > 0) or 0 * {numerator})"
+
+
+def quantile(share: float, histogram: str, *matchers: str, labels: str = "") -> str:
+    """A quantile of what was observed lately; nothing observed gives no point in place of NaN."""
+    grouped = by(", ".join(filter(None, (labels, "le"))), rate(f"{histogram}_bucket", *matchers))
+    return f"histogram_quantile({share}, {grouped}) >= 0"
+
+
+def quantile_now(share: float, histogram: str, *matchers: str, labels: str = "") -> str:
+    """As `quantile`, of a gauge histogram: its buckets count what is there now, so there is no rate."""
+    grouped = by(", ".join(filter(None, (labels, "le"))), series(f"{histogram}_bucket", *matchers))
+    return f"histogram_quantile({share}, {grouped}) >= 0"
+
+
+def age(name: str, *matchers: str, labels: str) -> str:
+    """Seconds since the latest of these points in time; 0 means never, and gives no series."""
+    return f"time() - ({by(labels, series(name, *matchers), 'max')} > 0)"
+
+
+def builds(component: str = "") -> str:
+    """The builds of brokers, of workers, or of both: what tells our processes from others."""
+    return series("wgkex_build_info", *([f'component="{component}"'] if component else []))
+
+
+def of(component: str, expression: str) -> str:
+    """Only the targets that are, or within a day were, of a component, whatever their jobs are called.
+
+    Metrics such as `up` carry no component, and the one that does is gone when the process is.
+    """
+    return f"{expression} and on (job, instance) last_over_time({builds(component)}[{REMEMBERED}])"
+
+
+def per_worker(name: str) -> str:
+    """One value per gateway of what every broker reports about it; those that nobody has configured are left out."""
+    return by("worker", series(name, CONFIGURED), "max")
+
+
+def worker_peers() -> str:
+    """Connected peers per gateway, over its domains."""
+    return by("worker", by("worker, domain", series("wgkex_broker_worker_peers", CONFIGURED), "max"))
+
+
+def error_ratio(window: str) -> str:
+    """Failures over valid submissions, from the recorded rates; `window` is one of those that are recorded."""
+    return ratio(
+        by("", series(failures_rate(window))),
+        by("", series(valid_rate(window))),
+    )
+
+
+def burn_rate(window: str) -> str:
+    """How many times as fast as the objective allows the error budget is spent."""
+    return f"{error_ratio(window)} / {LIMITS.budget}"
+
+
+def expand(expression: str, values: Mapping[str, str]) -> str:
+    """Put values in place of Grafana's variables, written `$name` or `${name}`.
+
+    Raises:
+        KeyError: a variable has no value. `$1`, as `label_replace` has it, is none.
+    """
+    return re.sub(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", lambda found: values[found[1] or found[2]], expression)

@@ -1,0 +1,207 @@
+"""WGKex / Runtime: what the processes cost, when they started, and which builds they are."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from grafana import colours, shared
+from grafana.page import Section, dashboard
+from grafana.panels import SMALL, Head, lines, stat, table
+from grafana.queries import builds, by, rate, series
+from grafana.styles import bad_from, steps
+from grafana.targets import column, line, number
+
+_NAME = "{{job}} {{instance}}"
+
+
+def _ours(expression: str) -> str:
+    """Other programs have metrics of these names, too."""
+    return f"{expression} and on (job, instance) {builds()}"
+
+
+def _state() -> Section:
+    started = _ours(series("process_start_time_seconds"))
+    return Section(
+        "State",
+        [
+            shared.targets_up(
+                "",
+                "Processes",
+                "Brokers and workers that answer Prometheus, and those that did within a day but do not now. See"
+                " WgkexTargetDown in the runbook.",
+                6,
+            ),
+            stat(
+                Head(
+                    "Builds",
+                    "How many different builds run. More than one outside of an upgrade: one host was forgotten, see"
+                    " the table below.",
+                    "none",
+                    6,
+                    SMALL,
+                ),
+                [number(f"count(count by (version, revision) ({builds()}))", "builds")],
+                bad_from(warning=2),
+            ),
+            stat(
+                Head(
+                    "Youngest process",
+                    "How long the process that started last has run. Minutes, though nobody restarted anything: look at"
+                    " its log, and at WgkexCrashlooping in the runbook.",
+                    "s",
+                    6,
+                    SMALL,
+                ),
+                [number(f"time() - max({started})", "youngest")],
+                steps(colours.WARNING, (900, colours.GOOD)),
+            ),
+            stat(
+                Head(
+                    "Starts in the time shown",
+                    "How often any of the processes began anew in the time that the dashboard shows. More than you"
+                    " restarted them: they crash, see the log.",
+                    "none",
+                    6,
+                    SMALL,
+                ),
+                [
+                    number(
+                        f"sum(changes({series('process_start_time_seconds')}[$__range])"
+                        f" and on (job, instance) {builds()})",
+                        "starts",
+                    )
+                ],
+                bad_from(1, 4),
+            ),
+            table(
+                Head(
+                    "Processes",
+                    "Every process with its build and its uptime. Different versions on one bus work, but upgrade all"
+                    " of them within days.",
+                    "s",
+                    24,
+                    6,
+                ),
+                {
+                    "Uptime": column(
+                        f"max by (job, instance, component, version, revision, python_version)"
+                        f" ((time() - {series('process_start_time_seconds')}) * on (job, instance)"
+                        f" group_right () {builds()})"
+                    )
+                },
+                {
+                    "component": "Component",
+                    "job": "Job",
+                    "instance": "Instance",
+                    "version": "Version",
+                    "revision": "Revision",
+                    "python_version": "Python",
+                },
+                sort="Component",
+            ),
+        ],
+    )
+
+
+def _resources() -> Section:
+    return Section(
+        "Resources",
+        [
+            lines(
+                Head(
+                    "CPU",
+                    "Share of one core. Each process has one event loop: at 100 % it answers late, and another broker"
+                    " helps. On a worker, reading the kernel for scrapes costs most.",
+                    "percentunit",
+                    12,
+                ),
+                [line(_ours(rate("process_cpu_seconds_total")), _NAME)],
+                thresholds=bad_from(0.7, 0.95),
+            ),
+            lines(
+                Head(
+                    "Resident memory",
+                    "Memory that the process really uses. A line that only ever rises is a leak: note when it began and"
+                    " which build it is, then restart the process.",
+                    "bytes",
+                    12,
+                ),
+                [line(_ours(series("process_resident_memory_bytes")), _NAME)],
+            ),
+            lines(
+                Head(
+                    "Virtual memory",
+                    "Address space; it is reserved, not used, and only its steady growth tells something.",
+                    "bytes",
+                ),
+                [line(_ours(series("process_virtual_memory_bytes")), _NAME)],
+            ),
+            lines(
+                Head(
+                    "File descriptors",
+                    "Open ones, of those that the process may open. Above 80 %: raise LimitNOFILE, and see who holds"
+                    " connections open.",
+                    "percentunit",
+                ),
+                [
+                    line(
+                        _ours(f"{series('process_open_fds')} / {series('process_max_fds')}"),
+                        _NAME,
+                    )
+                ],
+                thresholds=bad_from(0.8, 0.95),
+            ),
+            lines(
+                Head(
+                    "Uptime",
+                    "How long each process has run; a fall to 0 is a start. More than 3 within 15 minutes open a"
+                    " ticket: see WgkexCrashlooping in the runbook.",
+                    "s",
+                ),
+                [line(_ours(f"time() - {series('process_start_time_seconds')}"), _NAME)],
+            ),
+        ],
+    )
+
+
+def _python() -> Section:
+    process = "job, instance"
+    return Section(
+        "Python",
+        [
+            lines(
+                Head(
+                    "Full garbage collections",
+                    "How often the collector looked at all objects (generation 2), which stops the process meanwhile."
+                    " Several a second mean that something makes far too many objects.",
+                    "ops",
+                ),
+                [line(by(process, _ours(rate("python_gc_collections_total", 'generation="2"'))), _NAME)],
+            ),
+            lines(
+                Head(
+                    "Objects collected",
+                    "Objects in reference cycles that were freed. It follows the requests; on its own it means little.",
+                    "cps",
+                ),
+                [line(by(process, _ours(rate("python_gc_objects_collected_total"))), _NAME)],
+            ),
+            lines(
+                Head(
+                    "Objects uncollectable",
+                    "Objects that could not be freed. Anything but 0 is a fault of a library, and a leak: note the"
+                    " builds in the table above before you restart.",
+                    "cps",
+                ),
+                [line(by(process, _ours(rate("python_gc_objects_uncollectable_total"))), _NAME)],
+            ),
+        ],
+    )
+
+
+def build() -> Dashboard:
+    """For whoever runs the machines."""
+    return dashboard(
+        "wgkex-runtime",
+        "Runtime",
+        "CPU, memory, file descriptors, starts, builds and garbage collection of brokers and workers.",
+        [_state(), _resources(), _python()],
+    )

@@ -1,0 +1,190 @@
+"""Panels that stand on more than one dashboard: the same question gets the same picture."""
+
+from collections.abc import Sequence
+
+from grafana_foundation_sdk.models.dashboard import Panel
+
+from grafana import colours
+from grafana.panels import SMALL, Head, lines, stat, table
+from grafana.queries import (
+    CONFIGURED,
+    LIMITS,
+    age,
+    builds,
+    by,
+    of,
+    per_worker,
+    quantile,
+    quantile_now,
+    series,
+    worker_peers,
+)
+from grafana.styles import bad_from, coloured, override, steps, up_or_down
+from grafana.targets import column, line, number
+
+
+def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, critical: bool = False) -> Panel:
+    """Two numbers: how many are well (none is critical), and how many are not.
+
+    Args:
+        head: as everywhere.
+        good: word and query.
+        bad: word and query.
+        critical: any bad one is critical, not only worth a look.
+    """
+    return stat(
+        head,
+        [number(expression, word) for word, expression in (good, bad)],
+        bad_from(),
+        overrides=[
+            override(good[0], thresholds=steps(colours.CRITICAL, (1, colours.GOOD))),
+            override(bad[0], thresholds=bad_from(critical=1) if critical else bad_from(warning=1)),
+        ],
+    )
+
+
+def targets_up(component: str, title: str, description: str, width: int = 4) -> Panel:
+    """How many brokers or workers answer Prometheus."""
+    up = of(component, series("up"))
+    return good_and_bad(
+        Head(title, description, "none", width, SMALL),
+        ("up", f"sum({up})"),
+        ("down", f"count({up}) - sum({up})"),
+    )
+
+
+def mqtt_connected(component: str, width: int = 4) -> Panel:
+    """How many processes have a session with the MQTT server."""
+    connected = f"({series('wgkex_mqtt_connected')} and on (job, instance) {builds(component)})"
+    return good_and_bad(
+        Head(
+            "MQTT",
+            "Processes with and without a session with the MQTT server. Without one, a broker refuses keys and a worker"
+            " gets none. All cut off: look at the MQTT server. One cut off: look at its log.",
+            "none",
+            width,
+            SMALL,
+        ),
+        ("connected", f"sum({connected})"),
+        ("cut off", f"count({connected}) - sum({connected})"),
+    )
+
+
+def gateways_online(width: int = 4) -> Panel:
+    """How many gateways the brokers believe to be online."""
+    online = per_worker("wgkex_broker_worker_online")
+    return good_and_bad(
+        Head(
+            "Gateways",
+            "Gateways online and offline by the status that their workers publish. With none online, every key is"
+            " refused. A gateway that is offline though its worker is up: look at that worker's session with MQTT.",
+            "none",
+            width,
+            SMALL,
+        ),
+        ("online", f"sum({online})"),
+        ("offline", f"count({online}) - sum({online})"),
+    )
+
+
+def gateways() -> Panel:
+    """Every gateway with what it has and what it should have."""
+    target = per_worker("wgkex_broker_worker_target_peers")
+    return table(
+        Head(
+            "Gateways",
+            "What the brokers know of each gateway; several brokers report the same ones, so the largest report counts."
+            " Deviation is how far its peers are from what its weight asks for: while one is offline, the others have"
+            " more. Far off for hours with all online: nodes do not follow the answers, or the weights are wrong.",
+            "none",
+            24,
+            6,
+        ),
+        {
+            "Online": column(per_worker("wgkex_broker_worker_online")),
+            "Peers": column(worker_peers()),
+            "Target": column(target),
+            "Deviation": column(f"({worker_peers()} - {target}) / clamp_min({target}, 1)"),
+            "Last heard of": column(
+                age("wgkex_broker_worker_last_seen_timestamp_seconds", CONFIGURED, labels="worker")
+            ),
+        },
+        {"worker": "Gateway"},
+        overrides=[
+            override("Online", mappings=up_or_down("online", "offline"), custom_cellOptions={"type": "color-text"}),
+            override("Target", decimals=0),
+            override(
+                "Deviation",
+                unit="percentunit",
+                decimals=0,
+                thresholds=steps(
+                    colours.WARNING,
+                    (-LIMITS.imbalance_ratio, colours.GOOD),
+                    (LIMITS.imbalance_ratio, colours.WARNING),
+                ),
+                custom_cellOptions={"type": "color-text"},
+            ),
+            override("Last heard of", unit="s", decimals=0),
+        ],
+        sort="Gateway",
+    )
+
+
+def peers_by_state(width: int = 12) -> Panel:
+    """All WireGuard peers, stacked by state."""
+    return lines(
+        Head(
+            "Peers by state",
+            "WireGuard peers of all gateways. Active: a handshake within 180 s, so the tunnel works. Idle: an older"
+            " one. Stale: beyond the stale limit. Never: none yet. Active falls while idle rises: nodes have lost their"
+            " way to the gateways, look at uplinks and firewalls. Never rises: nodes get their answer but no tunnel.",
+            "none",
+            width,
+        ),
+        [line(by("", series("wgkex_worker_peers", f'state="{state}"')), state) for state in colours.PEER_STATES],
+        overrides=coloured(colours.PEER_STATES, colours.PEER_STATES),
+        stacked=True,
+        decimals=0,
+    )
+
+
+def percentile(share: float) -> str:
+    """The name of a quantile."""
+    return f"p{share * 100:.0f}"
+
+
+def ages(head: Head, histogram: str, shares: Sequence[float] = (0.5, 0.9)) -> Panel:
+    """Quantiles of the handshakes' ages at each moment, and the age at which WireGuard gives a session up."""
+    return lines(
+        head,
+        [line(quantile_now(share, histogram), percentile(share)) for share in shares],
+        overrides=coloured(colours.QUANTILES, map(percentile, shares)),
+        thresholds=bad_from(warning=180),
+    )
+
+
+def quantiles(
+    head: Head,
+    histogram: str,
+    shares: Sequence[float] = (0.5, 0.99),
+    *,
+    critical: float | None = None,
+    exemplars: bool = False,
+) -> Panel:
+    """Quantiles of a latency over time; `critical` (in the panel's unit) is drawn as a line."""
+    return lines(
+        head,
+        [line(quantile(share, histogram), percentile(share), exemplars=exemplars) for share in shares],
+        overrides=coloured(colours.QUANTILES, map(percentile, shares)),
+        thresholds=bad_from(critical=critical) if critical is not None else None,
+    )
+
+
+def by_reason(head: Head, query: str, reasons: Sequence[str]) -> Panel:
+    """A rate by reason, stacked, each reason in its own colour everywhere."""
+    return lines(
+        head,
+        [line(query, "{{reason}}")],
+        overrides=coloured(colours.REASONS, reasons),
+        stacked=True,
+    )

@@ -1,0 +1,101 @@
+"""How values look: thresholds, colours by name, mappings of numbers to words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardFieldConfigSourceOverrides,
+    DynamicConfigValue,
+    FieldColor,
+    FieldColorModeId,
+    MatcherConfig,
+    Threshold,
+    ThresholdsConfig,
+    ThresholdsMode,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
+
+from grafana import colours
+
+Override = DashboardFieldConfigSourceOverrides
+
+
+def steps(base: str, *limits: tuple[float, str]) -> ThresholdsConfig:
+    """The colour from minus infinity on, then from each limit on another one."""
+    return ThresholdsConfig(
+        mode=ThresholdsMode.ABSOLUTE,
+        steps=[Threshold(value=None, color=base), *(Threshold(value=value, color=colour) for value, colour in limits)],
+    )
+
+
+def bad_from(warning: float | None = None, critical: float | None = None) -> ThresholdsConfig:
+    """Thresholds of a value that is good while it is low."""
+    limits = [(warning, colours.WARNING), (critical, colours.CRITICAL)]
+    return steps(colours.GOOD, *((value, colour) for value, colour in limits if value is not None))
+
+
+def fixed(colour: str) -> FieldColor:
+    """Always this colour."""
+    return FieldColor(mode=FieldColorModeId.FIXED, fixed_color=colour)
+
+
+def override(name: str, **properties: object) -> Override:
+    """Properties of the series or column of this name; underscores stand for the dots of nested ones."""
+    return _override("byName", name, properties)
+
+
+def override_matching(expression: str, **properties: object) -> Override:
+    """As `override`, for all names that a regular expression matches in full."""
+    return _override("byRegexp", f"/^(?:{expression})$/", properties)
+
+
+def _override(matcher: str, options: str, properties: Mapping[str, object]) -> Override:
+    return Override(
+        matcher=MatcherConfig(id_val=matcher, options=options),
+        properties=[
+            DynamicConfigValue(id_val=name.replace("custom_", "custom."), value=value)
+            for name, value in properties.items()
+        ],
+    )
+
+
+def coloured(meanings: Mapping[str, str], names: Iterable[str]) -> list[Override]:
+    """The fixed colour of each name, by its meaning.
+
+    Raises:
+        KeyError: a name has no colour.
+    """
+    return [override(name, color=fixed(meanings[name])) for name in names]
+
+
+def coloured_matching(expressions: Mapping[str, str]) -> list[Override]:
+    """A colour for each family of names, in shades."""
+    return [
+        override_matching(expression, color=FieldColor(mode=FieldColorModeId.SHADES, fixed_color=colour))
+        for expression, colour in expressions.items()
+    ]
+
+
+def dashed(expression: str) -> Override:
+    """What should be, next to what is."""
+    return override_matching(
+        expression, custom_lineStyle={"fill": "dash", "dash": [8, 6]}, custom_fillOpacity=0, custom_lineWidth=1
+    )
+
+
+def words(meanings: Sequence[tuple[int, str, str]]) -> list[ValueMapping]:
+    """Number, word and colour."""
+    return [
+        ValueMap(
+            options={
+                str(value): ValueMappingResult(text=word, color=colour, index=index)
+                for index, (value, word, colour) in enumerate(meanings)
+            }
+        )
+    ]
+
+
+def up_or_down(up: str = "up", down: str = "down") -> list[ValueMapping]:
+    """The two values of a state metric."""
+    return words([(1, up, colours.GOOD), (0, down, colours.CRITICAL)])
