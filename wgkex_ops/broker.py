@@ -17,6 +17,8 @@ from wgkex_ops.http.exchange import KeyExchange
 from wgkex_ops.http.gateways import Choice, Gateways, UnknownOriginError
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
+from wgkex_ops.http.page.broker import BrokerView
+from wgkex_ops.http.page.parts import MqttView
 from wgkex_ops.http.submission import Submission
 from wgkex_ops.metrics.broker import UNKNOWN, GatewayMetrics, HttpMetrics, KeyMetrics
 from wgkex_ops.metrics.build import new_registry
@@ -61,20 +63,26 @@ class Broker:
         self._gateway_metrics = GatewayMetrics(registry, config.workers, names)
         self._gateways = Gateways(config.workers, names)
         self._status_topic = broker_status_topic(config.broker.name)
+        mqtt_metrics = MqttMetrics(registry)
         self._session = Session(
             config.mqtt,
             client_id=f"wgkex-broker-{config.broker.name}",
             subscriptions=WORKER_EVENTS,
             will=Will(self._status_topic, status_payload(online=False)),
-            metrics=MqttMetrics(registry),
+            metrics=mqtt_metrics,
+        )
+        self._view = BrokerView(
+            name=config.broker.name,
+            domains=names,
+            listed=config.workers,
+            gateways=self._gateways,
+            keys=self._key_metrics,
+            gateway_metrics=self._gateway_metrics,
+            mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
+            problems=self._problems,
         )
         self._pages = OperatorPages(
-            component="broker",
-            name=config.broker.name,
-            registry=registry,
-            problems=self._problems,
-            refresh=self._refresh_gateway_metrics,
-            facts={"Domains": ", ".join(names), "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}"},
+            registry=registry, problems=self._problems, page=self._view.page, refresh=self._refresh_gateway_metrics
         )
 
     @contextlib.asynccontextmanager
@@ -110,6 +118,7 @@ class Broker:
                 group.create_task(self._announce(), name="announce"),
                 group.create_task(self._forget_the_lost(), name="forget-the-lost"),
                 group.create_task(self._follow_gateways(), name="follow-gateways"),
+                group.create_task(self._view.history.run(), name="history"),
             ]
             _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=self._config.broker.name)
             try:

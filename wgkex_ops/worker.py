@@ -19,6 +19,8 @@ from wgkex_ops.consumer.snapshots import SharedSnapshots
 from wgkex_ops.dataplane import Dataplane, OperationObserver
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
+from wgkex_ops.http.page.parts import MqttView
+from wgkex_ops.http.page.worker import WorkerView
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
@@ -68,12 +70,13 @@ class Worker:
         self.dataplane = make_dataplane(config, NetlinkMetrics(registry))
         self._snapshots = SharedSnapshots(self.dataplane)
         metrics = ConsumerMetrics(registry, names, CAPACITY)
+        mqtt_metrics = MqttMetrics(registry)
         self._session = Session(
             config.mqtt,
             client_id=f"wgkex-worker-{worker}",
             subscriptions=[key_subscription(name) for name in names],
             will=Will(worker_status_topic(worker), status_payload(online=False)),
-            metrics=MqttMetrics(registry),
+            metrics=mqtt_metrics,
         )
         self._reporter = Reporter(
             session=self._session,
@@ -96,19 +99,17 @@ class Worker:
             peer_series = PeerSeries(config.metrics.per_peer_limit, PeerNames(config.metrics.peer_names).read)
         self._collector = WireGuardCollector(self._snapshots.read, config.domains, peer_series)
         registry.register(self._collector)
-        self._pages = OperatorPages(
-            component="worker",
+        self._view = WorkerView(
             name=worker,
-            registry=registry,
+            domains=config.domains,
+            installs_nothing=isinstance(self.dataplane, MemoryDataplane),
+            read=self._snapshots.read,
+            keys=metrics,
+            mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self._problems,
-            refresh=self.refresh,
-            facts={
-                "Domains": ", ".join(names),
-                "MQTT server": f"{config.mqtt.host}:{config.mqtt.port}",
-                "Dataplane": "memory: nothing is installed"
-                if isinstance(self.dataplane, MemoryDataplane)
-                else "kernel",
-            },
+        )
+        self._pages = OperatorPages(
+            registry=registry, problems=self._problems, page=self._view.page, refresh=self.refresh
         )
 
     @contextlib.asynccontextmanager
@@ -132,6 +133,7 @@ class Worker:
                     group.create_task(self._installer.run(), name="installer"),
                     group.create_task(self._intake.run(self._session.messages()), name="intake"),
                     group.create_task(self._follow_links(), name="links"),
+                    group.create_task(self._view.history.run(), name="history"),
                 ]
                 reporting = group.create_task(self._reporter.run(), name="reporter")
                 _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)

@@ -1,9 +1,12 @@
-"""The operator listener: metrics in both formats, health, readiness, and a page with links."""
+"""The operator listener: metrics in both formats, health, readiness, and how the page is served."""
 
 import asyncio
+import base64
 import contextlib
 import gzip
-from collections.abc import AsyncIterator, Iterator, Mapping
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
@@ -14,27 +17,40 @@ from tests.helpers import Answer, request, send
 from wgkex_ops.config import Listen
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
+from wgkex_ops.http.page.worker import WorkerPage
 
 
 class Process:
     """What the pages are told."""
 
-    def __init__(self, name: str = "gw04", facts: Mapping[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.problems: list[str] = []
         self.refreshed = 0
         self.gauge = Gauge("wgkex_refreshed", "How often.", registry=self.registry)
         Counter("wgkex_things", "Things.", registry=self.registry).inc(3)
         pages = OperatorPages(
-            component="worker",
-            name=name,
-            registry=self.registry,
-            problems=lambda: self.problems,
-            refresh=self._refresh,
-            facts=facts,
+            registry=self.registry, problems=lambda: self.problems, page=self._page, refresh=self._refresh
         )
         self.app = create_operator_app(pages)
         self.listen = Listen(port=0)
+
+    async def _page(self) -> WorkerPage:
+        """A page of a worker about which little is known."""
+        return WorkerPage(
+            component="worker",
+            name="gw04",
+            now=0.0,
+            problems=tuple(self.problems),
+            notices=(),
+            tiles=(),
+            columns=(),
+            keys=(),
+            mqtt=(),
+            about=(),
+            domains=(),
+            unread="",
+        )
 
     async def _refresh(self) -> None:
         await asyncio.sleep(0)
@@ -157,33 +173,45 @@ async def test_process_that_is_not_ready_says_why_in_sentences(process: Process)
     assert (await process.get("/-/ready")).status == 200
 
 
-async def test_landing_page_has_links_and_tells_the_state(process: Process) -> None:
+async def test_page_is_made_anew_for_each_request_and_has_links(process: Process) -> None:
     answer = await process.get("/")
     assert answer.status == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
     page = answer.body.decode()
-    assert "<title>wgkex-ops worker gw04</title>" in page
-    assert "<dt>State</dt><dd>ready</dd>" in page
+    assert "<title>ready: wgkex-ops worker gw04</title>" in page
     for path in ("/metrics", "/-/healthy", "/-/ready"):
         assert f'<a href="{path}">' in page
         assert (await process.get(path)).status == 200
     process.problems = ["wg-welt is missing"]
     page = (await process.get("/")).body.decode()
-    assert "<dt>State</dt><dd>not ready</dd>" in page
-    assert "<li>wg-welt is missing</li>" in page
+    assert "<title>not ready: wgkex-ops worker gw04</title>" in page
+    assert "wg-welt is missing" in page
 
 
-async def test_landing_page_escapes_whatever_names_contain() -> None:
-    hostile = "</title><script>alert('1')</script>&\""
-    process = Process(hostile, {f"H{hostile}": f"T{hostile}"})
-    process.problems = [f"P{hostile}"]
-    async with process.serving():
-        page = (await process.get("/")).body.decode()
-    assert "<script" not in page
-    escaped = "&lt;/title&gt;&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&amp;&quot;"
-    assert f"<title>wgkex-ops worker {escaped}</title>" in page
-    assert f"<dt>H{escaped}</dt><dd>T{escaped}</dd>" in page
-    assert f"<li>P{escaped}</li>" in page
+async def test_page_may_load_and_run_nothing_and_is_kept_nowhere(process: Process) -> None:
+    answer = await process.get("/")
+    (style,) = re.findall("<style>(.*)</style>", answer.body.decode(), re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert answer.headers["content-security-policy"].split("; ") == [
+        "default-src 'none'",
+        f"style-src 'sha256-{digest}'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_page_can_only_be_read(process: Process) -> None:
+    head = await send(process.listen, request("HEAD", "/"), head_only=True)
+    assert head.status == 200
+    assert int(head.headers["content-length"]) == len((await process.get("/")).body)
+    for method in ("POST", "PUT", "DELETE"):
+        answer = await send(process.listen, request(method, "/", b""))
+        assert (answer.status, answer.headers["allow"]) == (405, "GET,HEAD")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/-/", "/api/v1/wg/key/exchange", "/debug/pprof"])
