@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -22,6 +23,7 @@ from tests.integration.inprocess import (
     submit,
 )
 from tests.integration.servers import Answer, Bench, Mosquitto, Prometheus, eventually_answered, request, run
+from wgkex_ops.keys import PublicKey
 
 # A public interface: dashboards, alert rules and other people's rules build on it. Type and labels by name, as
 # Prometheus knows them: of a counter without `_total`.
@@ -89,6 +91,7 @@ WORKER: Final = BOTH | {
     "wireguard_peer_receive_bytes": ("counter", "interface public_key"),
     "wireguard_peer_transmit_bytes": ("counter", "interface public_key"),
 }
+NAMED: Final = PublicKey(b"town hall".ljust(32))
 # There is a series only once there is something to tell.
 ABSENT_AT_FIRST: Final = frozenset(
     ("wgkex_worker_newest_handshake_timestamp_seconds", "wireguard_peer_last_handshake_timestamp_seconds")
@@ -136,8 +139,24 @@ class System(Programs):
 
 
 @pytest.fixture
-async def programs(bench: Bench, mosquitto: Mosquitto) -> Programs:
-    document = settings(mosquitto.port, workers={"gw01": {"weight": 1}}, metrics={"per_peer": True})
+def names(tmp_path: Path) -> Path:
+    """A file in which one peer has a name."""
+    file = tmp_path / "names"
+    file.write_text(f"{NAMED} town hall\n")
+    return file
+
+
+@pytest.fixture
+def per_peer() -> bool:
+    """Whether single peers have series of their own."""
+    return True
+
+
+@pytest.fixture
+async def programs(bench: Bench, mosquitto: Mosquitto, names: Path, per_peer: bool) -> Programs:
+    document = settings(
+        mosquitto.port, workers={"gw01": {"weight": 1}}, metrics={"per_peer": per_peer, "peer_names": str(names)}
+    )
     worker, broker = (bench.wgkex(command, document) for command in ("worker", "broker"))
     await worker.logs("worker_announced")
     await broker.logs("mqtt_connected")
@@ -163,8 +182,8 @@ async def test_the_tables_of_this_file_name_every_metric_of_both_processes(mosqu
 
 
 async def test_prometheus_knows_every_metric_with_its_type_and_labels(system: System) -> None:
-    assert (await system.submit(2, WELT.name, new_key())).status == 200
-    await system.becomes("count(wireguard_peer_info)", 1)
+    assert (await system.submit(2, WELT.name, NAMED)).status == 200
+    await system.becomes('count(wireguard_peer_info{name="town hall"})', 1)
     for job, table in (("broker", BROKER), ("worker", WORKER)):
         metadata = await system.prometheus.get("targets/metadata", match_target=f'{{job="{job}"}}')
         assert {item["metric"]: item["type"] for item in metadata} == {name: kind for name, (kind, _) in table.items()}
@@ -370,6 +389,7 @@ async def test_promtool_finds_nothing_to_say_about_a_metrics_page(programs: Prog
         assert not [line for line in text.splitlines() if line.split("{")[0].split(" ")[0].endswith("_created")]
 
 
+@pytest.mark.parametrize("per_peer", [False])
 async def test_no_key_and_no_stranger_gets_into_a_label(system: System, mosquitto: Mosquitto) -> None:
     key = new_key()
     await system.submit(1, WELT.name, key)
