@@ -201,7 +201,7 @@ class Broker:
         metrics = self._gateway_metrics
         metrics.brokers_online.set(self._gateways.brokers_online)
         offset = time.time() - time.monotonic()
-        total = self._gateways.total
+        targets = self._gateways.targets()
         groups: dict[str, list[str]] = {}
         for worker in self._gateways.workers:
             groups.setdefault(self._label(worker), []).append(worker)
@@ -209,7 +209,7 @@ class Broker:
             gateways = [self._gateways.workers[worker] for worker in workers]
             metrics.add_worker(label)
             metrics.online.labels(label).set(sum(gateway.online for gateway in gateways))
-            metrics.target_peers.labels(label).set(sum(self._gateways.share(worker) * total for worker in workers))
+            metrics.target_peers.labels(label).set(sum(targets[worker] for worker in workers))
             seen = [gateway.last_seen + offset for gateway in gateways if gateway.last_seen is not None]
             metrics.last_seen.labels(label).set(max(seen, default=0))
             for domain in self._config.domains:

@@ -119,7 +119,7 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "bad_metrics": (
         "metrics.per_peer (line 6): should be true or false, not 'yes, please'",
         "metrics.per_peer_limit (line 7): should be from 0 to 100000, not -1",
-        "metrics.peer_names (line 8): 'no-names' cannot be read: No such file or directory",
+        "metrics.peer_names (line 8): should be text, not 7; put it in quotes",
         "metrics.per_peer_limits (line 9): unknown key; did you mean per_peer_limit?",
     ),
     "bad_number_is_none": (
@@ -595,7 +595,7 @@ def test_example_is_valid_as_it_stands() -> None:
 def test_example_has_every_setting_and_no_other(tmp_path: Path) -> None:
     text = uncommented(EXAMPLE.read_text())
     assert {path for path, _ in paths(yaml.safe_load(text))} == set(settings())
-    for name in ("ca.pem", "client.pem", "client.key", "names"):
+    for name in ("ca.pem", "client.pem", "client.key"):
         (tmp_path / name).touch()
     config = parse(text.replace("/etc/wgkex/", f"{tmp_path}/"), "f")
     assert config.mqtt.tls == TlsConfig(

@@ -297,3 +297,16 @@ def test_thousand_nodes_spread_by_weight(report_every: int, brokers: int) -> Non
     # Each broker may be one node off for each of its gateways.
     for worker, weight in weights.items():
         assert abs(connected[worker] - weight * 10) <= 2 * brokers
+
+
+def test_targets_add_up_to_the_peers_that_there_are_whoever_is_listed() -> None:
+    for weights, expected in (
+        ({}, {"gw01": 100.0, "gw02": 100.0}),
+        ({"gw01": 3, "gw02": 1}, {"gw01": 150.0, "gw02": 50.0}),
+        ({"gw01": 1}, {"gw01": 100.0, "gw02": 100.0}),
+        ({"gw01": 0, "gw02": 0}, {"gw01": 0.0, "gw02": 0.0}),
+    ):
+        gateways = Gateways(weights, [D])
+        for worker, peers in (("gw01", 150), ("gw02", 50)):
+            gateways.update(ConnectedPeers(worker, D, peers), 0.0)
+        assert gateways.targets() == expected

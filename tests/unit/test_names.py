@@ -1,6 +1,7 @@
 """Friendly names of peers, and the file that people edit."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_file_that_vanishes_leaves_the_names_and_is_told_once(tmp_path: Path) ->
     ]
     write(file, f"{key(1)} Rathaus\n{key(2)} Marienplatz\n", 1)
     assert len(names.read()) == 2
+
+
+def test_file_that_cannot_be_opened_is_told_once_too(tmp_path: Path) -> None:
+    names = PeerNames(tmp_path)
+    with structlog.testing.capture_logs() as events:
+        for _ in range(3):
+            assert names.read() == {}
+    assert [(event["event"], event["detail"]) for event in events] == [("peer_names_unreadable", "Is a directory")]
+
+
+def test_scrapes_in_several_threads_see_the_same_names(tmp_path: Path) -> None:
+    file = tmp_path / "names"
+    file.write_text("".join(f"{key(number)} node {number}\n" for number in range(5000)))
+    names = PeerNames(file)
+    with ThreadPoolExecutor(8) as threads:
+        seen = [future.result() for future in [threads.submit(names.read) for _ in range(8)]]
+    assert [len(each) for each in seen] == [5000] * 8
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from wgkex_ops.config.problems import show
 from wgkex_ops.config.values import (
+    FilePath,
     Host,
     Keepalive,
     ListenPort,
@@ -194,12 +195,12 @@ class MetricsConfig(Section, frozen=True):
     Attributes:
         per_peer: whether single peers have series of their own.
         per_peer_limit: how many peers of a domain get them; 0 to 100,000.
-        peer_names: a file with friendly names; None for none.
+        peer_names: a file with friendly names, which may be missing or change at any time; None for none.
     """
 
     per_peer: StrictBool = False
     per_peer_limit: PerPeerLimit = 2000
-    peer_names: ReadableFile | None = None
+    peer_names: FilePath | None = None
 
 
 class Config(Section, frozen=True):

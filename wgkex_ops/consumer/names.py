@@ -1,5 +1,6 @@
 """Friendly names of peers, from a file that people edit while the worker runs."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -30,24 +31,34 @@ class PeerNames:
         self._path = path
         self._names: Mapping[bytes, str] = {}
         self._seen: tuple[int, int] | None = None
+        self._told = False
+        # Two scrapes at a time run in two threads.
+        self._lock = threading.Lock()
 
     def read(self) -> Mapping[bytes, str]:
         """The names by key (32 bytes). Blocks for as long as the file's disk does."""
-        if self._path is None:
-            return self._names
-        try:
-            status = self._path.stat()
-            version = (status.st_mtime_ns, status.st_size)
-            if version != self._seen:
-                self._seen = version
-                with self._path.open("rb") as file:
-                    self._names = self._parse(file.read(_MAX_BYTES).decode("utf-8", errors="replace"))
-        except OSError as error:
-            if self._seen != (0, 0):
-                # Told once, and read when it is there again.
-                self._seen = (0, 0)
-                _log.warning("peer_names_unreadable", file=str(self._path), detail=error.strerror)
+        if self._path is not None:
+            with self._lock:
+                self._refresh(self._path)
         return self._names
+
+    def _refresh(self, path: Path) -> None:
+        try:
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_size)
+            if version == self._seen:
+                return
+            with path.open("rb") as file:
+                text = file.read(_MAX_BYTES).decode("utf-8", errors="replace")
+        except OSError as error:
+            # Told once, and read when it can be read again.
+            self._seen = None
+            if not self._told:
+                _log.warning("peer_names_unreadable", file=str(path), detail=error.strerror)
+            self._told = True
+            return
+        self._names = self._parse(text)
+        self._seen, self._told = version, False
 
     def _parse(self, text: str) -> dict[bytes, str]:
         names = {}

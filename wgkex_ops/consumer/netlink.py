@@ -529,7 +529,13 @@ class _Kernel:
         """Destinations of other people's routes, asked for only where some peer has none of ours."""
         if all(not peer.link_local or peer.link_local in ours for peer in peers):
             return frozenset()
-        bodies = self._dump(self._route.dump, wire.dump_routes_over(wg.number))
+        try:
+            bodies = self._dump(self._route.dump, wire.dump_routes_over(wg.number))
+        except OSError as problem:
+            if problem.errno == errno.ENODEV:
+                # It has gone in the meantime, and its routes with it.
+                return frozenset()
+            raise
         return (
             frozenset(route.destination for route in wire.decode_routes(bodies) if route.interface == wg.number) - ours
         )

@@ -94,6 +94,15 @@ class Gateways:
         """The part of all peers that a worker's weight asks for."""
         return self._weights.get(worker, 1) / self._sum_of_weights
 
+    def targets(self) -> dict[str, float]:
+        """The peers that each worker's weight asks for, for people to compare with.
+
+        They add up to the peers that there are, also with workers that are not listed, whose shares exceed 1.
+        """
+        shares = {worker: self.share(worker) for worker in self._gateways}
+        scale = self.total / (sum(shares.values()) or 1)
+        return {worker: share * scale for worker, share in shares.items()}
+
     def forget_before(self, moment: float) -> None:
         """Drop what was last told before a moment, and keep the workers' names.
 

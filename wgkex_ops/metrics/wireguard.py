@@ -163,7 +163,8 @@ class WireGuardCollector(Collector):
     def _drift_family(self, snapshot: Snapshot) -> Metric:
         incomplete = GaugeMetricFamily(
             "wgkex_worker_incomplete_peers",
-            "Peers of this service that lack a part: their nodes have no mesh here until they ask again.",
+            "Peers of this service that lack a part. Without route or FDB entry a node has no mesh here until it asks "
+            "again; without the peer itself, a route is left over that leads to nobody.",
             labels=["domain", "missing"],
         )
         found = find_drift(snapshot)

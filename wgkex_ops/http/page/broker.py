@@ -142,8 +142,9 @@ class BrokerView:
         """Make the page of this moment."""
         now = time.time()
         recent = Recent.of(self.history)
-        total = self._gateways.total
-        rows = [self._gateway_row(name, total, recent, now) for name in sorted(self._gateways.workers)]
+        rows = [
+            self._gateway_row(name, target, recent, now) for name, target in sorted(self._gateways.targets().items())
+        ]
         domains = [self._domain_row(name, recent) for name in self._domains]
         others = self._gateways.brokers_online - 1
         return BrokerPage(
@@ -176,7 +177,7 @@ class BrokerView:
             domains=tuple(domains),
         )
 
-    def _gateway_row(self, name: str, total: int, recent: Recent, now: float) -> GatewayRow:
+    def _gateway_row(self, name: str, target: float, recent: Recent, now: float) -> GatewayRow:
         gateway = self._gateways.workers[name]
         state, tone = _state(gateway)
         listed = not self._listed or name in self._listed
@@ -187,7 +188,7 @@ class BrokerView:
             takes_none=tuple(domain for domain in self._domains if gateway.online and not _takes(gateway, domain)),
             listed=listed,
             peers=gateway.peers if any(peers is not None for peers in gateway.reported.values()) else None,
-            target=self._gateways.share(name) * total,
+            target=target,
             heard=None if gateway.last_seen is None else Moment.by_monotonic_clock(now, gateway.last_seen),
             assigned=self._assigned(name, recent) if listed else None,
         )

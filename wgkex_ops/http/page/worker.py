@@ -254,6 +254,6 @@ def _tile_of_peers(domains: Sequence[DomainRow], unread: str) -> Tile:
 def _notices_of_domains(rows: Sequence[DomainRow]) -> list[Notice]:
     return Notice.about(
         Tone.WARN,
-        "Domains with incomplete peers, whose nodes have no mesh here until they ask again",
+        "Domains with peers that lack a part: their nodes may have no mesh here until they ask again",
         [row.name for row in rows if row.missing],
     )
