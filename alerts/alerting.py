@@ -28,6 +28,7 @@ class Alert:
         summary: one fixed sentence.
         description: templated: where, how much, what users feel, what to do first.
         labels: further labels.
+        keep: nominal duration for which it goes on firing afterwards; None for not at all.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Alert:
     summary: str
     description: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    keep: str | None = None
 
     def rule(self, settings: Settings) -> Rule:
         """The rule as Prometheus reads it."""
@@ -44,6 +46,7 @@ class Alert:
             "alert": self.name,
             "expr": self.expr,
             **({"for": settings.span(self.hold)} if self.hold else {}),
+            **({"keep_firing_for": settings.span(self.keep)} if self.keep else {}),
             # Alertmanager's inhibition rules compare `service`, which all of them carry.
             "labels": {"service": "wgkex", "severity": self.severity, **self.labels},
             "annotations": {
@@ -161,6 +164,8 @@ def _mqtt(settings: Settings) -> list[Alert]:
             # One that has a session is enough. The value is the number of those that have none.
             expr=f"count({connected} == 0)\nunless on () ({connected} == 1)",
             hold="1m",
+            # What follows from it resolves when the last process is back, and is not to be told in between.
+            keep=settings.mqtt_keep,
             summary="The MQTT server of wgkex is gone.",
             description=(
                 "All {{ $value }} brokers and workers that answer have lost MQTT. Routers that lose their tunnel now "
@@ -202,14 +207,17 @@ def _keys(settings: Settings) -> list[Alert]:
 def _burn(settings: Settings, burn: Burn) -> Alert:
     failures = f"increase(wgkex_broker_key_failures_total{{{settings.broker}}}[{settings.window(burn.long)}])"
     limit = f"({burn.factor:g} * {settings.budget:g})"
+    outage = 'ALERTS{alertname="WgkexMQTTDown", alertstate="firing", service="wgkex"}'
     return Alert(
         name="WgkexKeyErrorBudgetBurn",
         severity=burn.severity,
-        # In a small network one failed key is a large part of all of them, hence the least number.
+        # In a small network one failed key is a large part of all of them, hence the least number. An outage of the
+        # MQTT server has an alert of its own; the short window would page of it again as soon as that resolves.
         expr=(
             f"sum({failures_rate(burn.long)}) / sum({valid_rate(burn.long)}) > {limit}\n"
             f"and sum({failures_rate(burn.short)}) / sum({valid_rate(burn.short)}) > {limit}\n"
-            f"and sum({failures}) >= {settings.burn_min_failures}"
+            f"and sum({failures}) >= {settings.burn_min_failures}\n"
+            f"unless on () max_over_time({outage}[{settings.window(burn.short)}]) == 1"
         ),
         hold=burn.hold,
         summary="Too many valid keys cannot be served.",
@@ -235,8 +243,9 @@ def _key_rate_zero(settings: Settings) -> Alert:
         summary="No key comes through, though there were some at this time yesterday.",
         description=(
             f"No key was accepted within {settings.span(settings.zero_window)}; at this time yesterday there were "
-            '{{ $value | printf "%.0f" }} or more in each such time. Routers probably do not reach the brokers, and '
-            "get no tunnel. Look first at DNS, TLS and the proxy in front of the brokers: post a key from outside."
+            '{{ $value | printf "%.0f" }} or more in each such time. Routers that boot or have lost their tunnel get '
+            "none. Look first whether requests arrive (wgkex_broker_key_requests_total). If none do, look at DNS, TLS "
+            "and the proxy in front of the brokers; if they do, at the reasons why they fail or are rejected."
         ),
     )
 
@@ -317,7 +326,9 @@ def _imbalance(settings: Settings) -> str:
     So of two gateways, of which one takes no peers, the alert names that one, and not the other.
     """
     off, bound = f"{PEERS} - {SHARE}", f"{settings.imbalance_ratio:g} * {SHARE}"
-    settled = f'wgkex_broker_worker_online{{{settings.broker}, worker!="unknown"}}'
+    online = f'wgkex_broker_worker_online{{{settings.broker}, worker!="unknown"}}'
+    gap, settle = settings.window(settings.gap), settings.window(settings.imbalance_settle)
+    ago = settings.span(settings.imbalance_settle)
     return (
         "(\n"
         f"  {off}\n"
@@ -333,8 +344,11 @@ def _imbalance(settings: Settings) -> str:
         # A weight of 0 lets a gateway run empty.
         f"and {SHARE} > 0\n"
         f"and abs({off}) >= {settings.imbalance_min_peers}\n"
-        "and on (job, worker)\n"
-        f"  max by (job, worker) (min_over_time({settled}[{settings.window(settings.imbalance_settle)}])) == 1"
+        # One broker has seen it all the time. A series of some minutes was never 0, either: it has to be that old.
+        "and on (job, worker) max by (job, worker) (\n"
+        f"  min_over_time({online}[{settle}]) == 1\n"
+        f"  and max_over_time({online}[{gap}] offset {ago}) == 1\n"
+        ")"
     )
 
 
@@ -380,6 +394,7 @@ def _queue_near_full(settings: Settings) -> Alert:
 
 def _netlink_failing(settings: Settings) -> Alert:
     selector = f"{{{settings.worker}}}[{settings.window(settings.netlink_window)}]"
+    latest = f"{{{settings.worker}}}[{settings.window(settings.gap)}]"
     failures, operations = "wgkex_worker_netlink_operation_failures_total", "wgkex_worker_netlink_operations_total"
     # By operation: each scrape dumps, and would dilute what fails for peers.
     by = "sum by (job, instance, operation)"
@@ -388,7 +403,9 @@ def _netlink_failing(settings: Settings) -> Alert:
         severity="warning",
         expr=(
             f"{by} (rate({failures}{selector}))\n/ {by} (rate({operations}{selector}))\n> {settings.netlink_ratio:g}\n"
-            f"and {by} (increase({operations}{selector})) >= {settings.netlink_min_operations}"
+            f"and {by} (increase({failures}{selector})) >= {settings.netlink_min_failures}\n"
+            # It still goes on: the long window remembers a burst for longer than the alert waits.
+            f"and {by} (increase({failures}{latest})) > 0"
         ),
         hold="10m",
         summary="The kernel refuses operations of a worker.",
@@ -413,8 +430,9 @@ def _peers_incomplete(settings: Settings) -> Alert:
         summary="Peers lack a part, and stay without it.",
         description=(
             "On {{ $labels.instance }} at least {{ $value }} peers of domain {{ $labels.domain }} lack their "
-            "{{ $labels.missing }}. Their routers may have a tunnel, but no mesh. Look first whether something else "
-            "changes peers, routes or FDB entries on this host."
+            "{{ $labels.missing }}. Without route or FDB entry their routers may have a tunnel, but no mesh; without a "
+            "peer a route is left over, which nobody feels. Look first whether something else changes peers, routes or "
+            "FDB entries on this host."
         ),
     )
 
@@ -423,7 +441,7 @@ def _handshakes_stale(settings: Settings) -> Alert:
     """By domain, as a domain is an interface and a port of its own.
 
     Stale peers are not counted: a router that has gone to another gateway stays a peer of this one for ever, and would
-    make a ticket of each move.
+    make a ticket of each move. So an outage that nobody mends is told of for 3 h; by then all are stale.
     """
     gap = settings.window(settings.gap)
 
@@ -449,18 +467,25 @@ def _handshakes_stale(settings: Settings) -> Alert:
 
 
 def _peers_lost(settings: Settings) -> Alert:
-    gap, window = settings.window(settings.gap), settings.span(settings.lost_window)
-    active = f'wgkex_worker_peers{{{settings.worker}, state="active"}}[{gap}]'
-    before = f"sum by (job, instance) (avg_over_time({active} offset {window}))"
-    started = f"process_start_time_seconds{{{settings.worker}}}[{settings.window(settings.lost_restart_window)}]"
+    """Over all domains, as an uplink has them all.
+
+    A gateway that reboots starts without peers, and its routers have found another one meanwhile: there, peers of all
+    states became fewer, if only until keys came in again. A worker that starts anew finds its peers in the kernel.
+    """
+    gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
+    window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
+    peers, active = (f"wgkex_worker_peers{{{settings.worker}{state}}}" for state in ("", ', state="active"'))
+    before, all_before = (
+        f"sum by (job, instance) (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, peers)
+    )
+    fewest = f"min_over_time(sum by (job, instance) (max_over_time({peers}[{short}]))[{window}:{short}])"
     return Alert(
         name="WgkexWorkerPeersLost",
         severity="warning",
-        # A gateway that reboots starts without peers, and its routers have found another one meanwhile.
         expr=(
-            f"sum by (job, instance) (avg_over_time({active}))\n/ {before}\n< {settings.lost_ratio:g}\n"
+            f"sum by (job, instance) (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
             f"and {before} >= {settings.lost_min_peers}\n"
-            f"unless on (job, instance) changes({started}) > 0"
+            f"unless {fewest}\n/ {all_before}\n< {settings.lost_ratio:g}"
         ),
         hold="10m",
         summary="A gateway has lost most of its active peers.",

@@ -80,16 +80,18 @@ class Settings:
         zero_offset: how far back yesterday is.
         zero_min_keys: keys in each of these pieces: a single burst yesterday says nothing about today, nor does one
             router that cannot get through and asks every minute.
+        mqtt_keep: for so long the alert of a dead MQTT server goes on after its return, and holds back what follows.
         flapping_window, flapping_losses: more losses of the session than that are too many.
         rejections_window, rejections_ratio, rejections_min_requests: when refused keys are worth a look.
         slow_window, slow_seconds, slow_min_keys: nodes bear no more seconds from POST to installed.
         queue_ratio: part of the queue's capacity.
-        netlink_window, netlink_ratio, netlink_min_operations: failed operations, each kind by itself.
+        netlink_window, netlink_ratio, netlink_min_failures: failed operations, each kind by itself. A key that cannot
+            be installed makes 5 of them: a single one is no reason, two are where hardly any come.
         stale_ratio, stale_min_peers: part of the peers that is to be active.
-        lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window.
-        lost_restart_window: a gateway that has started within it is not looked at.
+        lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window. A gateway
+            of whose peers in the kernel, active or not, less than this part was left is not looked at.
         imbalance_ratio, imbalance_min_peers: deviation of a gateway's peers from its share.
-        imbalance_settle: a gateway that was offline within it is not looked at.
+        imbalance_settle: a gateway that was offline within it, or not there before, is not looked at.
         crash_window, crash_starts: more starts than that are too many.
     """
 
@@ -117,6 +119,8 @@ class Settings:
     zero_offset: str = "1d"
     zero_min_keys: int = 20
 
+    mqtt_keep: str = "5m"
+
     flapping_window: str = "30m"
     flapping_losses: int = 5
 
@@ -130,9 +134,9 @@ class Settings:
 
     queue_ratio: float = 0.8
 
-    netlink_window: str = "10m"
+    netlink_window: str = "30m"
     netlink_ratio: float = 0.05
-    netlink_min_operations: int = 20
+    netlink_min_failures: int = 10
 
     stale_ratio: float = 0.5
     stale_min_peers: int = 10
@@ -140,7 +144,6 @@ class Settings:
     lost_window: str = "30m"
     lost_ratio: float = 0.5
     lost_min_peers: int = 20
-    lost_restart_window: str = "45m"
 
     imbalance_ratio: float = 0.25
     imbalance_min_peers: int = 20

@@ -31,7 +31,8 @@ from wgkex_ops.nodes import post_key
 # A minute of the shipped rules is a second here; a window has room for some scrapes.
 PACE: Final = 1 / 60
 INTERVAL: Final = "250ms"
-RULES: Final = Settings(pace=PACE, shortest_window="1s")
+# Processes need some seconds to come back to an MQTT server, at any pace.
+RULES: Final = Settings(pace=PACE, shortest_window="1s", mqtt_keep="20m")
 # An alert comes after its window, its `for`, and what Alertmanager waits; the longest ones here take three quarters
 # of a minute.
 ALERT_PATIENCE: Final = 120.0

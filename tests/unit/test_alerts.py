@@ -68,6 +68,7 @@ def _known_metrics() -> dict[str, frozenset[str]]:
     known: dict[str, frozenset[str]] = {
         "up": _SCRAPED,
         "process_start_time_seconds": _SCRAPED,
+        "ALERTS": frozenset(("alertname", "alertstate", "service", "severity")),
         **{name: _RECORDED_LABELS[name.split(":")[0]] for name in RECORDED},
     }
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
@@ -173,6 +174,11 @@ def test_the_error_budget_has_four_pairs_of_windows() -> None:
     for rule in burns:
         names = {name.split(":rate")[1] for name in re.findall(r"instance:\w+:rate\w+", rule["expr"])}
         assert names == {rule["labels"]["long_window"], rule["labels"]["short_window"]}
+        # The alert of an outage is remembered for as long as the outage itself.
+        (outage,) = re.findall(
+            r'unless on \(\) max_over_time\(ALERTS\{alertname="WgkexMQTTDown",.*\[(\w+)\]\)', rule["expr"]
+        )
+        assert outage == rule["labels"]["short_window"]
 
 
 def test_the_objective_is_recorded_over_all_windows() -> None:
@@ -237,7 +243,8 @@ def test_an_expression_names_only_series_and_labels_that_exist(expression: str) 
             set(re.findall(r"(\w+)=", re.sub(r'"[^"]*"', "", matchers).replace("!", "").replace("~", "")))
             <= METRICS[name]
         )
-        assert "job" in matchers
+        # Alerts of all processes together have no job.
+        assert ('service="wgkex"' if name == "ALERTS" else "job=") in matchers
     for match in re.finditer(r"\bby \(([^)]*)\)", expression):
         wanted = set(match[1].split(", "))
         # What stands behind `and on` only chooses.
