@@ -36,7 +36,7 @@ _REQUEST: Final = (
 )
 
 
-def configuration(mqtt_port: int, *, per_peer: bool) -> Config:
+def configuration(mqtt_port: int, state_dir: Path, *, per_peer: bool) -> Config:
     """One file for both processes."""
     anywhere = {"host": LOOPBACK, "port": 0}
     names = [f"gw{number:02}.example.net" for number in range(GATEWAYS)]
@@ -47,7 +47,12 @@ def configuration(mqtt_port: int, *, per_peer: bool) -> Config:
         "workers": {name: {"weight": 1} for name in names},
         "broker_listen": anywhere,
         "broker": {"name": "broker", "metrics_listen": anywhere},
-        "worker": {"name": names[0], "metrics_listen": anywhere, "dataplane": "memory"},
+        "worker": {
+            "name": names[0],
+            "metrics_listen": anywhere,
+            "dataplane": "memory",
+            "state_dir": str(state_dir),
+        },
         "metrics": {"per_peer": per_peer, "per_peer_limit": 100_000},
     }
     return parse(json.dumps(document), "benchmark")
@@ -115,11 +120,12 @@ async def measure() -> None:
     """Measure the broker, then workers of some sizes."""
     with servers() as bench:
         mosquitto = await bench.mosquitto()
-        config = configuration(mosquitto.port, per_peer=False)
+        config = configuration(mosquitto.port, bench.folder, per_peer=False)
         async with running_broker(config) as broker:
             await report("broker", broker.pages, broker.registry, nothing)
         for peers, per_peer in ((2_000, False), (20_000, False), (2_000, True)):
-            config = configuration(mosquitto.port, per_peer=per_peer)
+            state_dir = bench.folder / f"state-{peers}-{per_peer}"
+            config = configuration(mosquitto.port, state_dir, per_peer=per_peer)
             async with running_worker(config) as worker:
                 await fill(worker.dataplane, config, peers)
                 name = f"worker, {peers} peers{', each with series of its own' if per_peer else ''}"

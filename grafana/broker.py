@@ -5,7 +5,19 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, heatmap, lines, stat
-from grafana.queries import LIMITS, age, by, per_worker, quantile, rate, ratio, series, worker_peers
+from grafana.queries import (
+    CONFIGURED,
+    LIMITS,
+    age,
+    by,
+    increase,
+    per_worker,
+    quantile,
+    rate,
+    ratio,
+    series,
+    worker_peers,
+)
 from grafana.styles import bad_from, coloured, coloured_matching, dashed, steps
 from grafana.targets import buckets, line, number
 from wgkex_ops.metrics.broker import FAILURE_REASONS, REJECTION_REASONS
@@ -16,6 +28,7 @@ _SUBMISSIONS = "wgkex_broker_key_requests_total"
 _REJECTIONS = "wgkex_broker_key_rejections_total"
 _FAILURES = "wgkex_broker_key_failures_total"
 _PUBLISH = "wgkex_broker_key_publish_duration_seconds"
+_INSTALL = "wgkex_broker_key_install_duration_seconds"
 
 
 def _state() -> Section:
@@ -217,6 +230,70 @@ def _publishing() -> Section:
     )
 
 
+def _receipts() -> Section:
+    return Section(
+        "Receipts of the gateways",
+        [
+            heatmap(
+                Head(
+                    "From POST to the kernel",
+                    "From a parsed submission to a gateway's word that it has installed the key, by one clock. Nodes"
+                    " bear 10 s. A band above: a gateway is slow, see which one on the right.",
+                    "s",
+                    12,
+                ),
+                buckets(by("le", rate(f"{_INSTALL}_bucket")), exemplars=True),
+            ),
+            lines(
+                Head(
+                    "From POST to the kernel by gateway, p99",
+                    "The same for each gateway. One rises: look at its queue and its kernel on the Worker dashboard."
+                    " All rise: the MQTT server. See WgkexInstallSlow in the runbook.",
+                    "s",
+                    12,
+                ),
+                [line(quantile(0.99, _INSTALL, CONFIGURED, labels="worker"), "{{worker}}", exemplars=True)],
+                thresholds=bad_from(critical=LIMITS.slow_seconds),
+            ),
+            lines(
+                Head(
+                    "Failed installations by gateway",
+                    "Keys that a gateway has given up. Version 2 names another gateway then. If a gateway fails alone,"
+                    " the reason is in its log (peer_given_up), and in the errors of netlink operations.",
+                    "cps",
+                ),
+                [line(by("worker", rate("wgkex_broker_key_install_failures_total", CONFIGURED)), "{{worker}}")],
+                thresholds=bad_from(warning=1),
+            ),
+            lines(
+                Head(
+                    "Named without its word, by gateway",
+                    "Version 2 answers that named a gateway before it had confirmed the key, after"
+                    " broker.confirm_timeout. It rises: the gateway is slow, or its receipts do not get through the"
+                    " access rules of the MQTT server.",
+                    "cps",
+                ),
+                [line(by("worker", rate("wgkex_broker_key_confirmation_timeouts_total", CONFIGURED)), "{{worker}}")],
+                thresholds=bad_from(warning=1),
+            ),
+            lines(
+                Head(
+                    "Keys without a receipt",
+                    "Accepted keys that not all gateways have confirmed yet, and how many were sent again or given up"
+                    " unconfirmed. Unconfirmed keys mean a gateway that takes none: look whether its worker hangs.",
+                    "none",
+                ),
+                [
+                    line(by("", series("wgkex_broker_keys_awaiting_receipts")), "awaiting"),
+                    line(by("", increase("wgkex_broker_keys_republished_total")), "sent again"),
+                    line(by("", increase("wgkex_broker_keys_unconfirmed_total")), "unconfirmed"),
+                ],
+                decimals=0,
+            ),
+        ],
+    )
+
+
 def _gateways() -> Section:
     return Section(
         "Gateways",
@@ -337,5 +414,5 @@ def build() -> Dashboard:
         "wgkex-broker",
         "Broker",
         "Requests, keys, the latency that nodes feel, the gateways as brokers see them, and MQTT.",
-        [_state(), _http(), _keys(), _publishing(), _gateways(), _mqtt()],
+        [_state(), _http(), _keys(), _publishing(), _receipts(), _gateways(), _mqtt()],
     )

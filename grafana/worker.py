@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, heatmap, lines, stat, timeline
-from grafana.queries import LIMITS, age, by, quantile, rate, ratio, series
+from grafana.queries import LIMITS, age, by, increase, quantile, rate, ratio, series
 from grafana.styles import bad_from, coloured, up_or_down
 from grafana.targets import buckets, line, number
 from wgkex_ops.metrics.worker import REJECTION_REASONS
@@ -370,6 +370,95 @@ def _completeness() -> Section:
     )
 
 
+def _memory() -> Section:
+    return Section(
+        "Journal, repairs and receipts",
+        [
+            timeline(
+                Head(
+                    "Journal",
+                    "Whether each gateway can write down its peers. While it cannot, a reboot brings none of them back:"
+                    " look for a full disk, see WgkexJournalFailing in the runbook.",
+                    "none",
+                ),
+                [line(by("instance", series("wgkex_worker_journal_up"), "min"), "{{instance}}")],
+                up_or_down("writing", "failing"),
+            ),
+            lines(
+                Head(
+                    "Peers in the journal",
+                    "What each gateway would put back after a reboot, and some that are older. It should follow the"
+                    " gateway's peers; at 0 with peers in the kernel the journal has just been begun anew.",
+                    "none",
+                ),
+                [line(by("instance", series("wgkex_worker_journal_entries")), "{{instance}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Writing the journal, p99",
+                    "How long one transaction takes, and how often one fails. Keys wait for it before they are"
+                    " acknowledged. It rises: the disk is slow or full.",
+                    "s",
+                ),
+                [
+                    line(
+                        quantile(0.99, "wgkex_worker_journal_write_duration_seconds", labels="instance"), "{{instance}}"
+                    ),
+                ],
+                thresholds=bad_from(warning=1),
+            ),
+            lines(
+                Head(
+                    "Failures of the journal",
+                    "Operations on the journal that failed, by gateway. Any: read the worker's log, it says whether the"
+                    " disk is full or the file was damaged and set aside.",
+                    "cps",
+                    6,
+                ),
+                [line(by("instance", rate("wgkex_worker_journal_failures_total")), "{{instance}}")],
+                thresholds=bad_from(warning=1),
+            ),
+            lines(
+                Head(
+                    "Peers put back",
+                    "Peers that came back from the journal: after a reboot, or when an interface was made anew. A peak"
+                    " without either means that somebody empties the interfaces.",
+                    "none",
+                    6,
+                ),
+                [line(by("domain", increase("wgkex_worker_peers_restored_total")), "{{domain}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Repairs by missing part",
+                    "Parts of peers that the worker has put back. A line that never ends: something on the host removes"
+                    " routes, FDB entries or peers again and again; find it. See WgkexPeersIncomplete.",
+                    "none",
+                    6,
+                ),
+                [line(by("missing", increase("wgkex_worker_drift_repairs_total")), "{{missing}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Receipts",
+                    "What the workers have told the brokers about keys, and receipts that could not be sent. Those are"
+                    " not lost keys: the broker asks again. Many: look at the access rules of the MQTT server.",
+                    "cps",
+                    6,
+                ),
+                [
+                    line(by("result", rate("wgkex_worker_receipts_total")), "{{result}}"),
+                    line(by("", rate("wgkex_worker_receipt_failures_total")), "not sent"),
+                ],
+                overrides=coloured(colours.OUTCOMES, ("installed", "failed")),
+            ),
+        ],
+    )
+
+
 def _collectors() -> Section:
     return Section(
         "Collectors",
@@ -415,5 +504,5 @@ def build() -> Dashboard:
         "wgkex-worker",
         "Worker",
         "Keys on their way from MQTT to the kernel, and what the kernel says of its peers.",
-        [_state(), _intake(), _propagation(), _kernel(), _peers(), _completeness(), _collectors()],
+        [_state(), _intake(), _propagation(), _kernel(), _peers(), _completeness(), _memory(), _collectors()],
     )

@@ -16,6 +16,7 @@ import structlog
 from wgkex_ops.config import Config, LogLevel, config_path, load, parse
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
+from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 
@@ -23,6 +24,9 @@ _log = structlog.get_logger(__name__)
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_CONFIGURATION: Final = 2
+
+# An exit says goodbye and finishes what was accepted, in at most so many seconds.
+_EXIT_WITHIN: Final = 5.0
 
 # What `up` serves when no configuration is given; its MQTT server is the embedded one in any case.
 DEMONSTRATION: Final = """
@@ -47,23 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("The configuration is fine.")  # noqa: T201
         return EXIT_OK
     configure(arguments.log_level or config.log_level, arguments.log_format)
-    command = _command(arguments, config)
+    supervisor = Supervisor.from_environment(os.environ, os.getpid())
+    command = _command(arguments, config, supervisor)
+    delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
     # What was imported stays to the end: without it, a full garbage collection stops the event loop for 5 ms, not 65.
     gc.freeze()
-    return _run(command)
+    return _run(_until_signal(command, supervisor, delay))
 
 
-def _command(arguments: argparse.Namespace, config: Config) -> Coroutine[None, None, None]:
+def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> Coroutine[None, None, None]:
     """The main coroutine of a command. Each imports only what it needs: a broker has no use for netlink."""
     match arguments.command:
         case "broker":
             from wgkex_ops import broker  # noqa: PLC0415
 
-            return broker.run(config)
+            return broker.run(config, supervisor)
         case "worker":
             from wgkex_ops import worker  # noqa: PLC0415
 
-            return worker.run(config)
+            return worker.run(config, supervisor)
     from wgkex_ops import up  # noqa: PLC0415
 
     return up.run(config, arguments.nodes)
@@ -131,9 +137,9 @@ def _load(arguments: argparse.Namespace) -> Config:
 
 def _run(main_coroutine: Coroutine[None, None, None]) -> int:
     try:
-        asyncio.run(_until_signal(main_coroutine))
+        asyncio.run(main_coroutine)
     except KeyboardInterrupt:
-        # The second one: whoever types it does not want to wait.
+        # One more than was asked for: whoever types it does not want to wait.
         return EXIT_FAILURE
     except BaseException as error:  # noqa: BLE001  the outermost edge of the process
         _tell(error)
@@ -141,15 +147,33 @@ def _run(main_coroutine: Coroutine[None, None, None]) -> int:
     return EXIT_OK
 
 
-async def _until_signal(main_coroutine: Coroutine[None, None, None]) -> None:
-    """Run until SIGINT or SIGTERM, which cancel; a second one falls back to what Python does by itself."""
+async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor: Supervisor, delay: float) -> None:
+    """Run until SIGINT or SIGTERM, which cancel; a second one falls back to what Python does by itself.
+
+    Args:
+        main_coroutine: what is run.
+        supervisor: is told.
+        delay: seconds between the first signal and the cancelling, if any: a second signal cuts them short, and it is
+            the third one that Python takes.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main_coroutine)
-    stopped = False
+    cancelled = False
 
     def stop() -> None:
-        nonlocal stopped
-        stopped = True
+        if delay and not supervisor.stopping:
+            _log.info("shutdown_delayed", seconds=delay)
+            supervisor.stop(delay + _EXIT_WITHIN, f"not ready any more, ends in {delay:g} s")
+            loop.call_later(delay, cancel)
+        else:
+            cancel()
+
+    def cancel() -> None:
+        nonlocal cancelled
+        if cancelled:
+            return
+        cancelled = True
+        supervisor.stop(_EXIT_WITHIN, "finishes what was accepted")
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         task.cancel()
@@ -159,7 +183,7 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None]) -> None:
     try:
         await task
     except asyncio.CancelledError:
-        if not stopped:
+        if not cancelled:
             raise
 
 

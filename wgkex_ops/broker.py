@@ -7,30 +7,38 @@ from collections.abc import AsyncIterator
 from typing import Final, NoReturn
 
 import structlog
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.domains import Domain
 from wgkex_ops.errors import BusError, InvalidMessageError
 from wgkex_ops.http.app import HANDLERS, create_app
+from wgkex_ops.http.assignment import Assigner
 from wgkex_ops.http.exchange import KeyExchange
-from wgkex_ops.http.gateways import Choice, Gateways, UnknownOriginError
+from wgkex_ops.http.gateways import Gateways, UnknownOriginError
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
 from wgkex_ops.http.page.broker import BrokerView
 from wgkex_ops.http.page.parts import MqttView
+from wgkex_ops.http.receipts import Outstanding
+from wgkex_ops.http.republisher import Republisher
 from wgkex_ops.http.submission import Submission
-from wgkex_ops.metrics.broker import UNKNOWN, GatewayMetrics, HttpMetrics, KeyMetrics
+from wgkex_ops.metrics.broker import UNKNOWN, GatewayMetrics, HttpMetrics, KeyMetrics, ReceiptMetrics
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
-from wgkex_ops.mqtt import Session, Will
+from wgkex_ops.mqtt import Message, Session, Will
+from wgkex_ops.supervisor import Supervisor
 from wgkex_ops.topics import (
+    ALL_WORKERS,
     WORKER_EVENTS,
     Origin,
+    WorkerStatus,
     broker_status_topic,
     key_topic,
     origin_properties,
+    parse_receipt,
     parse_worker_event,
+    receipt_topic,
     status_payload,
 )
 
@@ -53,24 +61,35 @@ class Broker:
     Args:
         config: the whole configuration.
         registry: where the instruments live.
+        supervisor: knows whether the end has begun.
     """
 
-    def __init__(self, config: Config, registry: CollectorRegistry) -> None:
+    def __init__(self, config: Config, registry: CollectorRegistry, supervisor: Supervisor | None = None) -> None:
         names = tuple(domain.name for domain in config.domains)
         self._config = config
+        self._supervisor = supervisor or Supervisor()
         self._key_metrics = KeyMetrics(registry, names)
         self._http_metrics = HttpMetrics(registry, HANDLERS)
         self._gateway_metrics = GatewayMetrics(registry, config.workers, names)
+        self._receipt_metrics = ReceiptMetrics(registry, config.workers)
         self._gateways = Gateways(config.workers, names)
+        # MQTT 3.1.1 has no way to ask for an answer.
+        self._receipt_topic = receipt_topic(config.broker.name) if config.mqtt.version == "5" else ""
+        self._outstanding = Outstanding(
+            self._gateways, topic=self._receipt_topic, metrics=self._receipt_metrics, label=self._label
+        )
         self._status_topic = broker_status_topic(config.broker.name)
         mqtt_metrics = MqttMetrics(registry)
         self._session = Session(
             config.mqtt,
             client_id=f"wgkex-broker-{config.broker.name}",
             subscriptions=WORKER_EVENTS,
+            # A server whose rules know nothing of receipts is no reason to serve nobody.
+            wishes=(self._receipt_topic,) if self._receipt_topic else (),
             will=Will(self._status_topic, status_payload(online=False)),
             metrics=mqtt_metrics,
         )
+        self._republisher = Republisher(self._outstanding, connection=self._session, publish=self._publish)
         self._view = BrokerView(
             name=config.broker.name,
             domains=names,
@@ -79,10 +98,10 @@ class Broker:
             keys=self._key_metrics,
             gateway_metrics=self._gateway_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
-            problems=self._problems,
+            problems=self.problems,
         )
         self._pages = OperatorPages(
-            registry=registry, problems=self._problems, page=self._view.page, refresh=self._refresh_gateway_metrics
+            registry=registry, problems=self.problems, page=self._view.page, refresh=self._refresh_gateway_metrics
         )
 
     @contextlib.asynccontextmanager
@@ -92,14 +111,23 @@ class Broker:
         Yields:
             where it listens for nodes and for operators.
         """
+        assigner = Assigner(
+            self._gateways,
+            confirm_timeout=self._config.broker.confirm_timeout,
+            assignments=self._gateway_metrics.assignments,
+            timeouts=self._receipt_metrics.timeouts,
+            label=self._label,
+        )
         exchange = KeyExchange(
             domains={domain.name: domain for domain in self._config.domains},
             publish=self._publish,
-            choose=self._choose,
+            outstanding=self._outstanding,
+            assign=assigner.assign,
             metrics=self._key_metrics,
         )
         operator_app = create_operator_app(self._pages)
         app = create_app(exchange, self._http_metrics)
+        app.on_response_prepare.append(self._let_go)
         # The listener for operators comes first: a second process, started by mistake, fails on it before it takes the
         # place of the first one on the bus.
         async with (
@@ -118,6 +146,7 @@ class Broker:
                 group.create_task(self._announce(), name="announce"),
                 group.create_task(self._forget_the_lost(), name="forget-the-lost"),
                 group.create_task(self._follow_gateways(), name="follow-gateways"),
+                group.create_task(self._republisher.run(), name="republisher"),
                 group.create_task(self._view.history.run(), name="history"),
             ]
             _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=self._config.broker.name)
@@ -132,19 +161,15 @@ class Broker:
         """Wait until keys can be handed over."""
         await self._session.connection_after(0)
 
-    async def _publish(self, submission: Submission, origin: Origin) -> None:
+    async def _publish(self, submission: Submission, origin: Origin, target: str = ALL_WORKERS) -> None:
         await self._session.publish(
-            key_topic(submission.domain.name),
+            key_topic(submission.domain.name, target),
             str(submission.key).encode(),
             timeout=self._config.broker.publish_timeout,
             properties=origin_properties(origin),
+            response_topic=origin.reply.topic if origin.reply else "",
+            correlation=origin.reply.correlation if origin.reply else b"",
         )
-
-    def _choose(self, domain: Domain) -> Choice | None:
-        choice = self._gateways.choose(domain.name)
-        if choice is not None:
-            self._gateway_metrics.assignments.labels(self._label(choice.worker), domain.name).inc()
-        return choice
 
     async def _announce(self) -> NoReturn:
         """Say on each connection that this broker is online."""
@@ -190,16 +215,37 @@ class Broker:
     async def _follow_gateways(self) -> None:
         async for message in self._session.messages():
             try:
-                self._gateways.update(parse_worker_event(message.topic, message.payload), time.monotonic())
+                if message.topic == self._receipt_topic:
+                    self._take_receipt(message)
+                else:
+                    self._take_event(message)
             except (InvalidMessageError, UnknownOriginError) as error:
                 self._gateway_metrics.messages_rejected.labels(error.reason).inc()
                 _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200])
             message.acknowledge()
 
+    def _take_event(self, message: Message) -> None:
+        event = parse_worker_event(message.topic, message.payload)
+        self._gateways.update(event, time.monotonic())
+        if isinstance(event, WorkerStatus) and event.online and not message.retained:
+            self._republisher.came(event.worker)
+
+    def _take_receipt(self, message: Message) -> None:
+        receipt = parse_receipt(message.payload)
+        handover = self._outstanding.find(message.correlation)
+        if handover is None:
+            # Nothing is wrong with it: a key that was sent twice is confirmed twice, and some receipts come late.
+            return
+        # Nobody can make us keep the receipts of any number of workers.
+        if receipt.worker not in self._gateways.workers:
+            raise UnknownOriginError("unknown_worker")
+        self._outstanding.take(handover, receipt)
+
     async def _refresh_gateway_metrics(self) -> None:
         """Bring the gateways' gauges up to date; of unlisted workers under one label, the sums."""
         metrics = self._gateway_metrics
         metrics.brokers_online.set(self._gateways.brokers_online)
+        self._receipt_metrics.awaiting.set(self._outstanding.awaiting)
         offset = time.time() - time.monotonic()
         targets = self._gateways.targets()
         groups: dict[str, list[str]] = {}
@@ -208,6 +254,7 @@ class Broker:
         for label, workers in groups.items():
             gateways = [self._gateways.workers[worker] for worker in workers]
             metrics.add_worker(label)
+            self._receipt_metrics.add_worker(label)
             metrics.online.labels(label).set(sum(gateway.online for gateway in gateways))
             metrics.target_peers.labels(label).set(sum(targets[worker] for worker in workers))
             seen = [gateway.last_seen + offset for gateway in gateways if gateway.last_seen is not None]
@@ -220,11 +267,35 @@ class Broker:
         """A worker's name as a label. Where workers are listed, nobody on the bus can make a new series."""
         return worker if worker in self._config.workers or not self._config.workers else UNKNOWN
 
-    def _problems(self) -> list[str]:
-        return [] if self._session.connected else ["there is no connection with the MQTT server"]
+    def problems(self) -> list[str]:
+        """Why it should get no requests now, a sentence each."""
+        problems = []
+        if not self._session.connected:
+            problems.append("there is no connection with the MQTT server")
+        elif not self._knows_gateways:
+            problems.append("it is not known yet which gateways there are")
+        return ["shutting down", *problems] if self._supervisor.stopping else problems
+
+    @property
+    def _knows_gateways(self) -> bool:
+        """Whether the server has told what it keeps: it does so before it tells our own word, if that is allowed."""
+        heard = self._config.broker.name in self._gateways.brokers
+        return heard or time.monotonic() - self._session.opened_at > _RETAINED_WITHIN
+
+    def stuck(self, _limit: float) -> list[str]:
+        """What has not got on for too long, a sentence each: the event loop, which would not even ask, is the rest."""
+        return ["the MQTT session is stuck"] if self._session.stuck else []
+
+    async def _let_go(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Towards the end each answer is the last one on its connection: none is then sent into a closing one."""
+        if self._supervisor.stopping:
+            response.headers["Connection"] = "close"
+            response.force_close()
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, supervisor: Supervisor) -> None:
     """Run a broker until cancelled."""
-    async with Broker(config, new_registry("broker")).running():
-        await asyncio.get_running_loop().create_future()
+    broker = Broker(config, new_registry("broker"), supervisor)
+    async with broker.running():
+        supervisor.ready()
+        await supervisor.watch(broker.problems, broker.stuck)

@@ -42,6 +42,8 @@ _log = structlog.get_logger(__name__)
 # Seconds from the first look-up of the server's name to the last SUBACK.
 CONNECT_TIMEOUT: Final = 10.0
 _DISCONNECT_TIMEOUT: Final = 0.5
+# An attempt, its end, and the pause after it take less: a loop that is at one of them for longer is stuck.
+STUCK_AFTER: Final = 20.0
 
 # Pauses between attempts double up to a cap that is low, since a few processes are no crowd and keys wait meanwhile.
 # Half of each pause is random, so that all processes do not come back in one moment.
@@ -53,9 +55,11 @@ _PROVEN_AFTER: Final = 10.0
 # The same failure is told again after this long.
 _REPEAT_WARNING_AFTER: Final = 60.0
 
-# How many unacknowledged messages the server may send us (MQTT 5, section 3.3.4), and what we keep at the most where it
-# does not know that limit (MQTT 3.1.1, QoS 0).
+# How many unacknowledged messages the server may send us (MQTT 5, section 3.3.4): some batches of the worker's
+# installer, which is never idle then, and with those that wait in it for an interface still less than it has room for.
+# All that is beyond stays with the server, and each reconnect brings as much again at the most.
 _RECEIVE_MAXIMUM: Final = 2000
+# How many messages wait here at the most if those come that no server holds back (QoS 0).
 _QUEUE_LIMIT: Final = 50_000
 # Ours have a few hundred bytes. gmqtt takes minutes over one of the 256 MB that a server lets through otherwise.
 _LARGEST_PACKET: Final = 262_144
@@ -81,13 +85,22 @@ class Message:
         payload: as it came.
         retained: whether the server had kept it for us.
         properties: MQTT 5 user properties; of several with one name, the last one.
+        response_topic: where its sender wants an answer (MQTT 5); empty if it wants none.
+        correlation: what the answer is to carry back (MQTT 5).
     """
 
     topic: str
     payload: bytes
     retained: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
+    response_topic: str = ""
+    correlation: bytes = b""
     _acknowledge: Callable[[], None] | None = None
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the server keeps it until it is acknowledged; never so for one that came with QoS 0."""
+        return self._acknowledge is not None
 
     def acknowledge(self) -> None:
         """Tell the server that the work is done, so that it need not send this again. Once is enough."""
@@ -126,8 +139,12 @@ class Session:
         config: the server and how to talk to it.
         client_id: unique among all clients of the server.
         subscriptions: topic filters, renewed with each connection.
+        wishes: further ones, without which there is a session as well if the server refuses them.
         will: the last will.
         metrics: the instruments that are kept.
+        session_expiry: for how many seconds the server keeps the subscriptions, and what comes for them, while there is
+            no connection; 0 for not at all, 4,294,967,295 for ever. MQTT 3.1.1 knows only whether, and not for how
+            long. What was not acknowledged comes again, before the subscriptions are renewed.
         connect_timeout: seconds for each attempt to connect.
     """
 
@@ -137,25 +154,31 @@ class Session:
         *,
         client_id: str,
         subscriptions: Sequence[str],
+        wishes: Sequence[str] = (),
         will: Will,
         metrics: MqttMetrics,
+        session_expiry: int = 0,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._config = config
         self._client_id = client_id
         self._subscriptions = subscriptions
+        self._wishes = wishes
         self._will = will
         self._metrics = metrics
+        self._session_expiry = session_expiry
         self._connect_timeout = connect_timeout
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._connection: _Connection | None = None
         self._connections = 0
         self._opened_at = 0.0
+        self._got_on_at = time.monotonic()
         self._changed = asyncio.Condition()
         self._stack = contextlib.AsyncExitStack()
         self._log = _log.bind(server=f"{config.host}:{config.port}")
 
     async def __aenter__(self) -> Self:
+        self._got_on_at = time.monotonic()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         loop = group.create_task(self._run(), name="mqtt")
         self._stack.callback(loop.cancel)
@@ -174,6 +197,11 @@ class Session:
         """When the latest connection was begun, by `time.monotonic`: all that it brought came later."""
         return self._opened_at
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it should have tried to connect by now, and has not: a bug, which a new process does not have yet."""
+        return not self.connected and time.monotonic() - self._got_on_at > STUCK_AFTER
+
     async def connection_after(self, seen: int) -> int:
         """Wait until connected by a later connection than the one seen last, and return its number.
 
@@ -191,6 +219,8 @@ class Session:
         timeout: float,  # noqa: ASYNC109  the wait has its own error, and stops the clock for a place in the window
         retain: bool = False,
         properties: Mapping[str, str] | None = None,
+        response_topic: str = "",
+        correlation: bytes = b"",
     ) -> None:
         """Publish with QoS 1, and return when the server has acknowledged.
 
@@ -200,6 +230,8 @@ class Session:
             timeout: seconds to wait at the most, for a place in the server's receive window as well.
             retain: whether the server keeps it for later subscribers.
             properties: user properties; MQTT 3.1.1 has none, and leaves them out.
+            response_topic: where an answer is wanted; empty for none (MQTT 5 only).
+            correlation: what the answer is to carry back; empty for nothing (MQTT 5 only).
 
         Raises:
             NotConnectedError: there is no connection, or it broke; the server may or may not have got the message.
@@ -212,7 +244,9 @@ class Session:
             raise NotConnectedError("there is no connection with the MQTT server")
         try:
             async with asyncio.timeout(timeout):
-                code = await connection.publish(topic, payload, retain=retain, properties=properties or {})
+                code = await connection.publish(
+                    topic, payload, retain=retain, extra=_publish_properties(properties, response_topic, correlation)
+                )
         except TimeoutError:
             raise PublishTimeoutError(f"the MQTT server did not acknowledge within {timeout:g} s") from None
         if code >= _FAILURE:
@@ -220,6 +254,26 @@ class Session:
         # What the server has kept finds its subscribers later.
         if code == _NO_MATCHING_SUBSCRIBERS and not retain:
             raise NoSubscribersError("nobody has subscribed to this topic")
+
+    async def unsubscribe(self, topic_filter: str, *, timeout: float) -> None:  # noqa: ASYNC109  as publish has it
+        """Have nothing come any more for a subscription that the server has kept from an earlier life.
+
+        Args:
+            topic_filter: as it was subscribed to, in ASCII.
+            timeout: seconds to wait at the most.
+
+        Raises:
+            NotConnectedError: there is no connection, or it broke.
+            PublishTimeoutError: no answer in time.
+        """
+        connection = self._connection
+        if connection is None:
+            raise NotConnectedError("there is no connection with the MQTT server")
+        try:
+            async with asyncio.timeout(timeout):
+                await connection.unsubscribe(topic_filter)
+        except TimeoutError:
+            raise PublishTimeoutError(f"the MQTT server did not acknowledge within {timeout:g} s") from None
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what arrives, in order, across reconnects, for ever. Each is to be acknowledged when done with."""
@@ -248,10 +302,19 @@ class Session:
 
     async def _stay_connected(self) -> None:
         """Connect and return when the connection is lost."""
-        self._opened_at = time.monotonic()
-        connection = _Connection(self._config, self._client_id, self._will, self._metrics, self._deliver)
+        self._opened_at = self._got_on_at = time.monotonic()
+        connection = _Connection(
+            self._config,
+            self._client_id,
+            self._will,
+            self._metrics,
+            deliver=self._deliver,
+            session_expiry=self._session_expiry,
+        )
         try:
-            await connection.open(self._subscriptions, self._connect_timeout)
+            refused = await connection.open(self._subscriptions, self._wishes, self._connect_timeout)
+            if refused:
+                self._log.warning("subscription_refused", topics=refused)
             self._metrics.connected.set(1)
             self._metrics.connects.inc()
             self._log.info("mqtt_connected", client_id=self._client_id, window=connection.window_size)
@@ -262,6 +325,7 @@ class Session:
         finally:
             # Not by way of _set_connection: nobody waits for less connection, and this must hold while being cancelled.
             self._connection = None
+            self._got_on_at = time.monotonic()
             self._metrics.connected.set(0)
             await connection.close()
 
@@ -273,9 +337,8 @@ class Session:
 
     def _deliver(self, message: Message) -> None:
         self._metrics.last_message_received.set_to_current_time()
-        if self._inbox.qsize() >= _QUEUE_LIMIT:
-            # Unacknowledged it would hold a place among what the server may send, and never come again.
-            message.acknowledge()
+        # What the server keeps is limited by the server, and is never thrown away.
+        if self._inbox.qsize() >= _QUEUE_LIMIT and not message.unacknowledged:
             self._metrics.messages_dropped.inc()
             return
         self._inbox.put_nowait(message)
@@ -295,7 +358,9 @@ class _Connection:
         client_id: str,
         will: Will,
         metrics: MqttMetrics,
+        *,
         deliver: Callable[[Message], None],
+        session_expiry: int,
     ) -> None:
         self._config = config
         self._metrics = metrics
@@ -310,12 +375,14 @@ class _Connection:
         self._client = gmqtt.Client(
             # gmqtt counts characters where the packet has bytes, so it gets bytes.
             client_id.encode(),
-            clean_session=True,
+            # In MQTT 5 that is whether the session starts clean; how long it is kept comes below.
+            clean_session=session_expiry == 0,
             will_message=gmqtt.Message(will.topic, will.payload, qos=_AT_LEAST_ONCE, retain=True),
             persistent_storage=self._identifiers,
             logger=logging.getLogger("gmqtt"),
             receive_maximum=_RECEIVE_MAXIMUM,
             maximum_packet_size=_LARGEST_PACKET,
+            session_expiry_interval=session_expiry,
         )
         self._client.set_config({"reconnect_retries": _NEVER_BY_ITSELF})
         if config.username is not None:
@@ -323,14 +390,18 @@ class _Connection:
             self._client.set_auth_credentials(config.username, password)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_disconnect = self._on_disconnect
         self._handler = self._client._package_handler  # noqa: SLF001  see the top of this file
         self._handler._handle_puback_packet = self._on_puback  # noqa: SLF001
         self._handler._handle_qos_1_publish_packet = self._on_qos_1_message  # noqa: SLF001
         self._client._create_connection = self._create_connection  # noqa: SLF001
 
-    async def open(self, subscriptions: Sequence[str], limit: float) -> None:
+    async def open(self, subscriptions: Sequence[str], wishes: Sequence[str], limit: float) -> list[str]:
         """Connect and subscribe within a limit of seconds.
+
+        Returns:
+            the wishes that were refused.
 
         Raises:
             _ConnectionFailedError: no session came of it.
@@ -339,31 +410,37 @@ class _Connection:
             async with asyncio.timeout(limit):
                 await self._connect()
                 self._bound_silence()
-                await self._subscribe(subscriptions)
+                refused = await self._subscribe([*subscriptions, *wishes])
         except TimeoutError:
             raise self._no_answer("timed_out", f"no session within {limit:g} s") from None
+        needed = [topic for topic in refused if topic not in wishes]
+        if needed:
+            raise _ConnectionFailedError("subscription_refused", f"the server refused {', '.join(needed)}")
         self.window_size = self._receive_maximum()
         for _ in range(self.window_size):
             self._window.release()
+        return refused
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool, properties: Mapping[str, str]) -> int:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool, extra: Mapping[str, object]) -> int:
         """Publish with QoS 1 and return the reason code of the server's acknowledgement.
 
         Raises:
             NotConnectedError: the connection broke before the answer.
         """
-        await self._window.acquire()
-        if self.lost.done() or not self._client.is_connected:
-            # The next one in the queue for a place finds out in the same way.
-            self._window.release()
-            raise NotConnectedError("the connection with the MQTT server broke")
-        extra = {"user_property": list(properties.items())} if properties else {}
+        await self._take_a_place()
         self._client.publish(topic, payload, qos=_AT_LEAST_ONCE, retain=retain, **extra)
-        # Abandoned by a caller who is tired of waiting, it stays here: its place in the window is taken all the same.
-        answer = self._in_flight[self._identifiers.last] = asyncio.get_running_loop().create_future()
-        self._metrics.publishes_in_flight.set(len(self._in_flight))
-        code: int = await answer
-        return code
+        return await self._answer(self._identifiers.last)
+
+    async def unsubscribe(self, topic_filter: str) -> None:
+        """Unsubscribe, and return when the server has said so.
+
+        Raises:
+            NotConnectedError: the connection broke before the answer.
+        """
+        # It needs an identifier, of which gmqtt has as many as the window has places.
+        await self._take_a_place()
+        protocol = self._client._connection._protocol  # noqa: SLF001  gmqtt keeps the identifier to itself
+        await self._answer(protocol.send_unsubscribe_packet([topic_filter.encode()]))
 
     async def close(self) -> None:
         """Disconnect cleanly, or by force if that takes long. Never raises."""
@@ -376,6 +453,21 @@ class _Connection:
                 await self._client.disconnect()
         except OSError:  # TimeoutError is one: what was to be sent cannot be sent
             connection._transport.abort()  # noqa: SLF001
+
+    async def _take_a_place(self) -> None:
+        await self._window.acquire()
+        if self.lost.done() or not self._client.is_connected:
+            # The next one in the queue for a place finds out in the same way.
+            self._window.release()
+            raise NotConnectedError("the connection with the MQTT server broke")
+
+    async def _answer(self, identifier: int) -> int:
+        """Wait for the reason code of what was just sent."""
+        # Abandoned by a caller who is tired of waiting, it stays here: its place in the window is taken all the same.
+        answer = self._in_flight[identifier] = asyncio.get_running_loop().create_future()
+        self._metrics.publishes_in_flight.set(len(self._in_flight))
+        code: int = await answer
+        return code
 
     async def _connect(self) -> None:
         try:
@@ -436,18 +528,15 @@ class _Connection:
             detail += "; does it want a certificate of ours? (mqtt.tls.cert_file)"
         return _ConnectionFailedError(reason, detail)
 
-    async def _subscribe(self, subscriptions: Sequence[str]) -> None:
+    async def _subscribe(self, subscriptions: Sequence[str]) -> list[str]:
+        """Subscribe; what the server refused."""
         if not subscriptions:
-            return
+            return []
         self._client.subscribe([gmqtt.Subscription(topic, qos=_AT_LEAST_ONCE) for topic in subscriptions])
         await asyncio.wait((self._granted, self.lost), return_when=asyncio.FIRST_COMPLETED)
         if not self._granted.done():
             raise _ConnectionFailedError("closed", "the server closed the connection instead of a subscription")
-        refused = [
-            topic for topic, code in zip(subscriptions, self._granted.result(), strict=False) if code >= _FAILURE
-        ]
-        if refused:
-            raise _ConnectionFailedError("subscription_refused", f"the server refused {', '.join(refused)}")
+        return [topic for topic, code in zip(subscriptions, self._granted.result(), strict=False) if code >= _FAILURE]
 
     def _receive_maximum(self) -> int:
         """How many unacknowledged messages the server takes; gmqtt itself fails with one less."""
@@ -492,7 +581,13 @@ class _Connection:
 
     def _on_puback(self, _command: int, packet: bytes) -> None:
         # MQTT 5, section 3.4.2: packet identifier, then a reason code unless it is 0.
-        identifier = int.from_bytes(packet[:2], "big")
+        identifier, codes = int.from_bytes(packet[:2], "big"), packet[2:]
+        self._answered(identifier, codes[0] if codes else 0)
+
+    def _on_unsubscribe(self, _client: object, identifier: int, _codes: object) -> None:
+        self._answered(identifier, 0)
+
+    def _answered(self, identifier: int, code: int) -> None:
         self._handler.id_generator.free_id(identifier)
         answer = self._in_flight.pop(identifier, None)
         if answer is None:
@@ -500,7 +595,7 @@ class _Connection:
         self._metrics.publishes_in_flight.set(len(self._in_flight))
         self._window.release()
         if not answer.done():
-            answer.set_result(packet[2] if len(packet) > 2 else 0)  # noqa: PLR2004  behind the identifier
+            answer.set_result(code)
 
     def _on_message(
         self, _client: object, topic: str | bytes, payload: bytes, _qos: int, properties: Mapping[str, Any]
@@ -512,7 +607,7 @@ class _Connection:
     ) -> None:
         def acknowledge() -> None:
             # On another connection the identifier would be another message's.
-            if not self.lost.done():
+            if not self.lost.done() and self._client.is_connected:
                 self._handler._send_puback(identifier)  # noqa: SLF001
 
         self._deliver(_message(topic, payload, properties, acknowledge))
@@ -532,6 +627,20 @@ class _Identifiers(PersistentStorage):  # type: ignore[misc]  # gmqtt has no typ
         self.last = mid
 
 
+def _publish_properties(
+    properties: Mapping[str, str] | None, response_topic: str, correlation: bytes
+) -> dict[str, object]:
+    """In gmqtt's words."""
+    extra: dict[str, object] = {}
+    if properties:
+        extra["user_property"] = list(properties.items())
+    if response_topic:
+        extra["response_topic"] = response_topic
+    if correlation:
+        extra["correlation_data"] = correlation
+    return extra
+
+
 def _message(
     topic: str | bytes, payload: bytes, properties: Mapping[str, Any], acknowledge: Callable[[], None] | None
 ) -> Message:
@@ -540,6 +649,8 @@ def _message(
         payload=payload,
         retained=bool(properties.get("retain")),
         properties=dict(properties.get("user_property", ())),
+        response_topic=str((properties.get("response_topic") or [""])[0]),
+        correlation=bytes((properties.get("correlation_data") or [b""])[0]),
         _acknowledge=acknowledge,
     )
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Any, Final
 
 from wgkex_ops.errors import InvalidMessageError, InvalidPublicKeyError
 from wgkex_ops.keys import PublicKey
@@ -19,6 +19,12 @@ ALL_WORKERS: Final = "all"
 # MQTT 5 user properties; a worker that speaks 3.1.1 never sees them.
 _REQUEST_ID: Final = "wgkex-request-id"
 _ACCEPTED_AT: Final = "wgkex-accepted-at"
+
+# New topics live under wgkex/ only: old brokers take whatever comes elsewhere for something of theirs.
+_RECEIPTS: Final = "wgkex/receipts/"
+# Brokers take 16 bytes.
+_CORRELATION_LIMIT: Final = 64
+_REASON: Final = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
 
 WORKER_EVENTS: Final = (
     "wireguard-worker/+/+/data",
@@ -64,6 +70,19 @@ class KeyOffered:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """Where a broker wants a receipt, and what it knows it by.
+
+    Attributes:
+        topic: one of `receipt_topic`.
+        correlation: the broker's own mark, which goes back as it came.
+    """
+
+    topic: str
+    correlation: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a key comes from, as far as its broker told.
 
@@ -71,10 +90,25 @@ class Origin:
         request_id: of the submission; empty if it is not known.
         accepted_at: seconds since the epoch by the broker's clock, when the submission was found valid; None if that is
             not known.
+        reply: where a receipt is wanted; None if none is.
     """
 
     request_id: str = ""
     accepted_at: float | None = None
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A worker tells what became of a key.
+
+    Attributes:
+        worker: its name.
+        reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
+    """
+
+    worker: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +120,14 @@ class Endpoint:
         port: UDP port, 1 to 65535.
         public_key: the gateway's key as base64.
         link_address: the gateway's address inside the tunnel, without a prefix length.
+        receipts: whether the worker tells what becomes of each key; old ones do not.
     """
 
     address: str
     port: int
     public_key: str
     link_address: str
+    receipts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +197,11 @@ def broker_status_topic(broker: str) -> str:
     return f"wireguard-broker/{broker}/status"
 
 
+def receipt_topic(broker: str) -> str:
+    """Where a broker wants receipts."""
+    return f"{_RECEIPTS}{broker}"
+
+
 def status_payload(*, online: bool) -> bytes:
     """`1` or `0`, as old brokers compare them."""
     return b"1" if online else b"0"
@@ -168,14 +209,39 @@ def status_payload(*, online: bool) -> bytes:
 
 def data_payload(endpoint: Endpoint) -> bytes:
     """The JSON object that old brokers read; `Port` is an integer here, though nodes get a string."""
-    return json.dumps(
-        {
-            "ExternalAddress": endpoint.address,
-            "Port": endpoint.port,
-            "PublicKey": endpoint.public_key,
-            "LinkAddress": endpoint.link_address,
-        }
-    ).encode()
+    data: dict[str, object] = {
+        "ExternalAddress": endpoint.address,
+        "Port": endpoint.port,
+        "PublicKey": endpoint.public_key,
+        "LinkAddress": endpoint.link_address,
+    }
+    if endpoint.receipts:
+        # Old brokers take no notice of it.
+        data["Receipts"] = True
+    return json.dumps(data).encode()
+
+
+def receipt_payload(receipt: Receipt) -> bytes:
+    """The JSON object of a receipt."""
+    if not receipt.reason:
+        return json.dumps({"worker": receipt.worker, "result": "installed"}).encode()
+    return json.dumps({"worker": receipt.worker, "result": "failed", "reason": receipt.reason}).encode()
+
+
+def parse_receipt(payload: bytes) -> Receipt:
+    """Read a receipt.
+
+    Raises:
+        InvalidMessageError: reason ``malformed_payload``.
+    """
+    match _parse_object(payload, "a receipt"):
+        case {"worker": str(worker), "result": "installed"} if _is_name(worker):
+            return Receipt(worker)
+        case {"worker": str(worker), "result": "failed", "reason": str(reason)} if _is_name(
+            worker
+        ) and _REASON.fullmatch(reason):
+            return Receipt(worker, reason)
+    raise InvalidMessageError(_MALFORMED_PAYLOAD, "a receipt has a worker, a result, and a reason if that is failed")
 
 
 def parse_key(topic: str, payload: bytes) -> KeyOffered:
@@ -204,13 +270,23 @@ def origin_properties(origin: Origin) -> dict[str, str]:
     return properties
 
 
-def parse_origin(properties: Mapping[str, str]) -> Origin:
-    """Read a key's user properties. They are for people only, so what follows no rule is taken for unknown."""
+def parse_origin(properties: Mapping[str, str], response_topic: str = "", correlation: bytes = b"") -> Origin:
+    """Read what came with a key: user properties, response topic, correlation data.
+
+    Nothing of it is needed, so what follows no rule is taken for unknown. A worker that answered to any topic would
+    publish wherever somebody wants it to.
+    """
     request_id = properties.get(_REQUEST_ID, "")
     accepted_at = properties.get(_ACCEPTED_AT, "")
+    answerable = (
+        response_topic.startswith(_RECEIPTS)
+        and _is_name(response_topic.removeprefix(_RECEIPTS))
+        and 0 < len(correlation) <= _CORRELATION_LIMIT
+    )
     return Origin(
         request_id=request_id if _A_REQUEST_ID.fullmatch(request_id) else "",
         accepted_at=float(accepted_at) if _A_TIME.fullmatch(accepted_at) else None,
+        reply=Reply(response_topic, correlation) if answerable else None,
     )
 
 
@@ -234,8 +310,12 @@ def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
     raise InvalidMessageError(_MALFORMED_TOPIC, "no such topic in the contract")
 
 
+def _is_name(level: str) -> bool:
+    return 0 < len(level) <= _NAME_LIMIT and level.isprintable() and _NOT_IN_NAMES.isdisjoint(level)
+
+
 def _name(level: str) -> str:
-    if not (0 < len(level) <= _NAME_LIMIT and level.isprintable() and _NOT_IN_NAMES.isdisjoint(level)):
+    if not _is_name(level):
         raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a name")
     return level
 
@@ -258,14 +338,7 @@ def _parse_peers(payload: bytes) -> int | None:
 
 def _parse_endpoint(payload: bytes) -> Endpoint | None:
     """An endpoint that nodes can use, or None if a member is absent or empty: nodes tear their tunnel down for that."""
-    if len(payload) > _PAYLOAD_LIMIT:
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"a worker's data has more than {_PAYLOAD_LIMIT} bytes")
-    try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data is no JSON") from None
-    if not isinstance(data, dict):
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data is no JSON object")
+    data = _parse_object(payload, "a worker's data")
     match data:
         case {
             "ExternalAddress": str(address),
@@ -280,7 +353,19 @@ def _parse_endpoint(payload: bytes) -> Endpoint | None:
     link_address = link_address.partition("/")[0]
     if isinstance(port, bool) or port not in _PORTS or not _is_usable(address, public_key, link_address):
         raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data has a member that no node can use")
-    return Endpoint(address, port, public_key, link_address)
+    return Endpoint(address, port, public_key, link_address, receipts=data.get("Receipts") is True)
+
+
+def _parse_object(payload: bytes, what: str) -> dict[str, Any]:
+    if len(payload) > _PAYLOAD_LIMIT:
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} has more than {_PAYLOAD_LIMIT} bytes")
+    try:
+        data = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} is no JSON") from None
+    if not isinstance(data, dict):
+        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} is no JSON object")
+    return data
 
 
 def _is_usable(address: str, public_key: str, link_address: str) -> bool:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal
 
 from wgkex_ops.broker import Broker
@@ -25,29 +27,38 @@ async def run(config: Config, node_count: int) -> None:
         node_count: how many routers are simulated.
     """
     reason = "the configuration says so" if config.worker.dataplane == "memory" else probe(config.domains)
-    async with mqtt_server() as mqtt_port:
-        config = _for_trying_out(config, mqtt_port, "kernel" if reason is None else "memory")
-        worker = Worker(config, new_registry("worker"))
-        broker = Broker(config, new_registry("broker"))
-        async with worker.running() as worker_pages, broker.running() as (listen, broker_pages):
-            dataplane = worker.dataplane
-            shake_hands = dataplane.shake_hands if isinstance(dataplane, MemoryDataplane) else None
-            await broker.connected()
-            await worker.announced()
-            addresses = {
-                "listen": str(listen),
-                "broker": str(broker_pages),
-                "worker": str(worker_pages),
-                "mqtt": f"127.0.0.1:{mqtt_port}",
-            }
-            played = "; their handshakes are played, not real" if node_count and shake_hands else ""
-            print(_banner(config, addresses, reason, f"{node_count} simulated{played}"), flush=True)  # noqa: T201
-            await simulate(listen, config.domains, node_count, shake_hands)
-            await asyncio.get_running_loop().create_future()
+    # What is tried out leaves nothing behind.
+    with tempfile.TemporaryDirectory(prefix="wgkex-") as folder:
+        async with mqtt_server() as mqtt_port:
+            config = _for_trying_out(config, mqtt_port, "kernel" if reason is None else "memory", Path(folder))
+            worker = Worker(config, new_registry("worker"))
+            broker = Broker(config, new_registry("broker"))
+            async with worker.running() as worker_pages, broker.running() as (listen, broker_pages):
+                dataplane = worker.dataplane
+                shake_hands = dataplane.shake_hands if isinstance(dataplane, MemoryDataplane) else None
+                await broker.connected()
+                await worker.announced()
+                addresses = {
+                    "listen": str(listen),
+                    "broker": str(broker_pages),
+                    "worker": str(worker_pages),
+                    "mqtt": f"127.0.0.1:{mqtt_port}",
+                }
+                played = "; their handshakes are played, not real" if node_count and shake_hands else ""
+                print(_banner(config, addresses, reason, f"{node_count} simulated{played}"), flush=True)  # noqa: T201
+                await simulate(listen, config.domains, node_count, shake_hands)
+                await asyncio.get_running_loop().create_future()
 
 
-def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "memory"]) -> Config:
-    """The same configuration, with the embedded MQTT server, which knows 3.1.1 only, and a dataplane that works."""
+def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "memory"], folder: Path) -> Config:
+    """The same configuration, with the embedded MQTT server, which knows 3.1.1 only, and a dataplane that works.
+
+    Args:
+        config: what the user has.
+        port: of the MQTT server.
+        dataplane: the one that works.
+        folder: what takes the place of the state directory.
+    """
     mqtt = config.mqtt.model_copy(
         update={
             "host": "127.0.0.1",
@@ -58,7 +69,7 @@ def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "mem
             "version": "3.1.1",
         }
     )
-    worker = config.worker.model_copy(update={"dataplane": dataplane})
+    worker = config.worker.model_copy(update={"dataplane": dataplane, "state_dir": folder})
     return config.model_copy(update={"mqtt": mqtt, "worker": worker})
 
 

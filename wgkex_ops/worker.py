@@ -11,22 +11,29 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.config import Config, Listen
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
+from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.consumer.names import PeerNames
 from wgkex_ops.consumer.netlink import KernelDataplane
+from wgkex_ops.consumer.receipts import ReceiptSender
 from wgkex_ops.consumer.reporter import Reporter
 from wgkex_ops.consumer.snapshots import SharedSnapshots
+from wgkex_ops.consumer.sweeper import Sweeper
+from wgkex_ops.consumer.turns import Turns
 from wgkex_ops.dataplane import Dataplane, OperationObserver
+from wgkex_ops.errors import BusError
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
 from wgkex_ops.http.page.parts import MqttView
 from wgkex_ops.http.page.worker import WorkerView
 from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
-from wgkex_ops.metrics.wireguard import WireGuardCollector
-from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
+from wgkex_ops.metrics.wireguard import STALE_SECONDS, WireGuardCollector
+from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
 from wgkex_ops.mqtt import Session, Will
+from wgkex_ops.supervisor import Supervisor
 from wgkex_ops.topics import key_subscription, status_payload, worker_status_topic
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +41,10 @@ _log = structlog.get_logger(__name__)
 # A clean end takes 5 s at the most: first the goodbye, so that no node is sent here any more, then what has arrived.
 _GOODBYE_TIMEOUT: Final = 1.5
 _DRAIN_TIMEOUT: Final = 1.0
+_RECEIPTS_TIMEOUT: Final = 0.5
+_UNSUBSCRIBE_TIMEOUT: Final = 5.0
+# How long the start may be held up by putting peers back: 20,000 take a few seconds.
+_RESTORE_TIMEOUT: Final = 60.0
 
 
 class MakeDataplane(Protocol):
@@ -77,21 +88,30 @@ class Worker:
             subscriptions=[key_subscription(name) for name in names],
             will=Will(worker_status_topic(worker), status_payload(online=False)),
             metrics=mqtt_metrics,
+            session_expiry=config.mqtt.session_expiry,
         )
+        self._receipts = ReceiptSender(self._session, worker, ReceiptMetrics(registry))
         self._reporter = Reporter(
             session=self._session,
             read=self._snapshots.read,
             domains=config.domains,
             worker=worker,
             address=config.external_name or worker,
+            # A message of MQTT 3.1.1 has no place for where a receipt is wanted.
+            receipts=config.mqtt.version == "5",
         )
-        self._installer = Installer(self.dataplane, metrics)
+        self._journal = Journal(config.worker.state_dir, JournalMetrics(registry))
+        turns = Turns(self.dataplane)
+        self._sweeper = Sweeper(turns, self._journal, config.domains, RepairMetrics(registry, names))
+        self._installer = Installer(turns, metrics, store=self._journal, answer=self._receipts.answer)
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
             own_key=self._reporter.own_key,
             static_keys=self._reporter.static_keys,
             installer=self._installer,
+            answer=self._receipts.answer,
+            unsubscribe=self._unsubscribe,
             metrics=metrics,
         )
         peer_series = None
@@ -106,10 +126,10 @@ class Worker:
             read=self._snapshots.read,
             keys=metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
-            problems=self._problems,
+            problems=self.problems,
         )
         self._pages = OperatorPages(
-            registry=registry, problems=self._problems, page=self._view.page, refresh=self.refresh
+            registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh
         )
 
     @contextlib.asynccontextmanager
@@ -123,15 +143,18 @@ class Worker:
         async with self.dataplane:
             await self._reporter.look()
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
-            # the first one on the bus.
+            # the first one in the journal and on the bus.
             async with (
                 serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
+                self._restored(),
                 self._session,
                 asyncio.TaskGroup() as group,
             ):
                 tasks = [
                     group.create_task(self._installer.run(), name="installer"),
                     group.create_task(self._intake.run(self._session.messages()), name="intake"),
+                    group.create_task(self._receipts.run(), name="receipts"),
+                    group.create_task(self._sweeper.run(), name="sweeper"),
                     group.create_task(self._follow_links(), name="links"),
                     group.create_task(self._view.history.run(), name="history"),
                 ]
@@ -146,6 +169,7 @@ class Worker:
                     reporting.cancel()
                     await self._reporter.say_goodbye(_GOODBYE_TIMEOUT)
                     await self._installer.drain(_DRAIN_TIMEOUT)
+                    await self._receipts.flush(_RECEIPTS_TIMEOUT)
                     for task in tasks:
                         task.cancel()
 
@@ -157,8 +181,29 @@ class Worker:
         """Wait until brokers could know this gateway."""
         await self._reporter.announced.wait()
 
+    @contextlib.asynccontextmanager
+    async def _restored(self) -> AsyncIterator[None]:
+        """Open the journal and put back what should be there: before any node is sent here."""
+        async with self._journal:
+            await self._sweeper.restore(_RESTORE_TIMEOUT)
+            await self._resume()
+            yield
+
+    async def _resume(self) -> None:
+        """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
+        domains = {domain.name: domain for domain in self._config.domains}
+        kept = await self._journal.pending(domains, STALE_SECONDS) or {}
+        self._installer.resume(
+            (domains[name], key)
+            for name, keys in kept.items()
+            for key in keys
+            # What they are may have changed meanwhile.
+            if key.raw != self._reporter.own_key(domains[name])
+            and key.raw not in self._reporter.static_keys(domains[name])
+        )
+
     async def _follow_links(self) -> None:
-        """When an interface comes, its waiting keys are due; when one goes, brokers should know."""
+        """When an interface comes, its peers and waiting keys are due; when one goes, brokers should know."""
         async for event in self.dataplane.events():
             _log.info("link_changed", interface=event.interface, present=event.present, up=event.up)
             if event.present or not event.interface:
@@ -167,16 +212,41 @@ class Worker:
                     for domain in self._config.domains
                     if not event.interface or event.interface in (domain.wg, domain.vx)
                 )
+            self._sweeper.notice(event)
             self._reporter.hurry()
 
-    def _problems(self) -> list[str]:
+    async def _unsubscribe(self, topic_filter: str) -> None:
+        """Give up what the server has kept of an older configuration: brokers would think that somebody listens."""
+        try:
+            await self._session.unsubscribe(topic_filter, timeout=_UNSUBSCRIBE_TIMEOUT)
+        except BusError as error:
+            # The next message on it is another occasion.
+            _log.warning("unsubscribe_failed", subscription=topic_filter, reason=error.reason, detail=str(error))
+        else:
+            _log.info("unsubscribed", subscription=topic_filter)
+
+    def problems(self) -> list[str]:
+        """Why nodes should not be sent here now, a sentence each."""
         problems = self._reporter.problems()
         if not self._session.connected:
             problems.append("there is no connection with the MQTT server")
+        elif not self._reporter.announced.is_set():
+            problems.append("the brokers have not been told of this gateway yet")
         return problems
 
+    def stuck(self, limit: float) -> list[str]:
+        """What has not got on for too long (of the installer: for these seconds), a sentence each."""
+        stuck = []
+        if self._installer.busy_for() > limit:
+            stuck.append("the installer is stuck")
+        if self._session.stuck:
+            stuck.append("the MQTT session is stuck")
+        return stuck
 
-async def run(config: Config) -> None:
+
+async def run(config: Config, supervisor: Supervisor) -> None:
     """Run a worker until cancelled."""
-    async with Worker(config, new_registry("worker")).running():
-        await asyncio.get_running_loop().create_future()
+    worker = Worker(config, new_registry("worker"))
+    async with worker.running():
+        supervisor.ready()
+        await supervisor.watch(worker.problems, worker.stuck)

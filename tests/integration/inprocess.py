@@ -1,9 +1,13 @@
 """Broker, worker and plain MQTT sessions inside the process of the tests, where one can look at them closely."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +28,15 @@ from wgkex_ops.mqtt import Message, Session, Will
 from wgkex_ops.worker import Worker
 
 
+@functools.cache
+def _folder() -> str:
+    folder = tempfile.mkdtemp(prefix="wgkex-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def settings(mqtt_port: int, name: str = "gw01", /, **changes: object) -> dict[str, Any]:
-    """A configuration for a broker and a worker of one name, on ports that the kernel chooses.
+    """A configuration for a broker and a worker of one name, on ports that the kernel chooses, and with no memories.
 
     Args:
         mqtt_port: of an MQTT server on loopback.
@@ -42,6 +53,7 @@ def settings(mqtt_port: int, name: str = "gw01", /, **changes: object) -> dict[s
         "broker": {"name": name, "metrics_listen": anywhere},
         "worker": {"name": name, "metrics_listen": anywhere, "dataplane": "memory"},
     }
+    document["worker"]["state_dir"] = tempfile.mkdtemp(dir=_folder())
     for section, content in changes.items():
         known = document.get(section, {})
         document[section] = {**known, **content} if isinstance(content, Mapping) else content
@@ -170,8 +182,18 @@ class Client:
         timeout: float = PATIENCE,  # noqa: ASYNC109  as the session has it
         retain: bool = False,
         properties: Mapping[str, str] | None = None,
+        response_topic: str = "",
+        correlation: bytes = b"",
     ) -> None:
-        await self.session.publish(topic, payload, timeout=timeout, retain=retain, properties=properties)
+        await self.session.publish(
+            topic,
+            payload,
+            timeout=timeout,
+            retain=retain,
+            properties=properties,
+            response_topic=response_topic,
+            correlation=correlation,
+        )
 
     async def failed(self, reason: str, times: int = 1) -> None:
         """Wait until attempts to connect have failed."""
@@ -189,6 +211,7 @@ async def client(
     will: Will | None = None,
     connected: bool = True,
     connect_timeout: float = 10.0,
+    session_expiry: int = 0,
     **mqtt: Any,  # noqa: ANN401  what a file may have
 ) -> AsyncIterator[Client]:
     """Run a session with an MQTT server on loopback; by default it is connected when the context begins.
@@ -200,6 +223,7 @@ async def client(
         will: its last will; by default one of its own.
         connected: whether to wait for the connection.
         connect_timeout: seconds for each attempt.
+        session_expiry: seconds for which the server keeps the session.
         mqtt: further settings of the server, in the words of the configuration's file.
     """
     registry = CollectorRegistry()
@@ -209,6 +233,7 @@ async def client(
         subscriptions=subscriptions,
         will=will or Will(f"wills/{client_id}", b"gone"),
         metrics=MqttMetrics(registry),
+        session_expiry=session_expiry,
         connect_timeout=connect_timeout,
     )
     async with session:

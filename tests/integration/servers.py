@@ -62,10 +62,10 @@ def free_port() -> int:
             return port
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, address: str = LOOPBACK) -> bool:
     """Whether somebody listens."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=PATIENCE).close()
+        socket.create_connection((address, port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -159,9 +159,12 @@ class Mosquitto:
         bench: starts it.
         settings: lines of its configuration besides the listener.
         port: where it listens; by default on a free one.
+        address: where it listens.
     """
 
-    def __init__(self, bench: "Bench", settings: Sequence[str], port: int | None = None) -> None:
+    def __init__(
+        self, bench: "Bench", settings: Sequence[str], port: int | None = None, address: str = LOOPBACK
+    ) -> None:
         self._bench = bench
         self.port = port or free_port()
         self._name = bench.name("mosquitto")
@@ -170,13 +173,14 @@ class Mosquitto:
         # for some of them.
         lines = (
             "user root",
-            f"listener {self.port} {LOOPBACK}",
+            f"listener {self.port} {address}",
             *settings,
             *(() if any(line.startswith("password_file") for line in settings) else ("allow_anonymous true",)),
             "log_type all",
             "max_queued_messages 100000",
         )
         self._config.write_text("".join(f"{line}\n" for line in lines))
+        self._address = address
         self._process: Process | None = None
 
     @property
@@ -191,7 +195,7 @@ class Mosquitto:
 
     async def start(self) -> None:
         process = self._process = self._bench.start(self._name, "mosquitto", "-c", str(self._config))
-        await eventually(lambda: accepts(self.port) or not process.running, "an MQTT server that listens")
+        await eventually(lambda: accepts(self.port, self._address) or not process.running, "a server that listens")
         assert process.running, process.output
 
     def send(self, number: signal.Signals) -> None:

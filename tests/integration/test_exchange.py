@@ -255,6 +255,8 @@ async def test_a_worker_says_literally_what_old_brokers_expect(bench: Bench, mos
             "Port": state.listen_port,
             "PublicKey": base64.b64encode(state.public_key).decode(),
             "LinkAddress": state.link_address,
+            # Old brokers take no notice of what they do not know.
+            "Receipts": True,
         }
         assert isinstance(json.loads(observer.payloads(data)[0])["Port"], int)
         assert observer.payloads(peers) == [b"0"]

@@ -35,7 +35,7 @@ externalName: {GATEWAY_ADDRESS}
 mqtt: {{broker_url: 127.0.0.1, keepalive: 60}}
 broker_listen: {{host: {GATEWAY_ADDRESS}, port: {HTTP_PORT}}}
 broker: {{name: gw01, publish_timeout: 30}}
-worker: {{name: gw01}}
+worker: {{name: gw01, state_dir: STATE_DIR}}
 """
 _MOSQUITTO: Final = "listener 1883 127.0.0.1\nallow_anonymous true\nuser root\n"
 
@@ -103,7 +103,7 @@ class Network:
 @contextmanager
 def running_network(add_namespace: Callable[[str], Namespace], folder: Path) -> Iterator[Network]:
     """Two hosts, and on the gateway the interfaces, Mosquitto, broker and worker, ready to serve."""
-    (folder / "wgkex.yaml").write_text(_CONFIG)
+    (folder / "wgkex.yaml").write_text(_CONFIG.replace("STATE_DIR", str(folder / "state")))
     (folder / "mosquitto.conf").write_text(_MOSQUITTO)
     network = Network(add_namespace("gateway"), add_namespace("router"))
     gateway, router = network.gateway, network.router

@@ -199,7 +199,7 @@ def test_signal_ends_a_process_with_status_0(command: str, number: int, config: 
         f"{GOOD.replace('mqtt.example.net', '127.0.0.1, broker_port: 9')}"
         "broker_listen: {port: 0}\n"
         "broker: {metrics_listen: {port: 0}}\n"
-        "worker: {metrics_listen: {port: 0}, dataplane: memory}\n"
+        f"worker: {{metrics_listen: {{port: 0}}, dataplane: memory, state_dir: {config.parent / 'state'}}}\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "wgkex_ops", command, "--config", str(config)], stderr=subprocess.PIPE, text=True

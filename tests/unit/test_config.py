@@ -52,6 +52,8 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "mqtt.version (line 5): should be '5' or '3.1.1', not 3.1",
         "worker.dataplane (line 7): should be 'kernel' or 'memory', not 'kernal'",
     ),
+    "bad_confirm_timeout": ("broker.confirm_timeout (line 6): should be from 0 to 10, not -0.1",),
+    "bad_confirm_timeout_too_long": ("broker.confirm_timeout (line 6): should be from 0 to 10, not 10.5",),
     "bad_contains_itself": ("workers.gw01.example.net (line 5): contains itself",),
     "bad_contains_itself_in_a_list": (
         "a.0 (line 1): contains itself",
@@ -166,6 +168,11 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
             "(linux/rtnetlink.h)"
         ),
     ),
+    "bad_session_expiry": ("mqtt.session_expiry (line 5): should be from 0 to 4294967295, not -1",),
+    "bad_session_expiry_too_long": ("mqtt.session_expiry (line 5): should be from 0 to 4294967295, not 4294967296",),
+    "bad_shutdown_delay": ("broker.shutdown_delay (line 6): should be from 0 to 300, not -1",),
+    "bad_shutdown_delay_too_long": ("broker.shutdown_delay (line 6): should be from 0 to 300, not 300.5",),
+    "bad_state_dir": ("worker.state_dir (line 6): should be the path of a directory, not ''",),
     "bad_syntax_alias": (
         "line 5, column 13: a value that starts with '*' refers to an anchor, and there is none; put it in quotes",
     ),
@@ -220,7 +227,7 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "bad_unknown_key_of_the_models": (
         (
             "mqtt.port (line 5): unknown key; known here: broker_url, broker_port, username, password, keepalive, "
-            "tls, version"
+            "tls, version, session_expiry"
         ),
     ),
     "bad_url_with_password": (
@@ -352,12 +359,15 @@ def test_file_of_the_old_tool() -> None:
             keepalive=10,
             tls=None,
             version="5",
+            session_expiry=3600,
         ),
         broker=BrokerConfig(
             name=socket.gethostname(),
             listen=Listen(host="0.0.0.0", port=5001),
             metrics_listen=Listen(host="127.0.0.1", port=9690),
             publish_timeout=3.0,
+            confirm_timeout=0.75,
+            shutdown_delay=0,
         ),
         worker=WorkerConfig(
             name=socket.gethostname(),
@@ -376,13 +386,22 @@ def test_defaults() -> None:
         workers={},
         external_name=None,
         mqtt=MqttConfig(
-            host="mqtt.example.net", port=1883, username=None, password=None, keepalive=5, tls=None, version="5"
+            host="mqtt.example.net",
+            port=1883,
+            username=None,
+            password=None,
+            keepalive=5,
+            tls=None,
+            version="5",
+            session_expiry=3600,
         ),
         broker=BrokerConfig(
             name=socket.gethostname(),
             listen=Listen(host="127.0.0.1", port=5000),
             metrics_listen=Listen(host="127.0.0.1", port=9690),
             publish_timeout=3.0,
+            confirm_timeout=0.75,
+            shutdown_delay=0,
         ),
         worker=WorkerConfig(
             name=socket.gethostname(),
@@ -402,11 +421,11 @@ externalName: ""
 broker_listen: {host: , port: }
 logging_config:
 log_level:
-broker: {name: , metrics_listen: , publish_timeout: }
+broker: {name: , metrics_listen: , publish_timeout: , confirm_timeout: }
 worker:
   metrics_listen: {host: ~}
 """
-    mqtt = "  broker_port:\n  username:\n  password: ''\n  keepalive:\n  tls:\n  version:\n"
+    mqtt = "  broker_port:\n  username:\n  password: ''\n  keepalive:\n  tls:\n  version:\n  session_expiry:\n"
     assert parse(MINIMAL + mqtt + empty, "f") == parse(MINIMAL, "f")
     assert parse(MINIMAL + "  username: ''\n  tls: ''\nlogging_config: {root: }\n", "f") == parse(MINIMAL, "f")
 

@@ -217,7 +217,11 @@ def test_heatmaps_ask_for_buckets(file: Path) -> None:
 
 
 def test_exemplars_are_shown_wherever_there_are_any() -> None:
-    latencies = {"wgkex_broker_key_publish_duration_seconds_bucket", "wgkex_worker_key_propagation_seconds_bucket"}
+    latencies = {
+        "wgkex_broker_key_publish_duration_seconds_bucket",
+        "wgkex_broker_key_install_duration_seconds_bucket",
+        "wgkex_worker_key_propagation_seconds_bucket",
+    }
     asked = [(str(selector.name), target["exemplar"]) for path in FILES for _, target, selector in _asked(path)]
 
     assert latencies <= {name for name, _ in asked}

@@ -1,7 +1,9 @@
 """Who is chosen: by hand-computed examples, by a property, and by how a thousand nodes spread."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -34,8 +36,12 @@ def fleet(weights: Mapping[str, float], peers: Mapping[str, int | None]) -> Gate
 
 
 def chosen(gateways: Gateways, domain: str = D) -> str | None:
+    """Send a node to the best gateway."""
     choice = gateways.choose(domain)
-    return choice.worker if choice else None
+    if choice is None:
+        return None
+    gateways.assign(choice.worker, domain)
+    return choice.worker
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,79 @@ def test_assignments_count_until_the_next_report_of_that_worker_and_domain() -> 
     assert (a.peers_in(D), a.peers_in(E), a.peers) == (3, 10, 13)
     gateways.update(ConnectedPeers("a", D, 1), 1.0)
     assert (a.peers_in(D), a.peers_in(E), a.peers) == (1, 10, 11)
+
+
+def test_choosing_alone_counts_nothing() -> None:
+    gateways = fleet({"a": 1, "b": 1}, {"a": 0, "b": 1})
+    for _ in range(3):
+        choice = gateways.choose(D)
+        assert choice is not None
+        assert choice.worker == "a"
+    assert gateways.total == 1
+
+
+def test_excluded_workers_are_passed_over_but_part_of_the_total() -> None:
+    # Total 40; a: 10 - 3/4 * 40 = -20; b: 12 - 1/4 * 40 = 2; x: 18 - 1/4 * 40 = 8
+    gateways = fleet({"a": 3, "b": 1}, {"a": 10, "b": 12, "x": 18})
+    for excluded, winner in ((set(), "a"), ({"a"}, "b"), ({"a", "b", "nobody"}, "x"), ({"a", "b", "x"}, None)):
+        choice = gateways.choose(D, excluded)
+        assert (choice.worker if choice else None) == winner
+    assert gateways.total == 40
+
+
+def test_node_that_waits_for_a_gateway_counts_there_for_as_long() -> None:
+    gateways = fleet({"a": 1, "b": 1}, {"a": 0, "b": 1})
+    gateways.update(BrokerStatus("b1", online=True), 0.0)
+    gateways.update(BrokerStatus("b2", online=True), 0.0)
+    a = gateways.workers["a"]
+    with gateways.holding("a", D):
+        assert (a.peers_in(D), a.peers, gateways.total) == (2, 2, 3)
+        # So the next one goes elsewhere.
+        assert chosen(gateways) == "b"
+        # What the gateway reports does not know of this node yet, and a broker that goes changes nothing.
+        gateways.update(ConnectedPeers("a", D, 5), 1.0)
+        gateways.update(BrokerStatus("b2", online=False), 1.0)
+        assert a.peers == 7
+    assert a.peers == 5
+    with contextlib.suppress(ZeroDivisionError), gateways.holding("a", E):
+        assert a.peers_in(E) == 1
+        raise ZeroDivisionError
+    assert (a.peers_in(E), a.peers) == (0, 5)
+
+
+def test_gateway_that_is_forgotten_while_a_node_waits_for_it_counts_nothing() -> None:
+    gateways = fleet({"a": 1}, {"a": 3})
+    with gateways.holding("a", D):
+        gateways.forget_before(1.0)
+    come_online(gateways, {"a": 3}, now=2.0)
+    assert gateways.total == 3
+
+
+def test_who_is_online_and_sends_receipts_is_expected_to_confirm() -> None:
+    gateways = fleet({"a": 1, "b": 1, "never": 1}, {"a": None, "b": 0, "old": 0})
+    assert gateways.confirming(D) == frozenset()
+    for worker in ("a", "b"):
+        gateways.update(WorkerData(worker, D, replace(endpoint(worker), receipts=True)), 1.0)
+    # Whether it knows its number of peers does not matter: keys are installed there all the same.
+    assert gateways.confirming(D) == {"a", "b"}
+    assert gateways.confirming(E) == frozenset()
+    gateways.update(WorkerStatus("b", online=False), 2.0)
+    assert gateways.confirming(D) == {"a"}
+    gateways.update(WorkerData("a", D, endpoint("a")), 3.0)
+    assert gateways.confirming(D) == frozenset()
+
+
+def test_worker_serves_a_domain_while_it_is_online_and_was_heard_of() -> None:
+    gateways = fleet({"a": 1, "never": 1}, {"a": 0})
+    assert gateways.serves("a", D, since=0.0)
+    assert not gateways.serves("a", E, since=0.0)
+    assert not gateways.serves("a", D, since=0.5)
+    assert not gateways.serves("never", D, since=0.0)
+    assert not gateways.serves("unheard of", D, since=0.0)
+    gateways.update(WorkerStatus("a", online=True), 1.0)
+    assert gateways.serves("a", D, since=0.5)
+    gateways.update(WorkerStatus("a", online=False), 2.0)
+    assert not gateways.serves("a", D, since=0.0)
 
 
 def test_each_assignment_counts_once_per_broker_online() -> None:

@@ -9,8 +9,8 @@ import logging
 import random
 import re
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web import RequestPayloadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from tests.helpers import (
     DOMAINS,
@@ -42,7 +42,6 @@ from tests.helpers import (
     until,
 )
 from wgkex_ops.config import Listen
-from wgkex_ops.domains import Domain
 from wgkex_ops.errors import (
     BusError,
     NoSubscribersError,
@@ -52,14 +51,16 @@ from wgkex_ops.errors import (
 )
 from wgkex_ops.http.answers import RejectedError
 from wgkex_ops.http.app import HANDLERS, PATH_V1, PATH_V2, create_app
+from wgkex_ops.http.assignment import Assigner
 from wgkex_ops.http.exchange import KeyExchange
-from wgkex_ops.http.gateways import Choice, Gateways
+from wgkex_ops.http.gateways import Gateways
 from wgkex_ops.http.listener import serve
+from wgkex_ops.http.receipts import Outstanding
 from wgkex_ops.http.submission import BODY_LIMIT, BODY_TIMEOUT, Submission, read_body
 from wgkex_ops.keys import PublicKey
-from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics
+from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, ReceiptMetrics
 from wgkex_ops.nodes import post_key
-from wgkex_ops.topics import ConnectedPeers, Endpoint, Origin, WorkerData, WorkerStatus
+from wgkex_ops.topics import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
 
 PATHS: Final = {"v1": PATH_V1, "v2": PATH_V2}
 VERSIONS: Final = tuple(PATHS)
@@ -75,8 +76,10 @@ class Bus:
     published: list[Submission] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     error: Exception | None = None
+    while_publishing: Callable[[Origin], None] = lambda _origin: None
 
     async def publish(self, submission: Submission, origin: Origin) -> None:
+        self.while_publishing(origin)
         if self.error is not None:
             raise self.error
         self.published.append(submission)
@@ -90,8 +93,21 @@ class Broker:
         self.bus = Bus()
         self.gateways = Gateways({}, DOMAINS)
         self.registry = CollectorRegistry()
+        metrics = ReceiptMetrics(self.registry, [])
+        self.outstanding = Outstanding(self.gateways, topic="wgkex/receipts/b1", metrics=metrics, label=str)
+        assigner = Assigner(
+            self.gateways,
+            confirm_timeout=0.75,
+            assignments=Counter("assignments", "x", ["worker", "domain"], registry=self.registry),
+            timeouts=metrics.timeouts,
+            label=str,
+        )
         exchange = KeyExchange(
-            domains=DOMAINS, publish=self.bus.publish, choose=self._choose, metrics=KeyMetrics(self.registry, DOMAINS)
+            domains=DOMAINS,
+            publish=self.bus.publish,
+            outstanding=self.outstanding,
+            assign=assigner.assign,
+            metrics=KeyMetrics(self.registry, DOMAINS),
         )
         self.app = create_app(exchange, HttpMetrics(self.registry, HANDLERS))
         self.listen = Listen(port=0)
@@ -102,9 +118,6 @@ class Broker:
         ):
             self.gateways.update(event, 0.0)
         self._before = samples(self.registry)
-
-    def _choose(self, domain: Domain) -> Choice | None:
-        return self.gateways.choose(domain.name)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Broker"]:
@@ -299,6 +312,105 @@ async def test_crash_while_publishing_is_503_and_logged_with_its_traceback(broke
     assert [event["event"] for event in events if event.get("exc_info")] == ["key_exchange_crashed"]
     # The domain was valid, and the key too: all that failed is ours.
     assert broker.moved() == failed(version, "internal")
+
+
+# --- what stays outstanding
+
+
+def tell_of_receipts(broker: Broker, *workers: str) -> None:
+    """Let workers come that tell what becomes of each key; by their names they are all worse than gw04."""
+    for worker in workers:
+        broker.gateways.update(WorkerData(worker, WELT.name, replace(ENDPOINT, receipts=True)), 0.0)
+        broker.gateways.update(ConnectedPeers(worker, WELT.name, 7), 0.0)
+        broker.gateways.update(WorkerStatus(worker, online=True), 0.0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_accepted_key_is_outstanding_until_it_is_confirmed(broker: Broker, version: str) -> None:
+    tell_of_receipts(broker, "gw05")
+    answer = await send(broker.listen, request("POST", PATHS[version], submission()))
+    assert answer.status == 200
+    [origin] = broker.bus.origins
+    assert origin.request_id == answer.headers["x-request-id"]
+    assert origin.reply is not None
+    assert origin.reply.topic == "wgkex/receipts/b1"
+    handover = broker.outstanding.find(origin.reply.correlation)
+    assert handover is not None
+    assert (handover.acknowledged, handover.expected) == (True, {"gw05"})
+    assert handover.submission == broker.bus.published[0]
+    broker.outstanding.take(handover, Receipt("gw05"))
+    assert len(broker.outstanding) == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("error", [BusError("x"), ZeroDivisionError("x")], ids=("bus", "crash"))
+async def test_key_that_is_answered_with_503_is_not_outstanding(broker: Broker, version: str, error: Exception) -> None:
+    tell_of_receipts(broker, "gw05")
+    broker.bus.error = error
+    assert (await send(broker.listen, request("POST", PATHS[version], submission()))).status == 503
+    assert len(broker.outstanding) == 0
+
+
+async def test_key_without_a_gateway_is_not_outstanding_although_it_is_published(broker: Broker) -> None:
+    broker.gateways.update(WorkerStatus("gw04", online=False), 1.0)
+    assert (await send(broker.listen, request("POST", PATH_V2, submission()))).status == 503
+    assert len(broker.bus.published) == 1
+    assert len(broker.outstanding) == 0
+
+
+async def test_rejected_key_never_was_outstanding(broker: Broker) -> None:
+    assert (await send(broker.listen, request("POST", PATH_V1, b"{}"))).status == 400
+    assert broker.bus.origins == []
+    assert len(broker.outstanding) == 0
+
+
+@pytest.mark.parametrize("reason", ["", "ENODEV"], ids=("installed", "failed"))
+async def test_receipts_that_come_before_the_acknowledgement_count(broker: Broker, reason: str) -> None:
+    broker.gateways.update(WorkerStatus("gw04", online=False), 1.0)
+    tell_of_receipts(broker, "gw05", "gw06")
+
+    def receive(origin: Origin) -> None:
+        assert origin.reply is not None
+        handover = broker.outstanding.find(origin.reply.correlation)
+        assert handover is not None
+        broker.outstanding.take(handover, Receipt("gw05", reason))
+        broker.outstanding.take(handover, Receipt("gw06", reason))
+
+    broker.bus.while_publishing = receive
+    answer = await send(broker.listen, request("POST", PATH_V2, submission()))
+    if reason:
+        assert_error(answer, 503, "no_worker")
+        assert broker.moved() == failed("v2", "no_worker") | {
+            f'wgkex_broker_key_install_failures_total{{worker="{worker}"}}': 1.0 for worker in ("gw05", "gw06")
+        }
+    else:
+        assert answer.status == 200
+        assert broker.moved() == accepted("v2")
+    assert len(broker.outstanding) == 0
+
+
+def test_version_2_waits_for_the_gateway_and_version_1_for_nobody() -> None:
+    async def scenario() -> dict[str, float]:
+        now = asyncio.get_running_loop().time
+        seconds = {}
+        async with Broker().serving() as broker:
+            broker.gateways.update(WorkerStatus("gw04", online=False), 1.0)
+            tell_of_receipts(broker, "gw05")
+            for version in VERSIONS:
+                start = now()
+                assert (await send(broker.listen, request("POST", PATHS[version], submission()))).status == 200
+                seconds[version] = now() - start
+            assert broker.moved() == {
+                **accepted("v1"),
+                **accepted("v2"),
+                f'wgkex_broker_keys_published_total{{domain="{WELT.name}"}}': 2.0,
+                'wgkex_broker_key_confirmation_timeouts_total{worker="gw05"}': 1.0,
+            }
+        return seconds
+
+    seconds = run_in_virtual_time(scenario(), grace=0.005)
+    assert seconds["v2"] == pytest.approx(0.75, abs=0.3)
+    assert seconds["v1"] < 0.3
 
 
 # --- what everybody else gets

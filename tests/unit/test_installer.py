@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, WELT, as_openmetrics, key, run_in_virtual_time, running, samples, settle, until
-from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer
+from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer, KeepNothing
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.topics import Origin, Reply
 
 NOW: Final = 1_800_000_000.0
 
@@ -51,21 +51,69 @@ class WatchedDataplane(MemoryDataplane):
         return [peer.public_key for peer in (await self.snapshot()).domains[domain.name].peers]
 
 
+class Store:
+    """Keeps what has to wait, or says that it cannot; tells what it was asked, and can be held up."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.keeps = keeps
+        self.asked: list[list[PublicKey]] = []
+        self.settled: list[tuple[list[PublicKey], list[PublicKey]]] = []
+        self.slowness = 0.0
+        self.may_work = asyncio.Event()
+        self.may_work.set()
+
+    async def keep(self, waiting: Sequence[tuple[Domain, PublicKey]]) -> bool:
+        self.asked.append(_keys(waiting))
+        await asyncio.sleep(self.slowness)
+        await self.may_work.wait()
+        return self.keeps
+
+    async def settle(
+        self, installed: Sequence[tuple[Domain, PublicKey]], given_up: Sequence[tuple[Domain, PublicKey]]
+    ) -> None:
+        self.settled.append((_keys(installed), _keys(given_up)))
+        await asyncio.sleep(self.slowness)
+        await self.may_work.wait()
+
+
+def _keys(of: Iterable[tuple[Domain, PublicKey]]) -> list[PublicKey]:
+    return [key for _, key in of]
+
+
 @dataclass
 class Bench:
     """An installer that runs, and what there is to see of it."""
 
-    dataplane: WatchedDataplane
-    installer: Installer
-    registry: CollectorRegistry
+    store: Store
+    dataplane: WatchedDataplane = field(default_factory=WatchedDataplane)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     done: Counter[str] = field(default_factory=Counter)
+    answers: list[tuple[list[bytes], str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY)
+        self.installer = Installer(self.dataplane, metrics, lambda: NOW, store=self.store, answer=self._answer)
+
+    def _answer(self, replies: Sequence[Reply], reason: str) -> None:
+        self.answers.append(([reply.correlation for reply in replies], reason))
 
     async def offer(
-        self, number: int, domain: Domain = WELT, request_id: str = "", accepted_at: float | None = None
+        self,
+        number: int,
+        domain: Domain = WELT,
+        request_id: str = "",
+        accepted_at: float | None = None,
+        *,
+        name: str = "",
+        reply: bytes = b"",
+        kept_by_the_bus: bool = True,
     ) -> None:
-        name = f"{domain.name} {number}"
+        name = name or f"{domain.name} {number}"
+        origin = Origin(request_id, accepted_at, Reply("wgkex/receipts/b1", reply) if reply else None)
         await self.installer.room()
-        self.installer.offer(domain, key(number), Origin(request_id, accepted_at), lambda: self.done.update([name]))
+        self.installer.offer(
+            domain, key(number), origin, (lambda: self.done.update([name])) if kept_by_the_bus else None
+        )
 
     def count(self, name: str, domain: Domain = WELT) -> float:
         return samples(self.registry)[f'wgkex_worker_{name}_total{{domain="{domain.name}"}}']
@@ -75,15 +123,17 @@ class Bench:
         return samples(self.registry)["wgkex_worker_queue_length"]
 
 
-def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True) -> None:
-    """Run the body of a test with an installer, which runs, too, unless the body starts it."""
+def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True, keeps: bool = False) -> None:
+    """Run the body of a test with an installer, which runs, too, unless the body starts it.
+
+    Args:
+        body: of the test.
+        start: whether the installer runs from the beginning.
+        keeps: whether the store keeps what has to wait.
+    """
 
     async def run() -> None:
-        registry = CollectorRegistry()
-        dataplane = WatchedDataplane()
-        made = Bench(
-            dataplane, Installer(dataplane, ConsumerMetrics(registry, DOMAINS, CAPACITY), lambda: NOW), registry
-        )
+        made = Bench(Store(keeps=keeps))
         if not start:
             await body(made)
             return
@@ -249,7 +299,7 @@ def test_one_bad_key_does_not_stop_the_others() -> None:
         # The bad one waits for another attempt, and not at the expense of the others' places in the server's window.
         assert bench.done == {f"ffmuc_welt {number}": 1 for number in range(4)}
 
-    bench(body)
+    bench(body, keeps=True)
 
 
 def test_missing_interface_is_waited_for_and_its_coming_ends_the_wait() -> None:
@@ -336,15 +386,26 @@ def test_offer_waits_while_there_is_no_room() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([WELT, CITY]), st.integers(0, 5), st.sampled_from([0.0, 0.0, 0.3, 3.0, 20.0])),
+        st.tuples(
+            st.sampled_from([WELT, CITY]),
+            st.integers(0, 5),
+            st.sampled_from([0.0, 0.0, 0.3, 3.0, 20.0]),
+            st.booleans(),
+        ),
         max_size=30,
     ),
     st.sets(st.integers(0, 5)),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 0.1, 7.0]),
 )
-@settings(max_examples=40, deadline=None)
-def test_every_message_is_merged_installed_or_failed_and_done_once(
-    offers: list[tuple[Domain, int, float]], refused: set[int], interface_missing: bool
+@settings(max_examples=60, deadline=None)
+def test_every_message_is_merged_installed_or_failed_and_done_and_answered_once(
+    offers: list[tuple[Domain, int, float, bool]],
+    refused: set[int],
+    interface_missing: bool,
+    keeps: bool,
+    slowness: float,
 ) -> None:
     async def body(bench: Bench) -> None:
         for number in refused:
@@ -352,24 +413,196 @@ def test_every_message_is_merged_installed_or_failed_and_done_once(
         if interface_missing:
             bench.dataplane.remove_interfaces(CITY)
         received: Counter[str] = Counter()
+        awaited: list[bytes] = []
 
         def assert_equation() -> None:
             outcomes = ("messages_deduplicated", "peers_installed", "peer_install_failures")
             settled = sum(bench.count(name, domain) for name in outcomes for domain in (WELT, CITY))
             assert received.total() == settled + bench.waiting
 
-        for domain, number, pause in offers:
-            received[f"{domain.name} {number}"] += 1
-            await bench.offer(number, domain)
+        bench.store.slowness = slowness
+        for index, (domain, number, pause, kept_by_the_bus) in enumerate(offers):
+            received[f"{index}"] += 1
+            awaited.append(b"%d" % index)
+            await bench.offer(number, domain, name=f"{index}", reply=awaited[-1], kept_by_the_bus=kept_by_the_bus)
             assert_equation()
             await asyncio.sleep(pause)
             assert_equation()
-        await asyncio.sleep(100)
+        await asyncio.sleep(300)
         assert bench.waiting == 0
         assert_equation()
-        assert bench.done == received
+        assert bench.done == {f"{index}": 1 for index, offer in enumerate(offers) if offer[3]}
+        assert sorted(reply for replies, _ in bench.answers for reply in replies) == sorted(awaited)
+
+    bench(body, keeps=keeps)
+
+
+# --- what the bus keeps, and what the store
+
+
+def test_the_latest_message_of_a_key_stays_with_the_bus_until_it_is_installed() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.may_work.clear()
+        await bench.offer(1, name="before a reconnect")
+        await bench.offer(1, name="once more")
+        await settle()
+        assert bench.done == {"before a reconnect": 1}
+        # The bus does not keep this one, so it cannot stand for the others.
+        await bench.offer(1, name="of QoS 0", kept_by_the_bus=False)
+        assert bench.done == {"before a reconnect": 1}
+        bench.dataplane.may_work.set()
+        await settle()
+        assert bench.done == {"before a reconnect": 1, "once more": 1}
 
     bench(body)
+
+
+def test_what_has_to_wait_stays_with_the_bus_while_the_store_is_out_of_order() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        bench.dataplane.refuse(key(2), Operation.PEER_ADD, "EBUSY")
+        await bench.offer(1)
+        await bench.offer(2, CITY)
+        await asyncio.sleep(20)
+        assert bench.done == {"ffmuc_muc_cty 2": 1}
+        assert bench.store.settled == [([], [key(2)])]
+        assert len(bench.store.asked) > 3
+        # Each time it is asked again; when it is mended, the key is safe there.
+        bench.store.keeps = True
+        await asyncio.sleep(7)
+        assert bench.done == {"ffmuc_muc_cty 2": 1, "ffmuc_welt 1": 1}
+        bench.store.asked.clear()
+        await asyncio.sleep(20)
+        assert bench.store.asked == []
+        assert bench.waiting == 1
+
+    bench(body)
+
+
+def test_what_the_store_has_kept_is_done_at_once_and_settled_at_the_end() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        await bench.offer(1)
+        await bench.offer(2)
+        await bench.offer(3, CITY)
+        await settle()
+        assert bench.store.asked == [[key(1), key(2)]]
+        assert bench.store.settled == [([key(3)], [])]
+        await bench.offer(1, name="again")
+        assert bench.done == {"ffmuc_welt 1": 1, "ffmuc_welt 2": 1, "ffmuc_muc_cty 3": 1, "again": 1}
+        bench.dataplane.create_interfaces(WELT)
+        bench.installer.retry_now([WELT])
+        await settle()
+        ((installed, given_up),) = bench.store.settled[1:]
+        assert (set(installed), given_up) == ({key(1), key(2)}, [])
+        assert len(bench.store.asked) == 1
+
+    bench(body, keeps=True)
+
+
+def test_the_store_knows_before_the_bus_and_the_broker_are_told() -> None:
+    async def body(bench: Bench) -> None:
+        bench.store.may_work.clear()
+        await bench.offer(1, reply=b"r1")
+        await settle()
+        assert await bench.dataplane.installed() == raw(1)
+        assert bench.store.settled == [([key(1)], [])]
+        assert (bench.waiting, bench.done, bench.answers) == (1, {}, [])
+        # What comes meanwhile is the same key, and installed.
+        await bench.offer(1, reply=b"r2", name="meanwhile")
+        assert (bench.waiting, bench.count("messages_deduplicated")) == (1, 1)
+        bench.store.may_work.set()
+        await settle()
+        assert (bench.waiting, bench.done) == (0, {"ffmuc_welt 1": 1, "meanwhile": 1})
+        assert bench.answers == [([b"r1", b"r2"], "")]
+        assert len(bench.dataplane.batches) == 1
+
+    bench(body)
+
+
+def test_a_key_is_not_done_before_the_store_has_kept_it() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        bench.store.may_work.clear()
+        await bench.offer(1)
+        await settle()
+        assert (bench.store.asked, bench.done) == ([[key(1)]], {})
+        bench.store.may_work.set()
+        await settle()
+        assert bench.done == {"ffmuc_welt 1": 1}
+
+    bench(body, keeps=True)
+
+
+def test_keys_of_an_earlier_life_are_taken_up_and_need_not_be_kept_again() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        await bench.offer(3)
+        bench.installer.resume([(WELT, key(1)), (WELT, key(2)), (WELT, key(3))])
+        assert (bench.waiting, bench.count("messages_received"), bench.count("messages_deduplicated")) == (3, 3, 1)
+        await settle()
+        assert bench.store.asked == [[key(3)]]
+        bench.dataplane.create_interfaces(WELT)
+        bench.installer.retry_now([WELT])
+        await settle()
+        assert sorted(await bench.dataplane.installed()) == raw(1, 2, 3)
+
+    bench(body, keeps=True)
+
+
+def test_without_a_store_what_has_to_wait_stays_with_the_bus() -> None:
+    async def run() -> None:
+        store = KeepNothing()
+        assert not await store.keep([(WELT, key(1))])
+        await store.settle([(WELT, key(1))], [])
+
+    run_in_virtual_time(run())
+
+
+# --- receipts
+
+
+def test_each_message_of_an_installed_key_is_answered() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.offer(1, reply=b"r1")
+        await bench.offer(1, reply=b"r2")
+        # The same message, after a reconnect.
+        await bench.offer(1, reply=b"r1")
+        await bench.offer(1)
+        await bench.offer(2)
+        assert bench.answers == []
+        async with running(bench.installer.run()):
+            await settle()
+        assert bench.answers == [([b"r1", b"r2"], "")]
+
+    bench(body, start=False)
+
+
+def test_a_key_that_waits_is_answered_only_at_its_end() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.refuse(key(1), Operation.ROUTE_ADD, "EBUSY")
+        bench.dataplane.remove_interfaces(CITY)
+        await bench.offer(1, reply=b"r1")
+        await bench.offer(1, CITY, reply=b"r2")
+        await settle()
+        assert bench.answers == []
+        await until(lambda: bench.waiting == 1, every=0.1)
+        assert bench.answers == [([b"r1"], "EBUSY")]
+        await until(lambda: bench.waiting == 0, every=0.1)
+        assert bench.answers == [([b"r1"], "EBUSY"), ([b"r2"], "ENODEV")]
+
+    bench(body, keeps=True)
+
+
+def test_a_key_that_is_offered_again_and_again_does_not_fill_the_memory() -> None:
+    async def body(bench: Bench) -> None:
+        for number in range(1000):
+            await bench.offer(1, reply=b"r%d" % number)
+        async with running(bench.installer.run()):
+            await settle()
+        assert bench.answers == [([b"r%d" % number for number in range(64)], "")]
+
+    bench(body, start=False)
 
 
 def test_crash_of_the_dataplane_ends_the_installer() -> None:

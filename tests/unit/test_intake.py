@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -17,6 +18,7 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import REJECTION_REASONS, ConsumerMetrics
 from wgkex_ops.mqtt import Message
+from wgkex_ops.topics import Reply
 
 REJECTED: Final[dict[str, list[dict[str, Any]]]] = json.loads((TESTDATA / "public_keys_rejected.json").read_text())
 OWN_KEY: Final = "ecQSH8YIV9/+/HS5mcyF8ZCsRsi833KOcP5szoYeM+Y="
@@ -37,16 +39,20 @@ class Bench:
         self.registry = CollectorRegistry()
         self.dataplane = MemoryDataplane(tuple(DOMAINS.values()), Nobody())
         metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY)
-        self.installer = Installer(self.dataplane, metrics)
+        self.installer = Installer(self.dataplane, metrics, answer=self._answer)
         self.intake = Intake(
             worker="gw04",
             domains=DOMAINS,
             own_key=self._own_key,
             static_keys=self._static_keys,
             installer=self.installer,
+            answer=self._answer,
+            unsubscribe=self._unsubscribe,
             metrics=metrics,
         )
         self.acknowledged: list[str] = []
+        self.answers: list[tuple[list[Reply], str]] = []
+        self.unsubscribed: list[str] = []
 
     def _own_key(self, domain: Domain) -> bytes:
         return PublicKey.parse(OWN_KEY).raw if domain == WELT else b""
@@ -54,16 +60,26 @@ class Bench:
     def _static_keys(self, domain: Domain) -> frozenset[bytes]:
         return frozenset({PublicKey.parse(STATIC_KEY).raw}) if domain == WELT else frozenset()
 
+    def _answer(self, replies: Sequence[Reply], reason: str) -> None:
+        self.answers.append((list(replies), reason))
+
+    async def _unsubscribe(self, topic_filter: str) -> None:
+        self.unsubscribed.append(topic_filter)
+
     async def take(self, *messages: tuple[str, bytes], **properties: str) -> dict[str, float]:
         """Let messages arrive, and return the counters that they have moved before anything is installed."""
+        return await self.take_whole(*(Message(topic, payload, properties=properties) for topic, payload in messages))
+
+    async def take_whole(self, *messages: Message) -> dict[str, float]:
+        """The same for messages that have more to them than topic and payload."""
 
         async def arrive() -> AsyncIterator[Message]:
-            for topic, payload in messages:
+            for message in messages:
 
-                def acknowledge(topic: str = topic) -> None:
+                def acknowledge(topic: str = message.topic) -> None:
                     self.acknowledged.append(topic)
 
-                yield Message(topic, payload, properties=properties, _acknowledge=acknowledge)
+                yield replace(message, _acknowledge=acknowledge)
 
         before = samples(self.registry)
         await self.intake.run(arrive())
@@ -144,6 +160,86 @@ async def test_refused_message_is_counted_logged_and_acknowledged(
     assert (event["event"], event["log_level"], event["reason"]) == ("message_rejected", "warning", reason)
     assert len(event["topic"]) <= 200
     assert await bench.install() == []
+
+
+@pytest.mark.parametrize(
+    ("domain", "payload", "result"),
+    [
+        (WELT.name, KEY, ""),
+        (WELT.name, OWN_KEY, "own_key"),
+        (WELT.name, STATIC_KEY, "static_key"),
+        (WELT.name, "x", "invalid_public_key"),
+        ("ffmuc_nowhere", KEY, "unknown_domain"),
+    ],
+)
+async def test_each_message_that_wants_a_receipt_gets_one(domain: str, payload: str, result: str) -> None:
+    bench = Bench()
+    message = Message(
+        f"wireguard/{domain}/all",
+        payload.encode(),
+        response_topic="wgkex/receipts/b1",
+        correlation=b"\x00\xff",
+    )
+    with structlog.testing.capture_logs():
+        await bench.take_whole(message)
+        assert bench.answers == ([([Reply("wgkex/receipts/b1", b"\x00\xff")], result)] if result else [])
+        await bench.install()
+    assert bench.answers == [([Reply("wgkex/receipts/b1", b"\x00\xff")], result)]
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "wgkex/receipts",
+        "wgkex/receipts/",
+        "wgkex/receipts/b1/c",
+        "wgkex/receipts/#",
+        "wgkex/receiptsx/b1",
+        "wireguard/ffmuc_welt/all",
+    ],
+)
+@pytest.mark.parametrize("payload", [KEY, OWN_KEY])
+async def test_nobody_makes_it_publish_anywhere_else(topic: str, payload: str) -> None:
+    bench = Bench()
+    with structlog.testing.capture_logs():
+        await bench.take_whole(
+            Message(f"wireguard/{WELT.name}/all", payload.encode(), response_topic=topic, correlation=b"c")
+        )
+        await bench.install()
+    assert bench.answers == []
+
+
+async def test_message_for_another_worker_is_not_answered() -> None:
+    bench = Bench()
+    await bench.take_whole(
+        Message(f"wireguard/{WELT.name}/gw05", KEY.encode(), response_topic="wgkex/receipts/b1", correlation=b"c")
+    )
+    assert await bench.install() == []
+    assert bench.answers == []
+
+
+async def test_a_subscription_from_before_the_configuration_changed_is_given_up() -> None:
+    bench = Bench()
+    with structlog.testing.capture_logs():
+        await bench.take((f"wireguard/{WELT.name}/all", KEY.encode()), ("wireguard/ffmuc_old/all", KEY.encode()))
+        # What was no key's topic tells nothing of a subscription.
+        await bench.take(("wireguard/ffmuc_old", KEY.encode()), ("wireguard/ffmuc_old/all", b"x"))
+    assert bench.unsubscribed == ["wireguard/ffmuc_old/+"]
+
+
+async def test_message_of_qos_0_takes_no_other_ones_place() -> None:
+    bench = Bench()
+    topic = f"wireguard/{WELT.name}/all"
+
+    async def arrive() -> AsyncIterator[Message]:
+        yield Message(topic, KEY.encode())
+
+    await bench.take((topic, KEY.encode()))
+    await bench.intake.run(arrive())
+    assert bench.acknowledged == []
+    await bench.install()
+    assert bench.acknowledged == [topic]
 
 
 async def test_refused_message_does_not_stop_the_next() -> None:

@@ -14,6 +14,7 @@ from wgkex_ops.dataplane import DomainState, Peer, Snapshot
 from wgkex_ops.errors import PublishRefusedError
 from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.mqtt import Session
+from wgkex_ops.topics import Endpoint, WorkerData, parse_worker_event
 
 GATEWAY = DomainState(
     wg_present=True,
@@ -44,11 +45,18 @@ class Bus:
             raise PublishRefusedError(0x87)
 
 
-def reporter(bus: Bus, state: DomainState = GATEWAY) -> Reporter:
+def reporter(bus: Bus, state: DomainState = GATEWAY, *, receipts: bool = True) -> Reporter:
     async def read() -> Snapshot:
         return Snapshot(0.0, {WELT.name: state})
 
-    return Reporter(session=cast("Session", bus), read=read, domains=[WELT], worker="gw01", address="gw01.example.net")
+    return Reporter(
+        session=cast("Session", bus),
+        read=read,
+        domains=[WELT],
+        worker="gw01",
+        address="gw01.example.net",
+        receipts=receipts,
+    )
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -67,6 +75,20 @@ def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_lat
             assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers", "status"]
             await asyncio.sleep(2)
         assert [topic.rpartition("/")[2] for topic, _ in bus.published[3:]] == ["connected_peers"]
+
+    run(body)
+
+
+@pytest.mark.parametrize("receipts", [True, False])
+def test_brokers_are_told_whether_to_wait_for_receipts(*, receipts: bool) -> None:
+    async def body() -> None:
+        bus = Bus()
+        async with running(reporter(bus, receipts=receipts).run()):
+            await asyncio.sleep(1)
+        (event,) = (parse_worker_event(*message) for message in bus.published if message[0].endswith("/data"))
+        assert event == WorkerData(
+            "gw01", WELT.name, Endpoint("gw01.example.net", 40_001, OTHER_KEY, "fe80::1", receipts=receipts)
+        )
 
     run(body)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -18,13 +19,17 @@ from wgkex_ops.topics import (
     Endpoint,
     KeyOffered,
     Origin,
+    Receipt,
+    Reply,
     WorkerData,
     WorkerEvent,
     WorkerStatus,
     origin_properties,
     parse_key,
     parse_origin,
+    parse_receipt,
     parse_worker_event,
+    receipt_payload,
 )
 
 T = TypeVar("T")
@@ -53,6 +58,7 @@ def test_topics_are_those_of_the_contract() -> None:
     assert topics.worker_status_topic("gw04") == "wireguard-worker/gw04/status"
     assert topics.connected_peers_topic("ffmuc_welt", "gw04") == "wireguard-metrics/ffmuc_welt/gw04/connected_peers"
     assert topics.broker_status_topic("b1") == "wireguard-broker/b1/status"
+    assert topics.receipt_topic("b1") == "wgkex/receipts/b1"
     assert topics.WORKER_EVENTS == (
         "wireguard-worker/+/+/data",
         "wireguard-worker/+/status",
@@ -65,7 +71,15 @@ def test_payloads_are_those_of_the_contract() -> None:
     assert topics.status_payload(online=True) == b"1"
     assert topics.status_payload(online=False) == b"0"
     assert json.loads(topics.data_payload(ENDPOINT)) == DATA
+    # Workers that send receipts say so.
+    assert json.loads(topics.data_payload(replace(ENDPOINT, receipts=True))) == DATA | {"Receipts": True}
     assert topics.PEERS_UNKNOWN == -1
+    assert json.loads(topics.receipt_payload(Receipt("gw04"))) == {"worker": "gw04", "result": "installed"}
+    assert json.loads(topics.receipt_payload(Receipt("gw04", "ENODEV"))) == {
+        "worker": "gw04",
+        "result": "failed",
+        "reason": "ENODEV",
+    }
 
 
 @pytest.mark.parametrize(
@@ -75,6 +89,11 @@ def test_payloads_are_those_of_the_contract() -> None:
         (DATA_TOPIC, data(New="member", Another=None), WorkerData("gw04", "ffmuc_welt", ENDPOINT)),
         (DATA_TOPIC, data(LinkAddress="fe80::27c:16ff:fec0:6c74/128"), WorkerData("gw04", "ffmuc_welt", ENDPOINT)),
         (DATA_TOPIC, data(LinkAddress="fe80::27c:16ff:fec0:6c74/64"), WorkerData("gw04", "ffmuc_welt", ENDPOINT)),
+        (DATA_TOPIC, data(Receipts=True), WorkerData("gw04", "ffmuc_welt", replace(ENDPOINT, receipts=True))),
+        *(
+            (DATA_TOPIC, data(Receipts=value), WorkerData("gw04", "ffmuc_welt", ENDPOINT))
+            for value in (False, None, 1, "true", [True])
+        ),
         (DATA_TOPIC, b"", WorkerData("gw04", "ffmuc_welt", None)),
         (DATA_TOPIC, b"{}", WorkerData("gw04", "ffmuc_welt", None)),
         *((DATA_TOPIC, data(**{member: None}), WorkerData("gw04", "ffmuc_welt", None)) for member in DATA),
@@ -326,9 +345,12 @@ def test_whatever_arrives_is_an_event_or_an_invalid_message(topic: str, payload:
     st.integers(1, 65535),
     st.sampled_from([KEY, OTHER_KEY]),
     st.ip_addresses(v=6),
+    st.booleans(),
 )
-def test_what_a_worker_tells_is_what_a_broker_reads(address: str, port: int, public_key: str, link: object) -> None:
-    endpoint = Endpoint(address, port, public_key, str(link))
+def test_what_a_worker_tells_is_what_a_broker_reads(
+    address: str, port: int, public_key: str, link: object, receipts: bool
+) -> None:
+    endpoint = Endpoint(address, port, public_key, str(link), receipts)
     event = parse_worker_event(topics.worker_data_topic("gw", "d"), topics.data_payload(endpoint))
     assert event == WorkerData("gw", "d", endpoint)
 
@@ -344,3 +366,110 @@ def test_origin_survives_the_way_through_user_properties() -> None:
 def test_odd_user_properties_are_unknown(request_id: str, accepted_at: str) -> None:
     assert parse_origin({"wgkex-request-id": request_id, "wgkex-accepted-at": accepted_at}) == Origin()
     assert parse_origin({}) == Origin()
+
+
+# --- receipts
+
+
+@pytest.mark.parametrize(
+    ("payload", "receipt"),
+    [
+        (b'{"worker": "gw04", "result": "installed"}', Receipt("gw04")),
+        (b'{"result":"installed","worker":"gw04.in.ffmuc.net","new":["member"]}', Receipt("gw04.in.ffmuc.net")),
+        # A reason that tells of nothing.
+        (b'{"worker": "gw04", "result": "installed", "reason": "ENODEV"}', Receipt("gw04")),
+        (b'{"worker": "gw04", "result": "failed", "reason": "ENODEV"}', Receipt("gw04", "ENODEV")),
+        (b'{"worker": "gw04", "result": "failed", "reason": "own_key"}', Receipt("gw04", "own_key")),
+        (f'{{"worker": "{"x" * 253}", "result": "installed"}}'.encode(), Receipt("x" * 253)),
+    ],
+)
+def test_receipt(payload: bytes, receipt: Receipt) -> None:
+    assert parse_receipt(payload) == receipt
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"nonsense",
+        b"\xff",
+        b"[]",
+        b"null",
+        b"1",
+        b"{}",
+        b'{"worker": "gw04"}',
+        b'{"result": "installed"}',
+        b'{"worker": "gw04", "result": "perhaps"}',
+        b'{"worker": "gw04", "result": true}',
+        b'{"worker": "gw04", "result": null}',
+        *(
+            json.dumps({"worker": worker, "result": "installed"}).encode()
+            for worker in ("", "a/b", "+", "#", "a\n", "\ud800", "x" * 254, None, 4, ["gw04"])
+        ),
+        b'{"worker": "gw04", "result": "failed"}',
+        *(
+            json.dumps({"worker": "gw04", "result": "failed", "reason": reason}).encode()
+            for reason in ("", " ", "a b", "a-b", "<b>", "ä", "a\n", "x" * 33, None, 19, ["ENODEV"])
+        ),
+        b"[" * 4096,
+        b'{"a":' * 800,
+        json.dumps({"worker": "gw04", "result": "installed", "padding": "x" * 4096}).encode(),
+    ],
+    ids=lambda value: ascii(value)[:60],
+)
+def test_malformed_receipt(payload: bytes) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        parse_receipt(payload)
+    assert caught.value.reason == "malformed_payload"
+
+
+@given(_payloads)
+def test_whatever_arrives_is_a_receipt_or_an_invalid_message(payload: bytes) -> None:
+    receipt = outcome(lambda _topic, payload: parse_receipt(payload), "", payload)
+    assert receipt == "malformed_payload" or isinstance(receipt, Receipt)
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9.-]{1,40}", fullmatch=True),
+    st.just("") | st.from_regex(r"[A-Za-z0-9_]{1,32}", fullmatch=True),
+)
+def test_what_a_worker_confirms_is_what_a_broker_reads(worker: str, reason: str) -> None:
+    assert parse_receipt(receipt_payload(Receipt(worker, reason))) == Receipt(worker, reason)
+
+
+@pytest.mark.parametrize("correlation", [b"x", b"\0" * 16, b"x" * 64], ids=len)
+@pytest.mark.parametrize("broker", ["b1", "broker01.in.ffmuc.net", "x" * 253])
+def test_receipt_is_wanted_where_a_broker_listens(broker: str, correlation: bytes) -> None:
+    topic = topics.receipt_topic(broker)
+    assert parse_origin({}, topic, correlation) == Origin(reply=Reply(topic, correlation))
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "wgkex/receipts/",
+        "wgkex/receipts",
+        "wgkex/receipts/a/b",
+        "wgkex/receipts//b",
+        "wgkex/receipts/+",
+        "wgkex/receipts/#",
+        "wgkex/receipts/a\n",
+        f"wgkex/receipts/{'x' * 254}",
+        "/wgkex/receipts/b1",
+        "WGKEX/receipts/b1",
+        "wgkex/other/b1",
+        "wireguard/ffmuc_welt/all",
+        "wireguard-worker/gw04/status",
+        "$SYS/x",
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_receipt_is_wanted_nowhere_else(topic: str) -> None:
+    assert parse_origin({}, topic, b"x" * 16).reply is None
+
+
+@pytest.mark.parametrize("correlation", [b"", b"x" * 65, b"x" * 60_000], ids=len)
+def test_receipt_without_a_mark_or_with_a_huge_one_is_not_wanted(correlation: bytes) -> None:
+    properties = {"wgkex-request-id": "0123"}
+    assert parse_origin(properties, "wgkex/receipts/b1", correlation) == Origin("0123")

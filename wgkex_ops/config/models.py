@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
@@ -19,6 +20,8 @@ from pydantic.fields import FieldInfo
 
 from wgkex_ops.config.problems import show
 from wgkex_ops.config.values import (
+    ConfirmTimeout,
+    DirectoryPath,
     FilePath,
     Host,
     Keepalive,
@@ -32,6 +35,8 @@ from wgkex_ops.config.values import (
     ReadableFile,
     RouteProtocol,
     ServerPort,
+    SessionExpiry,
+    ShutdownDelay,
     Username,
 )
 from wgkex_ops.domains import Domain
@@ -141,6 +146,8 @@ class MqttConfig(Section, frozen=True):
         keepalive: seconds without traffic after which a side asks whether the other one is alive; 0 never asks.
         tls: None for plain TCP.
         version: of the protocol, in the words of its standards.
+        session_expiry: seconds for which the server keeps what comes for a worker that is away; 0 keeps nothing,
+            4,294,967,295 for ever.
     """
 
     host: Host = Field(validation_alias="broker_url")
@@ -150,6 +157,7 @@ class MqttConfig(Section, frozen=True):
     keepalive: Keepalive = 5
     tls: Annotated[TlsConfig | None, BeforeValidator(_tls)] = None
     version: ProtocolVersion = "5"
+    session_expiry: SessionExpiry = 3600
 
 
 class BrokerSection(Section, frozen=True):
@@ -158,6 +166,8 @@ class BrokerSection(Section, frozen=True):
     name: Name = Field(default_factory=_host_name, validate_default=True)
     metrics_listen: Annotated[Listen, with_default_port(9690)] = Listen(port=9690)
     publish_timeout: PublishTimeout = 3.0
+    confirm_timeout: ConfirmTimeout = 0.75
+    shutdown_delay: ShutdownDelay = 0
 
 
 class BrokerConfig(BrokerSection, frozen=True):
@@ -167,6 +177,8 @@ class BrokerConfig(BrokerSection, frozen=True):
         name: this broker's name in MQTT topics; the host's name by default.
         metrics_listen: where /metrics and the operator's other paths are served.
         publish_timeout: seconds to wait for the MQTT server's acknowledgement; more than 0, at most 30.
+        confirm_timeout: seconds that version 2 waits for gateways to install a key; 0 to 10, 0 waits for none.
+        shutdown_delay: seconds of "not ready" before the end; 0 to 300.
         listen: where nodes are served (``broker_listen`` in the file).
     """
 
@@ -180,12 +192,14 @@ class WorkerConfig(Section, frozen=True):
         name: this worker's name in MQTT topics and under ``workers``; the host's name by default.
         metrics_listen: where /metrics and the operator's other paths are served.
         dataplane: ``memory`` installs nothing, for trying out.
+        state_dir: where the worker remembers its peers; whether it can is known only when it runs.
         route_protocol: marks routes as ours; values below 5 have a meaning to the kernel (linux/rtnetlink.h).
     """
 
     name: Name = Field(default_factory=_host_name, validate_default=True)
     metrics_listen: Annotated[Listen, with_default_port(9691)] = Listen(port=9691)
     dataplane: Literal["kernel", "memory"] = "kernel"
+    state_dir: DirectoryPath = Path("/var/lib/wgkex")
     route_protocol: RouteProtocol = 158
 
 

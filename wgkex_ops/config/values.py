@@ -17,7 +17,10 @@ from wgkex_ops.config.problems import show
 
 _MAX_PORT: Final = 65535
 _MAX_KEEPALIVE_S: Final = 65535  # two bytes on the wire: MQTT 5, section 3.1.2.10
+_MAX_SESSION_EXPIRY_S: Final = 0xFFFF_FFFF  # four bytes on the wire, and that means for ever: section 3.1.2.11.2
 _MAX_PUBLISH_TIMEOUT_S: Final = 30.0  # nodes have given up long before
+_MAX_CONFIRM_TIMEOUT_S: Final = 10  # a node needs its key within that
+_MAX_SHUTDOWN_DELAY_S: Final = 300  # a load balancer looks many times in that
 _MAX_WEIGHT: Final = 1_000_000  # far from where sums of floats overflow
 _MAX_PER_PEER_LIMIT: Final = 100_000
 
@@ -142,11 +145,14 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _file_path(value: object) -> Path:
-    text = str(value) if isinstance(value, Path) else _text(value)
-    if not text or "\0" in text:
-        raise ValueError(f"should be the path of a file, not {show(text)}")
-    return Path(text)
+def _path_of(kind: str) -> BeforeValidator:
+    def check(value: object) -> Path:
+        text = str(value) if isinstance(value, Path) else _text(value)
+        if not text or "\0" in text:
+            raise ValueError(f"should be the path of a {kind}, not {show(text)}")
+        return Path(text)
+
+    return BeforeValidator(check)
 
 
 def _log_level(value: object) -> LogLevel:
@@ -164,7 +170,8 @@ Host = Annotated[Text, AfterValidator(_host)]
 ExternalName = Annotated[Host | None, BeforeValidator(_external_name)]
 Username = Annotated[str | None, BeforeValidator(_username)]
 Password = Annotated[SecretStr | None, BeforeValidator(_password)]
-FilePath = Annotated[Path, BeforeValidator(_file_path)]
+FilePath = Annotated[Path, _path_of("file")]
+DirectoryPath = Annotated[Path, _path_of("directory")]
 ReadableFile = Annotated[FilePath, AfterValidator(_readable)]
 ProtocolVersion = Annotated[Literal["5", "3.1.1"], BeforeValidator(_version)]
 # In the words of the standard library's logging; a LogLevel when read.
@@ -176,7 +183,10 @@ _Number = Annotated[int | float, BeforeValidator(_number)]
 ListenPort = Annotated[_WholeNumber, AfterValidator(_listen_port)]
 ServerPort = Annotated[_WholeNumber, _at_least_and_most(1, _MAX_PORT, "a port ")]
 Keepalive = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_KEEPALIVE_S)]
+SessionExpiry = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_SESSION_EXPIRY_S)]
 PublishTimeout = Annotated[float, BeforeValidator(_number), AfterValidator(_publish_timeout)]
+ConfirmTimeout = Annotated[_Number, _at_least_and_most(0, _MAX_CONFIRM_TIMEOUT_S)]
+ShutdownDelay = Annotated[_Number, _at_least_and_most(0, _MAX_SHUTDOWN_DELAY_S)]
 Weight = Annotated[_Number, _at_least_and_most(0, _MAX_WEIGHT)]
 PerPeerLimit = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_PER_PEER_LIMIT)]
 RouteProtocol = Annotated[

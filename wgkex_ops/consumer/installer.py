@@ -1,14 +1,18 @@
-"""From offered keys to installed peers: merge, batch, install, try again, give up."""
+"""From offered keys to installed peers: merge, batch, install, try again, give up.
+
+A key is safe at each moment: the bus keeps its message until the key is installed or given up, or until it has to wait
+and is durably kept here. Then those who want to know are told.
+"""
 
 import asyncio
 import contextlib
 import heapq
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import structlog
 
@@ -17,7 +21,7 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.topics import Origin, Reply
 
 _log = structlog.get_logger(__name__)
 
@@ -37,8 +41,58 @@ _INTERFACE_PAUSE: Final = 5.0
 # One domain without an interface must leave room for the others.
 _LATER_LIMIT: Final = CAPACITY // 2
 
-# A key that is offered again and again would fill its log line.
+# A key that is offered again and again would fill its log line, and the memory.
 _REQUEST_IDS_KEPT: Final = 8
+_REPLIES_KEPT: Final = 64
+
+
+class PendingStore(Protocol):
+    """Keeps what has to wait, so that it outlives this process.
+
+    Trouble is its own matter: it reports it, and raises nothing. The installer waits for it meanwhile, so it must not
+    take long over a disk that hangs.
+    """
+
+    async def keep(self, waiting: Sequence[tuple[Domain, PublicKey]]) -> bool:
+        """Keep keys that have to wait; the same key may come again.
+
+        Returns:
+            whether they are durably stored, all of them: then the bus need not keep them any longer.
+        """
+
+    async def settle(
+        self, installed: Sequence[tuple[Domain, PublicKey]], given_up: Sequence[tuple[Domain, PublicKey]]
+    ) -> None:
+        """Take note of what has become of keys, before the bus is told."""
+
+
+class KeepNothing:
+    """The store of those who have none: what has to wait stays with the bus."""
+
+    async def keep(self, waiting: Sequence[tuple[Domain, PublicKey]]) -> bool:  # noqa: ARG002  the protocol's signature
+        """Keep nothing."""
+        return False
+
+    async def settle(
+        self, installed: Sequence[tuple[Domain, PublicKey]], given_up: Sequence[tuple[Domain, PublicKey]]
+    ) -> None:
+        """Take note of nothing."""
+
+
+class Answer(Protocol):
+    """Tells brokers what became of a key. It does not wait, and raises nothing."""
+
+    def __call__(self, replies: Sequence[Reply], reason: str) -> None:
+        """Answer all of them.
+
+        Args:
+            replies: where receipts are wanted.
+            reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
+        """
+
+
+def answer_nobody(replies: Sequence[Reply], reason: str) -> None:
+    """Leave brokers without receipts."""
 
 
 @dataclass(slots=True)
@@ -48,7 +102,9 @@ class _Waiting:
     Attributes:
         accepted_at: when the first broker accepted it, by that broker's clock; None if it did not tell.
         request_ids: of the first submissions that offered it.
-        done: to be called once this worker takes care of it alone; None when it was.
+        replies: where receipts are wanted.
+        done: to be called when the bus need not keep the key any longer; None if the bus does not keep it.
+        kept: whether the store has it.
         attempts: how many failed, those without an interface left out.
         since: when it was offered, by the loop's clock.
     """
@@ -57,8 +113,30 @@ class _Waiting:
     since: float
     accepted_at: float | None
     request_ids: list[str] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
     done: Callable[[], None] | None = None
+    kept: bool = False
     attempts: int = 0
+
+    def join(self, origin: Origin, done: Callable[[], None] | None) -> None:
+        """Take in one more message with this key."""
+        if origin.request_id and len(self.request_ids) < _REQUEST_IDS_KEPT:
+            self.request_ids.append(origin.request_id)
+        if origin.reply is not None and len(self.replies) < _REPLIES_KEPT and origin.reply not in self.replies:
+            self.replies.append(origin.reply)
+        if done is not None:
+            # One message is enough for the bus to keep, and it is the latest: that one came on the connection that
+            # lasts. An earlier one may be the same, from before a reconnect, and can no longer be acknowledged.
+            self.release()
+            self.done = done
+            if self.kept:
+                self.release()
+
+    def release(self) -> None:
+        """Tell the bus that it need not keep the key any longer."""
+        done, self.done = self.done, None
+        if done is not None:
+            done()
 
 
 class Installer:
@@ -68,18 +146,31 @@ class Installer:
         dataplane: where peers are installed.
         metrics: what became of the keys.
         clock: seconds since the epoch.
+        store: keeps what has to wait.
+        answer: tells brokers what became of each key.
     """
 
-    def __init__(self, dataplane: Dataplane, metrics: ConsumerMetrics, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        metrics: ConsumerMetrics,
+        clock: Callable[[], float] = time.time,
+        *,
+        store: PendingStore | None = None,
+        answer: Answer = answer_nobody,
+    ) -> None:
         self._dataplane = dataplane
         self._metrics = metrics
         self._clock = clock
+        self._store = store or KeepNothing()
+        self._answer = answer
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
         # tried later, by time.
         self._waiting: dict[tuple[str, bytes], _Waiting] = {}
         self._ready: dict[tuple[str, bytes], None] = {}
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
         self._order = count()
+        self._busy_since: float | None = None
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._room = asyncio.Event()
@@ -90,35 +181,45 @@ class Installer:
         while len(self._waiting) >= CAPACITY:
             await self._room.wait()
 
-    def offer(self, domain: Domain, key: PublicKey, origin: Origin, done: Callable[[], None]) -> None:
+    def offer(self, domain: Domain, key: PublicKey, origin: Origin, done: Callable[[], None] | None) -> None:
         """Take a key. Whoever offers has waited for room.
 
         Args:
             domain: where it belongs.
             key: what is to be installed.
             origin: where it comes from.
-            done: called once, when the bus need not keep the key any longer: it is installed, given up, merged with
-                one that waits, or has to wait itself. Until then it holds a place among the messages that the server
-                may send, which all domains share.
+            done: called once, when the bus need not keep this message any longer: its key is installed, given up,
+                durably kept, or held by a later message. Until then it has a place among the messages that the server
+                may send, which all domains share. None if the bus does not keep it.
         """
-        identity = (domain.name, key.raw)
-        waiting = self._waiting.get(identity)
+        waiting = self._waiting.get((domain.name, key.raw))
         if waiting is None:
-            now = asyncio.get_running_loop().time()
-            waiting = self._waiting[identity] = _Waiting(
-                Change(Action.INSTALL, domain, key), since=now, accepted_at=origin.accepted_at, done=done
-            )
-            self._ready[identity] = None
-            self._idle.clear()
-            self._woken.set()
-            if len(self._waiting) >= CAPACITY:
-                self._room.clear()
+            waiting = self._add(Change(Action.INSTALL, domain, key), origin.accepted_at)
         else:
             self._metrics.deduplicated.labels(domain.name).inc()
-            done()
-        if origin.request_id and len(waiting.request_ids) < _REQUEST_IDS_KEPT:
-            waiting.request_ids.append(origin.request_id)
+        waiting.join(origin, done)
+
+    def resume(self, waiting: Iterable[tuple[Domain, PublicKey]]) -> None:
+        """Take up what the store has kept from an earlier life. Counts as received: no message will bring it."""
+        for domain, key in waiting:
+            self._metrics.received.labels(domain.name).inc()
+            if (domain.name, key.raw) in self._waiting:
+                self._metrics.deduplicated.labels(domain.name).inc()
+            else:
+                self._add(Change(Action.INSTALL, domain, key), None).kept = True
+
+    def _add(self, change: Change, accepted_at: float | None) -> _Waiting:
+        now = asyncio.get_running_loop().time()
+        waiting = _Waiting(change, since=now, accepted_at=accepted_at)
+        identity = _identity(waiting)
+        self._waiting[identity] = waiting
+        self._ready[identity] = None
+        self._idle.clear()
+        self._woken.set()
+        if len(self._waiting) >= CAPACITY:
+            self._room.clear()
         self._metrics.queue_length.set(len(self._waiting))
+        return waiting
 
     def retry_now(self, domains: Iterable[Domain]) -> None:
         """Try the waiting keys of some domains at once: their interfaces are there again."""
@@ -129,6 +230,10 @@ class Installer:
         self._later = [item for item in self._later if item[2][0] not in names]
         heapq.heapify(self._later)
         self._woken.set()
+
+    def busy_for(self) -> float:
+        """Tell for how many seconds it has been at one batch; 0.0 while it waits for work."""
+        return 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
 
     async def drain(self, within: float) -> None:
         """Wait until every key was tried at least once, but no longer than some seconds."""
@@ -144,18 +249,16 @@ class Installer:
             for waiting in batch:
                 del self._ready[_identity(waiting)]
             outcomes = await self._dataplane.apply([waiting.change for waiting in batch])
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                self._conclude(waiting, outcome)
-            self._metrics.queue_length.set(len(self._waiting))
-            if len(self._waiting) < CAPACITY:
-                self._room.set()
+            await self._conclude(batch, outcomes)
 
     async def _wait_for_work(self) -> None:
         now = asyncio.get_running_loop().time
+        self._busy_since = None
         while True:
             while self._later and self._later[0][0] <= now():
                 self._ready[heapq.heappop(self._later)[2]] = None
             if self._ready:
+                self._busy_since = now()
                 return
             self._idle.set()
             self._woken.clear()
@@ -166,28 +269,53 @@ class Installer:
             except TimeoutError:
                 continue
 
-    def _conclude(self, waiting: _Waiting, outcome: Outcome) -> None:
-        domain = waiting.change.domain
-        context: dict[str, object] = {"domain": domain.name, "public_key": str(waiting.change.key)}
-        if waiting.request_ids:
-            context["request_ids"] = waiting.request_ids
-        if outcome is None:
-            self._metrics.installed.labels(domain.name).inc()
-            if waiting.accepted_at is not None:
-                self._metrics.observe_propagation(self._clock() - waiting.accepted_at, waiting.request_ids)
-            _log.info("peer_installed", **context)
-            self._finish(waiting)
-        elif self._postpone(waiting, outcome):
-            _release(waiting)
-            _log.warning("peer_postponed", error=str(outcome), attempt=waiting.attempts, **context)
-        else:
-            self._metrics.install_failures.labels(domain.name).inc()
-            _log.error("peer_given_up", error=str(outcome), attempts=waiting.attempts, **context)
-            self._finish(waiting)
+    async def _conclude(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+        """Tell the store, then the bus and the brokers. Until then each key waits, and takes later messages in."""
+        installed_at = self._clock()
+        installed: list[_Waiting] = []
+        given_up: list[tuple[_Waiting, DataplaneError]] = []
+        unkept: list[_Waiting] = []
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if outcome is None:
+                installed.append(waiting)
+            elif not self._postpone(waiting, outcome):
+                given_up.append((waiting, outcome))
+            else:
+                _log.warning("peer_postponed", error=str(outcome), attempt=waiting.attempts, **_context(waiting))
+                if not waiting.kept:
+                    unkept.append(waiting)
+        if installed or given_up:
+            await self._store.settle(_keys(installed), _keys(waiting for waiting, _ in given_up))
+        for waiting in installed:
+            self._succeed(waiting, installed_at)
+        for waiting, error in given_up:
+            self._give_up(waiting, error)
+        # Where the store is out of order, it is asked again with each attempt.
+        if unkept and await self._store.keep(_keys(unkept)):
+            for waiting in unkept:
+                waiting.kept = True
+                waiting.release()
 
-    def _finish(self, waiting: _Waiting) -> None:
+    def _succeed(self, waiting: _Waiting, installed_at: float) -> None:
+        self._metrics.installed.labels(waiting.change.domain.name).inc()
+        if waiting.accepted_at is not None:
+            self._metrics.observe_propagation(installed_at - waiting.accepted_at, waiting.request_ids)
+        _log.info("peer_installed", **_context(waiting))
+        self._finish(waiting, "")
+
+    def _give_up(self, waiting: _Waiting, error: DataplaneError) -> None:
+        self._metrics.install_failures.labels(waiting.change.domain.name).inc()
+        _log.error("peer_given_up", error=str(error), attempts=waiting.attempts, **_context(waiting))
+        self._finish(waiting, error.error)
+
+    def _finish(self, waiting: _Waiting, reason: str) -> None:
         del self._waiting[_identity(waiting)]
-        _release(waiting)
+        self._metrics.queue_length.set(len(self._waiting))
+        if len(self._waiting) < CAPACITY:
+            self._room.set()
+        waiting.release()
+        if waiting.replies:
+            self._answer(waiting.replies, reason)
 
     def _postpone(self, waiting: _Waiting, error: DataplaneError) -> bool:
         """Plan another attempt; False if there were enough."""
@@ -206,11 +334,17 @@ class Installer:
         return True
 
 
-def _release(waiting: _Waiting) -> None:
-    done, waiting.done = waiting.done, None
-    if done is not None:
-        done()
-
-
 def _identity(waiting: _Waiting) -> tuple[str, bytes]:
     return waiting.change.domain.name, waiting.change.key.raw
+
+
+def _keys(waiting: Iterable[_Waiting]) -> list[tuple[Domain, PublicKey]]:
+    return [(one.change.domain, one.change.key) for one in waiting]
+
+
+def _context(waiting: _Waiting) -> dict[str, object]:
+    """What logs tell of a key."""
+    context: dict[str, object] = {"domain": waiting.change.domain.name, "public_key": str(waiting.change.key)}
+    if waiting.request_ids:
+        context["request_ids"] = waiting.request_ids
+    return context

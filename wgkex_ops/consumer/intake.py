@@ -1,17 +1,19 @@
 """From messages on the bus to offers for the installer. All is checked again, as anybody may write to the bus."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import structlog
 
-from wgkex_ops.consumer.installer import Installer
+from wgkex_ops.consumer.installer import Answer, Installer
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.metrics.worker import UNKNOWN, ConsumerMetrics
 from wgkex_ops.mqtt import Message
-from wgkex_ops.topics import ALL_WORKERS, parse_key, parse_origin
+from wgkex_ops.topics import ALL_WORKERS, Origin, key_subscription, parse_key, parse_origin
 
 _log = structlog.get_logger(__name__)
+
+_UNKNOWN_DOMAIN = "unknown_domain"
 
 
 class Intake:
@@ -23,6 +25,8 @@ class Intake:
         own_key: a domain's own public key (32 bytes, or empty if it is not known): no peer can have it.
         static_keys: keys (32 bytes) of a domain's peers that are not ours: they must not be taken over.
         installer: gets the valid ones.
+        answer: tells brokers why a key is refused.
+        unsubscribe: gives up a subscription that the server has kept from before the configuration changed.
         metrics: what became of the keys.
     """
 
@@ -34,6 +38,8 @@ class Intake:
         own_key: Callable[[Domain], bytes],
         static_keys: Callable[[Domain], frozenset[bytes]],
         installer: Installer,
+        answer: Answer,
+        unsubscribe: Callable[[str], Awaitable[None]],
         metrics: ConsumerMetrics,
     ) -> None:
         self._targets = frozenset((ALL_WORKERS, worker))
@@ -41,20 +47,27 @@ class Intake:
         self._own_key = own_key
         self._static_keys = static_keys
         self._installer = installer
+        self._answer = answer
+        self._unsubscribe = unsubscribe
         self._metrics = metrics
 
     async def run(self, messages: AsyncIterator[Message]) -> None:
         """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
         async for message in messages:
             await self._installer.room()
+            origin = parse_origin(message.properties, message.response_topic, message.correlation)
             try:
-                self._take(message)
+                self._take(message, origin)
             except InvalidMessageError as error:
                 self._metrics.rejections.labels(error.reason).inc()
                 _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200], detail=str(error))
                 message.acknowledge()
+                if origin.reply is not None:
+                    self._answer([origin.reply], error.reason)
+                if error.reason == _UNKNOWN_DOMAIN:
+                    await self._unsubscribe(key_subscription(message.topic.split("/")[1]))
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, origin: Origin) -> None:
         levels = message.topic.split("/")
         if levels[-1] not in self._targets and len(levels) == 3:  # noqa: PLR2004  wireguard/{domain}/{worker}
             # For another worker, which will count it.
@@ -64,9 +77,10 @@ class Intake:
         self._metrics.received.labels(domain.name if domain else UNKNOWN).inc()
         offered = parse_key(message.topic, message.payload)
         if domain is None:
-            raise InvalidMessageError("unknown_domain", "the topic names no configured domain")
+            raise InvalidMessageError(_UNKNOWN_DOMAIN, "the topic names no configured domain")
         if offered.key.raw == self._own_key(domain):
             raise InvalidMessageError("own_key", "the key is this gateway's own")
         if offered.key.raw in self._static_keys(domain):
             raise InvalidMessageError("static_key", "the key is a static peer's of this gateway")
-        self._installer.offer(domain, offered.key, parse_origin(message.properties), message.acknowledge)
+        done = message.acknowledge if message.unacknowledged else None
+        self._installer.offer(domain, offered.key, origin, done)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import structlog
 
@@ -29,6 +29,8 @@ _log = structlog.get_logger(__name__)
 
 _FIRST_PORT: Final = 40_000
 
+Part = Literal["peer", "route", "fdb"]
+
 
 @dataclass(slots=True)
 class _Gateway:
@@ -36,6 +38,18 @@ class _Gateway:
 
     state: DomainState
     handshakes: dict[bytes, float] = field(default_factory=dict)
+    addresses: dict[bytes, bytes] = field(default_factory=dict)
+    lost: dict[Part, set[bytes]] = field(default_factory=lambda: {"peer": set(), "route": set(), "fdb": set()})
+
+    def have(self, part: Part) -> list[bytes]:
+        """Keys of the peers that have a part."""
+        return [raw for raw in self.handshakes if raw not in self.lost[part]]
+
+    def find(self, raw: bytes) -> None:
+        """Put back what was lost of a peer."""
+        self.addresses.pop(raw, None)
+        for lost in self.lost.values():
+            lost.discard(raw)
 
 
 class MemoryDataplane:
@@ -87,11 +101,18 @@ class MemoryDataplane:
             name: replace(
                 gateway.state,
                 peers=tuple(
-                    Peer(raw, handshake, receive_bytes=0, transmit_bytes=0, link_local=link_local(raw))
+                    Peer(
+                        raw,
+                        handshake,
+                        receive_bytes=0,
+                        transmit_bytes=0,
+                        link_local=gateway.addresses.get(raw) or link_local(raw),
+                    )
                     for raw, handshake in gateway.handshakes.items()
+                    if raw not in gateway.lost["peer"]
                 ),
-                routes=frozenset(map(link_local, gateway.handshakes)),
-                fdb_entries=frozenset(map(link_local, gateway.handshakes)),
+                routes=frozenset(map(link_local, gateway.have("route"))),
+                fdb_entries=frozenset(map(link_local, gateway.have("fdb"))),
             )
             for name, gateway in self._gateways.items()
         }
@@ -115,6 +136,15 @@ class MemoryDataplane:
         """Fail each installation of a key from now on, as the kernel might."""
         self._refused[key.raw] = (operation, error)
 
+    def lose(self, domain: Domain, key: PublicKey, *parts: Part) -> None:
+        """Take parts of an installed peer away, as an operator or another program might."""
+        for part in parts:
+            self._gateways[domain.name].lost[part].add(key.raw)
+
+    def readdress(self, domain: Domain, key: PublicKey, address: bytes) -> None:
+        """Give an installed peer another address (16 bytes) than the one that derives from its key."""
+        self._gateways[domain.name].addresses[key.raw] = address
+
     def remove_interfaces(self, domain: Domain) -> None:
         """Delete a domain's interfaces with all that hangs on them."""
         self._gateways[domain.name] = _Gateway(DomainState())
@@ -131,6 +161,7 @@ class MemoryDataplane:
         gateway = self._gateways[change.domain.name]
         if change.action is Action.REMOVE:
             gateway.handshakes.pop(change.key.raw, None)
+            gateway.find(change.key.raw)
             return None
         if not gateway.state.wg_present:
             return InterfaceMissingError(Operation.PEER_ADD, change.domain.wg)
@@ -139,6 +170,7 @@ class MemoryDataplane:
         # The kernel silently ignores a device's own key as a peer.
         if change.key.raw != gateway.state.public_key:
             gateway.handshakes.setdefault(change.key.raw, 0.0)
+            gateway.find(change.key.raw)
         return None
 
 

@@ -46,6 +46,7 @@ class Reporter:
         domains: the configured domains.
         worker: this worker's name.
         address: the host name under which nodes reach this gateway.
+        receipts: whether this worker tells what becomes of each key, and brokers may wait for that.
 
     Attributes:
         announced: set once brokers could know this gateway.
@@ -59,12 +60,14 @@ class Reporter:
         domains: Sequence[Domain],
         worker: str,
         address: str,
+        receipts: bool,
     ) -> None:
         self._session = session
         self._read = read
         self._domains = domains
         self._worker = worker
         self._address = address
+        self._receipts = receipts
         self._published: dict[str, Endpoint] = {}
         self._latest = _NOTHING
         self._static_keys: dict[str, frozenset[bytes]] = {}
@@ -183,6 +186,7 @@ class Reporter:
             port=state.listen_port,
             public_key=str(PublicKey(state.public_key)),
             link_address=state.link_address,
+            receipts=self._receipts,
         )
 
 

@@ -18,6 +18,7 @@ from wgkex_ops.http.answers import (
     unavailable_answer,
 )
 from wgkex_ops.http.gateways import Choice
+from wgkex_ops.http.receipts import Handover, Outstanding
 from wgkex_ops.http.submission import Submission, parse_submission, read_body
 from wgkex_ops.metrics.broker import UNKNOWN, KeyMetrics
 from wgkex_ops.topics import Origin
@@ -34,13 +35,18 @@ class PublishKey(Protocol):
     def __call__(self, submission: Submission, origin: Origin) -> Awaitable[None]: ...
 
 
+# Finds the answer to a submission whose key has been published, or None.
+_FindAnswer = Callable[[Handover], Awaitable[web.Response | None]]
+
+
 class KeyExchange:
     """Serves both versions of the key exchange.
 
     Args:
         domains: configured domains by name.
         publish: hands a key over.
-        choose: the gateway for a node of a domain, or None.
+        outstanding: holds each key until the workers have told what became of it.
+        assign: finds the gateway for a node whose key has been published, or None.
         metrics: what became of the keys.
     """
 
@@ -49,17 +55,19 @@ class KeyExchange:
         *,
         domains: Mapping[str, Domain],
         publish: PublishKey,
-        choose: Callable[[Domain], Choice | None],
+        outstanding: Outstanding,
+        assign: Callable[[Handover], Awaitable[Choice | None]],
         metrics: KeyMetrics,
     ) -> None:
         self._domains = domains
         self._publish = publish
-        self._choose = choose
+        self._outstanding = outstanding
+        self._assign = assign
         self._metrics = metrics
 
     async def serve_v1(self, request: web.Request) -> web.Response:
         """`POST /api/v1/wg/key/exchange`."""
-        return await self._serve(request, "v1", lambda _submission: accepted_answer())
+        return await self._serve(request, "v1", _accept)
 
     async def serve_v2(self, request: web.Request) -> web.Response:
         """`POST /api/v2/wg/key/exchange`.
@@ -69,9 +77,7 @@ class KeyExchange:
         """
         return await self._serve(request, "v2", self._answer_with_gateway)
 
-    async def _serve(
-        self, request: web.Request, api_version: str, answer: Callable[[Submission], web.Response | None]
-    ) -> web.Response:
+    async def _serve(self, request: web.Request, api_version: str, answer: _FindAnswer) -> web.Response:
         """Serve one submission, and move exactly one of published, rejections and failures."""
         domain: Domain | None = None
         try:
@@ -93,18 +99,25 @@ class KeyExchange:
         self._metrics.requests.labels(api_version, domain.name if domain else UNKNOWN).inc()
         return response
 
-    async def _hand_over(
-        self, submission: Submission, api_version: str, answer: Callable[[Submission], web.Response | None]
-    ) -> web.Response:
-        """Publish a valid key, and then, not before, find the answer; there may be none, if no gateway is there."""
+    async def _hand_over(self, submission: Submission, api_version: str, answer: _FindAnswer) -> web.Response:
+        """Publish a valid key, and then, not before, find the answer; there may be none, if no gateway is there.
+
+        Only a key whose node is told that all is well stays outstanding: the others are sent again by their nodes.
+        """
         start = time.perf_counter()
         request_id = structlog.contextvars.get_contextvars()["request_id"]
+        handover = self._outstanding.begin(submission, request_id, time.time())
+        response = None
         try:
-            await self._publish(submission, Origin(request_id, time.time()))
+            await self._publish(submission, handover.origin)
+            self._metrics.publish_duration.observe(time.perf_counter() - start, {"request_id": request_id})
+            self._outstanding.acknowledge(handover)
+            response = await answer(handover)
         except BusError as error:
             return self._fail(error.reason, str(error), submission)
-        self._metrics.publish_duration.observe(time.perf_counter() - start, {"request_id": request_id})
-        response = answer(submission)
+        finally:
+            if response is None:
+                self._outstanding.drop(handover)
         if response is None:
             return self._fail("no_worker", "there is no gateway for this domain at the moment", submission)
         self._metrics.published.labels(submission.domain.name).inc()
@@ -118,9 +131,10 @@ class KeyExchange:
         _log.warning("key_failed", reason=reason, domain=submission.domain.name, public_key=str(submission.key))
         return unavailable_answer(reason, message)
 
-    def _answer_with_gateway(self, submission: Submission) -> web.Response | None:
-        choice = self._choose(submission.domain)
-        if choice is None:
-            return None
-        _log.debug("gateway_chosen", worker=choice.worker, domain=submission.domain.name)
-        return endpoint_answer(choice.endpoint)
+    async def _answer_with_gateway(self, handover: Handover) -> web.Response | None:
+        choice = await self._assign(handover)
+        return endpoint_answer(choice.endpoint) if choice is not None else None
+
+
+async def _accept(_handover: Handover) -> web.Response:
+    return accepted_answer()

@@ -1,6 +1,7 @@
 """Which gateway a node is sent to: pure, fed with what workers and brokers say of themselves."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +21,7 @@ class Gateway:
         endpoints: how nodes reach it, by domain.
         reported: connected peers as last reported, by domain; None if it does not know.
         assigned: peers that were probably sent there since that report, by domain.
+        held: peers that may yet be sent there, by domain.
         last_seen: when it was last heard of, by the caller's clock; None if never.
     """
 
@@ -27,16 +29,17 @@ class Gateway:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     reported: dict[str, int | None] = field(default_factory=dict)
     assigned: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     last_seen: float | None = None
 
     def peers_in(self, domain: str) -> int:
-        """Reported peers of a domain, and those assigned since."""
-        return (self.reported.get(domain) or 0) + self.assigned.get(domain, 0)
+        """Reported peers of a domain, those assigned since, and those that may be."""
+        return (self.reported.get(domain) or 0) + self.assigned.get(domain, 0) + self.held.get(domain, 0)
 
     @property
     def peers(self) -> int:
         """The same over all domains."""
-        return sum(self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys())
+        return sum(self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys() | self.held.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class Gateways:
     def workers(self) -> Mapping[str, Gateway]:
         """All workers that are listed or were heard of."""
         return self._gateways
+
+    @property
+    def brokers(self) -> Collection[str]:
+        """Names of the brokers that are online by their status."""
+        return self._brokers.keys()
 
     @property
     def brokers_online(self) -> int:
@@ -136,11 +144,12 @@ class Gateways:
                 gateway.reported[domain] = peers
                 gateway.assigned.pop(domain, None)
 
-    def choose(self, domain: str) -> Choice | None:
-        """Choose the best gateway for a node of a domain, and count the node there until the gateway's next report.
+    def choose(self, domain: str, excluded: Collection[str] = ()) -> Choice | None:
+        """Choose the best gateway for a node of a domain.
 
         Of all candidates, the one with the smallest ``peers - share * total``; of equal ones, the first by name. A
-        candidate is online, knows its number of peers in the domain, and has told how nodes reach it there.
+        candidate is online, knows its number of peers in the domain, has told how nodes reach it there, and is not
+        excluded.
 
         Returns:
             None if there is no candidate.
@@ -149,15 +158,52 @@ class Gateways:
         candidates = [
             (gateway.peers - self.share(worker) * total, worker)
             for worker, gateway in self._gateways.items()
-            if gateway.online and gateway.reported.get(domain) is not None and domain in gateway.endpoints
+            if gateway.online
+            and gateway.reported.get(domain) is not None
+            and domain in gateway.endpoints
+            and worker not in excluded
         ]
         if not candidates:
             return None
         _, worker = min(candidates)
-        gateway = self._gateways[worker]
-        # Every broker assumes that the others, too, have just sent a node there.
-        gateway.assigned[domain] = gateway.assigned.get(domain, 0) + self.brokers_online
-        return Choice(worker, gateway.endpoints[domain])
+        return Choice(worker, self._gateways[worker].endpoints[domain])
+
+    def assign(self, worker: str, domain: str) -> None:
+        """Count a node at a gateway until that one's next report.
+
+        Every broker assumes that the others, too, have just sent a node there.
+        """
+        assigned = self._gateways[worker].assigned
+        assigned[domain] = assigned.get(domain, 0) + self.brokers_online
+
+    @contextlib.contextmanager
+    def holding(self, worker: str, domain: str) -> Iterator[None]:
+        """Count a node at a gateway while the context lasts, as it will be if the node is sent there."""
+        held, count = self._gateways[worker].held, self.brokers_online
+        held[domain] = held.get(domain, 0) + count
+        try:
+            yield
+        finally:
+            held[domain] -= count
+
+    def confirming(self, domain: str) -> frozenset[str]:
+        """The workers of a domain that are online and tell what becomes of each key."""
+        return frozenset(
+            worker
+            for worker, gateway in self._gateways.items()
+            if gateway.online and domain in gateway.endpoints and gateway.endpoints[domain].receipts
+        )
+
+    def serves(self, worker: str, domain: str, since: float) -> bool:
+        """Whether a worker is there for a domain: online, and heard of since a moment of the caller's clock."""
+        gateway = self._gateways.get(worker)
+        return (
+            gateway is not None
+            and gateway.online
+            and domain in gateway.endpoints
+            and gateway.last_seen is not None
+            and gateway.last_seen >= since
+        )
 
     def _update_broker(self, broker: str, online: bool, now: float) -> None:
         self._brokers.pop(broker, None)

@@ -5,6 +5,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from wgkex_ops.topics import ALL_WORKERS
+
 UNKNOWN: Final = "unknown"
 
 API_VERSIONS: Final = ("v1", "v2")
@@ -77,6 +79,63 @@ class KeyMetrics:
             self.rejections.labels(reason)
         for reason in FAILURE_REASONS:
             self.failures.labels(reason)
+
+
+class ReceiptMetrics:
+    """What workers say has become of the keys, and what is done about those that they do not speak of.
+
+    Args:
+        registry: where the instruments live.
+        workers: names of the configured workers, as `GatewayMetrics` has them.
+    """
+
+    def __init__(self, registry: CollectorRegistry, workers: Iterable[str]) -> None:
+        self.install_duration = Histogram(
+            "wgkex_broker_key_install_duration_seconds",
+            "From a parsed submission to a gateway's word that it has installed the key, by one clock, this broker's.",
+            ["worker"],
+            buckets=(*_LATENCY_BUCKETS, 30.0, 60.0),
+            registry=registry,
+        )
+        self.install_failures = Counter(
+            "wgkex_broker_key_install_failures",
+            "Keys that a gateway could not install, by its own word; why is in its log.",
+            ["worker"],
+            registry=registry,
+        )
+        self.timeouts = Counter(
+            "wgkex_broker_key_confirmation_timeouts",
+            "Version 2 answers that named a gateway before it had installed the key: it is slow, or does not answer.",
+            ["worker"],
+            registry=registry,
+        )
+        self.republished = Counter(
+            "wgkex_broker_keys_republished",
+            "Keys sent again: to a gateway that was silent or has come back; to all after a new connection with MQTT.",
+            ["worker"],
+            registry=registry,
+        )
+        self.unconfirmed = Counter(
+            "wgkex_broker_keys_unconfirmed",
+            "Accepted keys of which a gateway never told what became: it may lack their peers.",
+            ["worker"],
+            registry=registry,
+        )
+        self.awaiting = Gauge(
+            "wgkex_broker_keys_awaiting_receipts",
+            "Accepted keys of which at least one gateway has not told yet what became of them.",
+            registry=registry,
+        )
+        self.republished.labels(ALL_WORKERS)
+        listed = tuple(workers)
+        for worker in (*listed, UNKNOWN) if listed else ():
+            self.add_worker(worker)
+
+    def add_worker(self, worker: str) -> None:
+        """Give a worker its series."""
+        self.install_duration.labels(worker)
+        for counter in (self.install_failures, self.timeouts, self.republished, self.unconfirmed):
+            counter.labels(worker)
 
 
 class HttpMetrics:

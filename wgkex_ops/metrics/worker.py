@@ -21,6 +21,7 @@ REJECTION_REASONS: Final = (
 _PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # What somebody else's clock says must not spoil the sum for good.
 _LONGEST_PROPAGATION: Final = 86_400.0
+RECEIPT_RESULTS: Final = ("installed", "failed")
 OTHER: Final = "other"
 # Errors that tell an operator something; whatever else the kernel says is OTHER.
 ERRORS: Final = frozenset(
@@ -122,6 +123,25 @@ class ConsumerMetrics:
         """
         exemplar = {"request_id": request_ids[0]} if request_ids else None
         self._propagation.observe(min(max(0.0, seconds), _LONGEST_PROPAGATION), exemplar)
+
+
+class ReceiptMetrics:
+    """What became of the receipts, in which brokers are told what became of each key."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sent = Counter(
+            "wgkex_worker_receipts",
+            "Receipts that the MQTT server has taken. They tell brokers that a key is installed here, or given up.",
+            ["result"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "wgkex_worker_receipt_failures",
+            "Receipts that could not be sent. The key is not in danger: its broker sends it again.",
+            registry=registry,
+        )
+        for result in RECEIPT_RESULTS:
+            self.sent.labels(result)
 
 
 class NetlinkMetrics:

@@ -1,0 +1,239 @@
+"""Which gateway a version 2 answer names, and how long its node waits for that, by a clock that needs no waiting."""
+
+import asyncio
+from typing import Final
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from tests.helpers import DOMAINS, KEY, WELT, key, moved, run_in_virtual_time, samples, settle
+from wgkex_ops.http.assignment import Assigner
+from wgkex_ops.http.gateways import Gateways
+from wgkex_ops.http.receipts import Handover, Outstanding
+from wgkex_ops.http.submission import Submission
+from wgkex_ops.metrics.broker import ReceiptMetrics
+from wgkex_ops.topics import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
+
+TIMEOUT: Final = 0.75
+
+
+class Broker:
+    """Gateways in this order of preference: gw01, gw02, gw03. Of those, the first two send receipts."""
+
+    def __init__(
+        self, timeout: float = TIMEOUT, *, workers: tuple[str, ...] = ("gw01", "gw02", "gw03"), topic: str = "receipts"
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self.gateways = Gateways({}, DOMAINS)
+        metrics = ReceiptMetrics(self.registry, [])
+        self.outstanding = Outstanding(self.gateways, topic=topic, metrics=metrics, label=str)
+        assignments = Counter("assignments", "x", ["worker", "domain"], registry=self.registry)
+        self.assigner = Assigner(
+            self.gateways,
+            confirm_timeout=timeout,
+            assignments=assignments,
+            timeouts=metrics.timeouts,
+            label=str.upper,
+        )
+        for peers, worker in enumerate(workers):
+            endpoint = Endpoint(f"{worker}.example.net", 40011, KEY, "fe80::1", receipts=worker != "gw03")
+            self.gateways.update(WorkerData(worker, WELT.name, endpoint), 0.0)
+            # Two nodes at gw01 leave it the best one.
+            self.gateways.update(ConnectedPeers(worker, WELT.name, 10 * peers), 0.0)
+            self.gateways.update(WorkerStatus(worker, online=True), 0.0)
+        self._before = samples(self.registry, "")
+
+    def hand_over(self, number: int = 1) -> Handover:
+        handover = self.outstanding.begin(Submission(WELT, key(number)), "", 0.0)
+        self.outstanding.acknowledge(handover)
+        return handover
+
+    async def assign(self, handover: Handover) -> tuple[str | None, float]:
+        """The gateway, and the seconds that it took."""
+        now = asyncio.get_running_loop().time
+        start = now()
+        choice = await self.assigner.assign(handover)
+        return (choice.worker if choice else None), round(now() - start, 6)
+
+    def receive(self, handover: Handover, worker: str, reason: str = "") -> None:
+        self.outstanding.take(handover, Receipt(worker, reason))
+
+    def receive_later(self, after: float, handover: Handover, worker: str, reason: str = "") -> None:
+        asyncio.get_running_loop().call_later(after, self.receive, handover, worker, reason)
+
+    def moved(self) -> dict[str, float]:
+        changes = moved(self._before, samples(self.registry, ""))
+        return {name: value for name, value in changes.items() if name.startswith(("assignments", *_TIMEOUTS))}
+
+    def assigned(self, domain: str = WELT.name) -> dict[str, int]:
+        """Nodes that count at each gateway beyond what it reported."""
+        return {
+            worker: gateway.assigned.get(domain, 0) + gateway.held.get(domain, 0)
+            for worker, gateway in self.gateways.workers.items()
+            if gateway.assigned.get(domain, 0) + gateway.held.get(domain, 0)
+        }
+
+
+_TIMEOUTS: Final = ("wgkex_broker_key_confirmation_timeouts",)
+
+
+def assigned_to(worker: str, times: int = 1) -> dict[str, float]:
+    return {f'assignments_total{{domain="{WELT.name}",worker="{worker.upper()}"}}': times}
+
+
+def timed_out(worker: str, times: int = 1) -> dict[str, float]:
+    return {f'wgkex_broker_key_confirmation_timeouts_total{{worker="{worker.upper()}"}}': times}
+
+
+def test_gateway_is_named_as_soon_as_it_has_installed_the_key() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        handover = broker.hand_over()
+        # Others were faster; they were not chosen.
+        broker.receive(handover, "gw02")
+        broker.receive_later(0.3, handover, "gw01")
+        assert await broker.assign(handover) == ("gw01", 0.3)
+        assert broker.moved() == assigned_to("gw01")
+        assert broker.assigned() == {"gw01": 1}
+
+    run_in_virtual_time(scenario())
+
+
+def test_receipt_that_was_faster_than_the_acknowledgement_needs_no_waiting() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        handover = broker.outstanding.begin(Submission(WELT, key(1)), "", 0.0)
+        for worker in ("gw01", "gw02"):
+            broker.receive(handover, worker)
+        broker.outstanding.acknowledge(handover)
+        assert await broker.assign(handover) == ("gw01", 0.0)
+
+    run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, 10, 0.001])
+def test_silent_gateway_is_named_after_the_timeout_and_counted(timeout: float) -> None:
+    async def scenario() -> None:
+        broker = Broker(timeout)
+        assert await broker.assign(broker.hand_over()) == ("gw01", timeout)
+        assert broker.moved() == assigned_to("gw01") | timed_out("gw01")
+        assert broker.assigned() == {"gw01": 1}
+
+    run_in_virtual_time(scenario())
+
+
+def test_gateway_that_gave_the_key_up_is_passed_over() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        handover = broker.hand_over()
+        broker.receive_later(0.2, handover, "gw01", "EPERM")
+        broker.receive_later(0.5, handover, "gw02")
+        assert await broker.assign(handover) == ("gw02", 0.5)
+        assert broker.moved() == assigned_to("gw02")
+        assert broker.assigned() == {"gw02": 1}
+
+    run_in_virtual_time(scenario())
+
+
+def test_next_best_gateway_gets_what_is_left_of_the_time() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        handover = broker.hand_over()
+        broker.receive_later(0.5, handover, "gw01", "EPERM")
+        # Of what did not give the key up, it is the best one.
+        assert await broker.assign(handover) == ("gw02", TIMEOUT)
+        assert broker.moved() == assigned_to("gw02") | timed_out("gw02")
+
+    run_in_virtual_time(scenario())
+
+
+def test_gateway_that_sends_no_receipts_is_never_waited_for() -> None:
+    async def scenario() -> None:
+        broker = Broker(workers=("gw03", "gw01"))
+        assert await broker.assign(broker.hand_over()) == ("gw03", 0.0)
+        broker = Broker()
+        handover = broker.hand_over()
+        for worker in ("gw01", "gw02"):
+            broker.receive_later(0.1, handover, worker, "EPERM")
+        assert await broker.assign(handover) == ("gw03", 0.1)
+        assert broker.moved() == assigned_to("gw03")
+
+    run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(("timeout", "topic"), [(0, "receipts"), (TIMEOUT, "")], ids=("0", "MQTT 3.1.1"))
+def test_nobody_is_waited_for_where_that_is_not_wanted_or_of_no_use(timeout: float, topic: str) -> None:
+    async def scenario() -> None:
+        broker = Broker(timeout, topic=topic)
+        assert await broker.assign(broker.hand_over()) == ("gw01", 0.0)
+        assert broker.moved() == assigned_to("gw01")
+        # What is known already is made use of.
+        handover = broker.hand_over()
+        broker.receive(handover, "gw01", "EPERM")
+        assert await broker.assign(handover) == ("gw02", 0.0)
+
+    run_in_virtual_time(scenario())
+
+
+def test_there_is_no_gateway_when_all_have_given_the_key_up() -> None:
+    async def scenario() -> None:
+        broker = Broker(workers=("gw01", "gw02"))
+        handover = broker.hand_over()
+        broker.receive_later(0.1, handover, "gw02", "EPERM")
+        broker.receive_later(0.2, handover, "gw01", "EPERM")
+        assert await broker.assign(handover) == (None, 0.2)
+        assert broker.moved() == {}
+        assert broker.assigned() == {}
+
+    run_in_virtual_time(scenario())
+
+
+def test_there_is_no_gateway_where_none_is_online() -> None:
+    async def scenario() -> None:
+        broker = Broker(workers=())
+        assert await broker.assign(broker.hand_over()) == (None, 0.0)
+
+    run_in_virtual_time(scenario())
+
+
+def test_gateway_that_is_slow_keeps_only_its_own_nodes_waiting() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        slow = [asyncio.ensure_future(broker.assign(broker.hand_over(number))) for number in range(11)]
+        await settle()
+        # gw01 has more than gw02 reported, so the next one goes there, and it is fast.
+        handover = broker.hand_over(100)
+        broker.receive_later(0.01, handover, "gw02")
+        assert await broker.assign(handover) == ("gw02", 0.01)
+        assert not any(task.done() for task in slow)
+        assert {await task for task in slow} == {("gw01", TIMEOUT)}
+
+    run_in_virtual_time(scenario())
+
+
+def test_nodes_that_come_at_once_do_not_all_choose_the_same_gateway() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        tasks = [asyncio.ensure_future(broker.assign(broker.hand_over(number))) for number in range(60)]
+        await settle()
+        # Reported were 0, 10 and 20.
+        assert broker.assigned() == {"gw01": 30, "gw02": 20, "gw03": 10}
+        workers = [worker for worker, _ in await asyncio.gather(*tasks)]
+        assert {worker: workers.count(worker) for worker in set(workers)} == {"gw01": 30, "gw02": 20, "gw03": 10}
+        assert broker.assigned() == {"gw01": 30, "gw02": 20, "gw03": 10}
+
+    run_in_virtual_time(scenario())
+
+
+def test_request_that_is_cancelled_counts_nowhere() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        task = asyncio.ensure_future(broker.assign(broker.hand_over()))
+        await settle()
+        assert broker.assigned() == {"gw01": 1}
+        task.cancel()
+        await asyncio.wait([task])
+        assert broker.assigned() == {}
+        assert broker.moved() == {}
+
+    run_in_virtual_time(scenario())

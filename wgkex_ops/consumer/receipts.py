@@ -1,0 +1,106 @@
+"""Receipts: a broker is told what became of a key that it wanted to know of.
+
+Nothing waits for a receipt here, and none is sent twice: a broker that has got none sends its key again, which is
+installed or refused once more, and answered.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import structlog
+
+from wgkex_ops.errors import BusError
+from wgkex_ops.metrics.worker import ReceiptMetrics
+from wgkex_ops.mqtt import Session
+from wgkex_ops.topics import Receipt, Reply, receipt_payload
+
+_log = structlog.get_logger(__name__)
+
+# As many as keys may wait, at about half a kilobyte each. Older ones are worth less: their brokers ask again.
+QUEUE_LIMIT: Final = 20_000
+# Enough for hundreds a second over a link of hundreds of milliseconds. The server's window holds back what it must.
+_AT_ONCE: Final = 200
+# After 5 s a broker sends its key again.
+_PUBLISH_TIMEOUT: Final = 5.0
+# The same failure is told again after this long.
+_REPEAT_WARNING_AFTER: Final = 60.0
+
+
+class ReceiptSender:
+    """Sends receipts, many at once. `run` is its only task.
+
+    Args:
+        session: the bus.
+        worker: this worker's name.
+        metrics: what became of the receipts.
+    """
+
+    def __init__(self, session: Session, worker: str, metrics: ReceiptMetrics) -> None:
+        self._session = session
+        self._worker = worker
+        self._metrics = metrics
+        self._queue: deque[tuple[Reply, str]] = deque()
+        self._in_flight = 0
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._woken = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._told: tuple[str, float] = ("", 0.0)
+
+    def answer(self, replies: Sequence[Reply], reason: str) -> None:
+        """Have receipts sent; if there are too many, the oldest are thrown away.
+
+        Args:
+            replies: where they are wanted.
+            reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
+        """
+        for reply in replies:
+            if len(self._queue) >= QUEUE_LIMIT:
+                self._queue.popleft()
+                self._metrics.failures.inc()
+            self._queue.append((reply, reason))
+            self._idle.clear()
+            self._woken.set()
+
+    async def run(self) -> NoReturn:
+        """Send for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                while not self._queue:
+                    self._woken.clear()
+                    await self._woken.wait()
+                await self._places.acquire()
+                reply, reason = self._queue.popleft()
+                self._in_flight += 1
+                group.create_task(self._send(reply, reason), name="receipt")
+
+    async def flush(self, within: float) -> None:
+        """Wait until all are sent, but no longer than some seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+
+    async def _send(self, reply: Reply, reason: str) -> None:
+        payload = receipt_payload(Receipt(self._worker, reason))
+        try:
+            await self._session.publish(reply.topic, payload, timeout=_PUBLISH_TIMEOUT, correlation=reply.correlation)
+        except BusError as error:
+            self._metrics.failures.inc()
+            self._tell(error)
+        else:
+            self._metrics.sent.labels("failed" if reason else "installed").inc()
+        finally:
+            self._places.release()
+            self._in_flight -= 1
+            if not self._queue and not self._in_flight:
+                self._idle.set()
+
+    def _tell(self, error: BusError) -> None:
+        """Log a failure, but not for each of a thousand receipts."""
+        now = asyncio.get_running_loop().time()
+        if error.reason != self._told[0] or now - self._told[1] > _REPEAT_WARNING_AFTER:
+            _log.warning("receipt_failed", reason=error.reason, detail=str(error))
+            self._told = (error.reason, now)
