@@ -16,7 +16,7 @@ run: $(READY)
 
 test: $(READY_DEV)
 	@scripts/debian-packages test
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/unit tests/integration tests/faults
 	scripts/kernel-tests
 
 bench: $(READY_DEV)
