@@ -109,7 +109,7 @@ def _processes(settings: Settings) -> list[Alert]:
             summary="A wgkex process starts again and again.",
             description=(
                 "{{ $labels.instance }} of job {{ $labels.job }} has started {{ $value }} times within "
-                f"{settings.span(settings.crash_window)}. Each start drops keys that are on their way, and their "
+                f"{settings.span(settings.crash_window)}. Keys that are on their way come late, and some "
                 "routers wait until they ask again. Read the end of its log first: the reason is in the last lines."
             ),
         ),
@@ -317,6 +317,7 @@ def _gateways(settings: Settings) -> list[Alert]:
         _install_slow(settings),
         _queue_near_full(settings),
         _netlink_failing(settings),
+        _journal_failing(settings),
     ]
 
 
@@ -353,9 +354,14 @@ def _imbalance(settings: Settings) -> str:
 
 
 def _install_slow(settings: Settings) -> Alert:
-    selector = f"{{{settings.worker}}}[{settings.window(settings.slow_window)}]"
-    buckets = f"sum by (job, instance, le) (rate(wgkex_worker_key_propagation_seconds_bucket{selector}))"
-    count = f"sum by (job, instance) (increase(wgkex_worker_key_propagation_seconds_count{selector}))"
+    """From POST to the gateway's word, by the broker's clock alone.
+
+    A gateway's answer goes to the broker that took the key, so brokers are summed. Workers that send no receipts have
+    no samples.
+    """
+    selector = f'{{{settings.broker}, worker!="unknown"}}[{settings.window(settings.slow_window)}]'
+    buckets = f"sum by (job, worker, le) (rate(wgkex_broker_key_install_duration_seconds_bucket{selector}))"
+    count = f"sum by (job, worker) (increase(wgkex_broker_key_install_duration_seconds_count{selector}))"
     return Alert(
         name="WgkexInstallSlow",
         severity="warning",
@@ -365,9 +371,9 @@ def _install_slow(settings: Settings) -> Alert:
         hold="15m",
         summary="Keys take longer to a gateway than routers bear.",
         description=(
-            "On {{ $labels.instance }} one key in a hundred takes {{ $value | humanizeDuration }} or more from the "
-            f"broker to the kernel. Routers bear {settings.slow_seconds:g} s, then they try another gateway or ask "
-            "again. Look first whether the clocks of both hosts agree, then at the worker's queue."
+            "One key in a hundred takes {{ $value | humanizeDuration }} or more until gateway {{ $labels.worker }} has "
+            f"it installed. Routers bear {settings.slow_seconds:g} s, then they try another gateway or ask again. Look "
+            "first at the worker's queue, and for peer_postponed in its log."
         ),
     )
 
@@ -417,6 +423,21 @@ def _netlink_failing(settings: Settings) -> Alert:
     )
 
 
+def _journal_failing(settings: Settings) -> Alert:
+    return Alert(
+        name="WgkexJournalFailing",
+        severity="warning",
+        expr=f"max_over_time(wgkex_worker_journal_up{{{settings.worker}}}[{settings.window(settings.gap)}]) == 0",
+        hold="10m",
+        summary="A worker cannot write its journal.",
+        description=(
+            "{{ $labels.instance }} cannot note which peers it has. Keys are installed all the same, but a reboot "
+            "brings no peers back, and keys that have to wait stay with the MQTT server. Look first for "
+            "journal_unavailable in the worker's log, then at the disk."
+        ),
+    )
+
+
 def _peers(settings: Settings) -> list[Alert]:
     return [_peers_incomplete(settings), _handshakes_stale(settings), _peers_lost(settings)]
 
@@ -431,8 +452,9 @@ def _peers_incomplete(settings: Settings) -> Alert:
         description=(
             "On {{ $labels.instance }} at least {{ $value }} peers of domain {{ $labels.domain }} lack their "
             "{{ $labels.missing }}. Without route or FDB entry their routers may have a tunnel, but no mesh; without a "
-            "peer a route is left over, which nobody feels. Look first whether something else changes peers, routes or "
-            "FDB entries on this host."
+            "peer a route is left over, which nobody feels. The worker puts parts back within about 2 minutes, and it "
+            "does not help. Look first for peers_not_put_back in its log, then whether something else changes peers, "
+            "routes or FDB entries on this host."
         ),
     )
 
@@ -469,8 +491,9 @@ def _handshakes_stale(settings: Settings) -> Alert:
 def _peers_lost(settings: Settings) -> Alert:
     """Over all domains, as an uplink has them all.
 
-    A gateway that reboots starts without peers, and its routers have found another one meanwhile: there, peers of all
-    states became fewer, if only until keys came in again. A worker that starts anew finds its peers in the kernel.
+    The routers of a gateway that reboots have found another one meanwhile. There, the worker has started and put peers
+    back out of its journal, or, without one, peers of all states became fewer, if only until keys came in again. A
+    worker that merely starts anew finds its peers in the kernel.
     """
     gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
     window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
@@ -479,13 +502,19 @@ def _peers_lost(settings: Settings) -> Alert:
         f"sum by (job, instance) (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, peers)
     )
     fewest = f"min_over_time(sum by (job, instance) (max_over_time({peers}[{short}]))[{window}:{short}])"
+    restored = (
+        f"sum by (job, instance) (max_over_time(wgkex_worker_peers_restored_total{{{settings.worker}}}[{short}]))"
+    )
+    started = f"changes(process_start_time_seconds{{{settings.worker}}}[{window}])"
     return Alert(
         name="WgkexWorkerPeersLost",
         severity="warning",
         expr=(
             f"sum by (job, instance) (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
             f"and {before} >= {settings.lost_min_peers}\n"
-            f"unless {fewest}\n/ {all_before}\n< {settings.lost_ratio:g}"
+            f"unless {fewest}\n/ {all_before}\n< {settings.lost_ratio:g}\n"
+            f"unless (\n  {restored}\n  / {before}\n  >= {settings.lost_ratio:g}\n"
+            f"  and on (job, instance) {started} > 0\n)"
         ),
         hold="10m",
         summary="A gateway has lost most of its active peers.",

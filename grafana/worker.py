@@ -176,7 +176,7 @@ def _propagation() -> Section:
                 Head(
                     "From the broker to the kernel, quantiles",
                     "The same as p50 and p99. Nodes bear 10 s, the line. p99 above it: see the queue and the"
-                    " operations, and WgkexInstallSlow in the runbook.",
+                    " operations, and the latency by gateway on the Broker dashboard, which needs no NTP.",
                     "s",
                     12,
                 ),
@@ -214,8 +214,8 @@ def _kernel() -> Section:
             lines(
                 Head(
                     "Failed share by operation",
-                    "Refused operations over all. Over 5 % for 10 minutes opens a ticket: see WgkexNetlinkFailing in"
-                    " the runbook, and the errors to the left.",
+                    "Refused operations over all. Over 5 % and ten of them in half an hour open a ticket: see"
+                    " WgkexNetlinkFailing in the runbook, and the errors to the left.",
                     "percentunit",
                 ),
                 [

@@ -42,6 +42,7 @@ EXPECTED: Final = {
     "WgkexInstallSlow": [("15m", "warning")],
     "WgkexQueueNearFull": [("5m", "warning")],
     "WgkexNetlinkFailing": [("10m", "warning")],
+    "WgkexJournalFailing": [("10m", "warning")],
     "WgkexPeersIncomplete": [("10m", "warning")],
     "WgkexHandshakesStale": [("15m", "warning")],
     "WgkexWorkerPeersLost": [("10m", "warning")],

@@ -22,7 +22,6 @@ OTHERS: Final = frozenset(
     {
         "ffmuc_welt",
         "max_inflight_messages",
-        "mosquitto_pub",
         "mosquitto_sub",
         "runbook_url",
         "scrape_timeout",
