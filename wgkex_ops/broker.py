@@ -135,6 +135,7 @@ class Broker:
             self._session,
             self._farewell(),
             asyncio.TaskGroup() as group,
+            self._working(group),
             serve(
                 app,
                 self._config.broker.listen,
@@ -142,20 +143,27 @@ class Broker:
                 keepalive_timeout=_KEEPALIVE_TIMEOUT,
             ) as listen,
         ):
-            tasks = [
-                group.create_task(self._announce(), name="announce"),
-                group.create_task(self._forget_the_lost(), name="forget-the-lost"),
-                group.create_task(self._follow_gateways(), name="follow-gateways"),
-                group.create_task(self._republisher.run(), name="republisher"),
-                group.create_task(self._view.history.run(), name="history"),
-            ]
             _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=self._config.broker.name)
             try:
                 yield listen, metrics_listen
             finally:
                 _log.info("broker_stopping")
-                for task in tasks:
-                    task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _working(self, group: asyncio.TaskGroup) -> AsyncIterator[None]:
+        """Do what is not a request; to the end of the last one of those, which may wait for a receipt."""
+        tasks = [
+            group.create_task(self._announce(), name="announce"),
+            group.create_task(self._forget_the_lost(), name="forget-the-lost"),
+            group.create_task(self._follow_gateways(), name="follow-gateways"),
+            group.create_task(self._republisher.run(), name="republisher"),
+            group.create_task(self._view.history.run(), name="history"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def connected(self) -> None:
         """Wait until keys can be handed over."""

@@ -235,9 +235,9 @@ def parse_receipt(payload: bytes) -> Receipt:
         InvalidMessageError: reason ``malformed_payload``.
     """
     match _parse_object(payload, "a receipt"):
-        case {"worker": str(worker), "result": "installed"} if _is_name(worker):
+        case {"worker": str(worker), "result": "installed"} if _is_worker(worker):
             return Receipt(worker)
-        case {"worker": str(worker), "result": "failed", "reason": str(reason)} if _is_name(
+        case {"worker": str(worker), "result": "failed", "reason": str(reason)} if _is_worker(
             worker
         ) and _REASON.fullmatch(reason):
             return Receipt(worker, reason)
@@ -300,11 +300,11 @@ def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
     """
     match topic.split("/"):
         case ["wireguard-worker", worker, domain, "data"]:
-            return WorkerData(_name(worker), _name(domain), _parse_endpoint(payload) if payload else None)
+            return WorkerData(_worker(worker), _name(domain), _parse_endpoint(payload) if payload else None)
         case ["wireguard-worker", worker, "status"]:
-            return WorkerStatus(_name(worker), _parse_status(payload))
+            return WorkerStatus(_worker(worker), _parse_status(payload))
         case ["wireguard-metrics", domain, worker, "connected_peers"]:
-            return ConnectedPeers(_name(worker), _name(domain), _parse_peers(payload))
+            return ConnectedPeers(_worker(worker), _name(domain), _parse_peers(payload))
         case ["wireguard-broker", broker, "status"]:
             return BrokerStatus(_name(broker), _parse_status(payload))
     raise InvalidMessageError(_MALFORMED_TOPIC, "no such topic in the contract")
@@ -317,6 +317,17 @@ def _is_name(level: str) -> bool:
 def _name(level: str) -> str:
     if not _is_name(level):
         raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a name")
+    return level
+
+
+def _is_worker(name: str) -> bool:
+    return _is_name(name) and name != ALL_WORKERS
+
+
+def _worker(level: str) -> str:
+    """A worker's name. One that was called like all of them would get, and answer for, everything."""
+    if not _is_worker(level):
+        raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a worker's name")
     return level
 
 

@@ -225,6 +225,8 @@ async def test_a_subscription_from_before_the_configuration_changed_is_given_up(
         await bench.take((f"wireguard/{WELT.name}/all", KEY.encode()), ("wireguard/ffmuc_old/all", KEY.encode()))
         # What was no key's topic tells nothing of a subscription.
         await bench.take(("wireguard/ffmuc_old", KEY.encode()), ("wireguard/ffmuc_old/all", b"x"))
+        # A whole backlog of it is one occasion.
+        await bench.take(*[("wireguard/ffmuc_old/all", OTHER_KEY.encode())] * 100)
     assert bench.unsubscribed == ["wireguard/ffmuc_old/+"]
 
 

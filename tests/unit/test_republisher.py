@@ -10,7 +10,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import DOMAINS, KEY, WELT, key, run_in_virtual_time, running, settle
+from tests.helpers import CITY, DOMAINS, KEY, WELT, key, run_in_virtual_time, running, settle
+from wgkex_ops.domains import Domain
 from wgkex_ops.errors import (
     BusError,
     NoSubscribersError,
@@ -37,6 +38,8 @@ class Bus:
         self.opened_at = 0.0
         self.sent: list[tuple[float, PublicKey, str]] = []
         self.error: BusError | None = None
+        # Domains that nobody has subscribed to.
+        self.unheard: set[str] = set()
         self.in_flight = 0
         self.most_in_flight = 0
         self._connections = 1
@@ -61,6 +64,8 @@ class Bus:
             await asyncio.sleep(0.001)
             if self.error is not None:
                 raise self.error
+            if submission.domain.name in self.unheard:
+                raise NoSubscribersError("nobody")
             self.sent.append((round(asyncio.get_running_loop().time(), 1), submission.key, target))
         finally:
             self.in_flight -= 1
@@ -88,8 +93,8 @@ class Broker:
             self.gateways.update(ConnectedPeers(worker, WELT.name, 0), 0.0)
             self.gateways.update(WorkerStatus(worker, online=True), 0.0)
 
-    def hand_over(self, number: int = 1) -> Handover:
-        handover = self.outstanding.begin(Submission(WELT, key(number)), "", 0.0)
+    def hand_over(self, number: int = 1, domain: Domain = WELT) -> Handover:
+        handover = self.outstanding.begin(Submission(domain, key(number)), "", 0.0)
         self.outstanding.acknowledge(handover)
         return handover
 
@@ -267,6 +272,25 @@ def test_failure_ends_the_round_and_not_the_rest() -> None:
             broker.bus.error = None
             await asyncio.sleep(1)
             assert len(broker.bus.take()) == 3 * WINDOW
+
+    run_in_virtual_time(scenario())
+
+
+def test_domain_that_nobody_listens_for_holds_up_no_other() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        async with at_work(broker):
+            for number in range(WINDOW + 1):
+                broker.hand_over(number, CITY)
+            broker.hand_over(WINDOW + 1)
+            broker.bus.unheard = {CITY.name}
+            await broker.bus.reconnect()
+            await asyncio.sleep(0.5)
+            assert [sent for _, sent, _ in broker.bus.take()] == [key(WINDOW + 1)]
+            # They are not forgotten.
+            broker.bus.unheard = set()
+            await asyncio.sleep(1.1)
+            assert len(broker.bus.take()) == WINDOW + 1
 
     run_in_virtual_time(scenario())
 

@@ -473,3 +473,15 @@ def test_receipt_is_wanted_nowhere_else(topic: str) -> None:
 def test_receipt_without_a_mark_or_with_a_huge_one_is_not_wanted(correlation: bytes) -> None:
     properties = {"wgkex-request-id": "0123"}
     assert parse_origin(properties, "wgkex/receipts/b1", correlation) == Origin("0123")
+
+
+def test_no_worker_is_called_like_all_of_them() -> None:
+    for topic, payload in (
+        ("wireguard-worker/all/status", b"1"),
+        ("wireguard-worker/all/ffmuc_welt/data", json.dumps(DATA).encode()),
+        ("wireguard-metrics/ffmuc_welt/all/connected_peers", b"7"),
+    ):
+        with pytest.raises(InvalidMessageError):
+            parse_worker_event(topic, payload)
+    with pytest.raises(InvalidMessageError):
+        parse_receipt(receipt_payload(Receipt("all")))

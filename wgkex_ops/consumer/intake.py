@@ -1,5 +1,6 @@
 """From messages on the bus to offers for the installer. All is checked again, as anybody may write to the bus."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import structlog
@@ -13,6 +14,8 @@ from wgkex_ops.topics import ALL_WORKERS, Origin, key_subscription, parse_key, p
 
 _log = structlog.get_logger(__name__)
 
+# A backlog is one occasion to give a subscription up, not a thousand.
+_LEAVE_AGAIN_AFTER = 60.0
 _UNKNOWN_DOMAIN = "unknown_domain"
 
 
@@ -50,6 +53,8 @@ class Intake:
         self._answer = answer
         self._unsubscribe = unsubscribe
         self._metrics = metrics
+        # When subscriptions of domains that are no longer configured were given up. The server keeps no others.
+        self._left: dict[str, float] = {}
 
     async def run(self, messages: AsyncIterator[Message]) -> None:
         """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
@@ -65,7 +70,14 @@ class Intake:
                 if origin.reply is not None:
                     self._answer([origin.reply], error.reason)
                 if error.reason == _UNKNOWN_DOMAIN:
-                    await self._unsubscribe(key_subscription(message.topic.split("/")[1]))
+                    await self._leave(key_subscription(message.topic.split("/")[1]))
+
+    async def _leave(self, topic_filter: str) -> None:
+        """Give a subscription up; once for a whole backlog, as the keys of other domains wait meanwhile."""
+        now = asyncio.get_running_loop().time()
+        if now - self._left.get(topic_filter, -_LEAVE_AGAIN_AFTER) >= _LEAVE_AGAIN_AFTER:
+            self._left[topic_filter] = now
+            await self._unsubscribe(topic_filter)
 
     def _take(self, message: Message, origin: Origin) -> None:
         levels = message.topic.split("/")

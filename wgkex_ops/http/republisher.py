@@ -7,7 +7,7 @@ from typing import Final, NoReturn, Protocol
 
 import structlog
 
-from wgkex_ops.errors import BusError, PublishRefusedError
+from wgkex_ops.errors import BusError, NoSubscribersError, PublishRefusedError
 from wgkex_ops.http.receipts import Handover, Outstanding
 from wgkex_ops.http.submission import Submission
 from wgkex_ops.topics import Origin
@@ -89,6 +89,9 @@ class Republisher:
         except PublishRefusedError as error:
             _log.warning("republishing_refused", target=target, detail=str(error))
             self._outstanding.refused(handover, target)
+        except NoSubscribersError:
+            # It stays due, but must not hold up the keys of domains that have somebody.
+            return True
         except BusError as error:
             _log.debug("republishing_failed", target=target, reason=error.reason)
             return False
