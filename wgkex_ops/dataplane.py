@@ -13,6 +13,8 @@ from wgkex_ops.keys import PublicKey
 # Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours
 # exactly when its own /128 route carries it, after any restart.
 ROUTE_PROTOCOL: Final = 158
+# What `ip route` says of routes that somebody has added by hand, or as the older wgkex did (linux/rtnetlink.h).
+ROUTE_PROTOCOL_STATIC: Final = 4
 
 
 class Action(StrEnum):
@@ -79,7 +81,8 @@ class DomainState:
         link_address: its own link-local address as text without a prefix length; empty if it has none.
         peers: all peers, ours and others.
         routes: destinations (16 bytes) of /128 routes over the interface that carry our protocol number.
-        foreign_routes: the same of routes that carry another number; only read if some peer has no route of ours.
+        foreign_routes: the same of routes that carry another number, and which; only read if some peer has no route of
+            ours.
         fdb_entries: destinations (16 bytes) of all-zero FDB entries of the VXLAN interface via the WireGuard interface.
     """
 
@@ -92,7 +95,7 @@ class DomainState:
     link_address: str = ""
     peers: tuple[Peer, ...] = ()
     routes: frozenset[bytes] = frozenset()
-    foreign_routes: frozenset[bytes] = frozenset()
+    foreign_routes: Mapping[bytes, int] = field(default_factory=dict)
     fdb_entries: frozenset[bytes] = frozenset()
 
     @property

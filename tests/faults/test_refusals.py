@@ -20,7 +20,7 @@ async def test_one_refused_key_fails_alone_and_its_receipt_says_why(
     topic = "wgkex/receipts/broker01"
     observer = await bench.observe(mosquitto, "wgkex/receipts/#")
     async with running_worker(configuration(mosquitto.port)) as worker, client(mosquitto.port) as broker:
-        worker.dataplane.refuse(refused, Operation.ROUTE_ADD, error)
+        worker.dataplane.refuse(refused, Operation.PEER_ADD, error)
         for number, key in enumerate([*good[:25], refused, *good[25:]]):
             await broker.session.publish(
                 f"wireguard/{WELT.name}/all",

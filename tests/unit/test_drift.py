@@ -53,7 +53,7 @@ def test_peer_that_lacks_both_is_told_twice() -> None:
 
 
 def test_peer_that_somebody_else_has_routed_is_not_ours() -> None:
-    assert drift(DomainState(peers=peers(1), foreign_routes=addresses(1))) == Drift(NONE, NONE, NONE)
+    assert drift(DomainState(peers=peers(1), foreign_routes=dict.fromkeys(addresses(1), 4))) == Drift(NONE, NONE, NONE)
 
 
 def test_static_peer_with_an_address_of_its_own_is_not_ours() -> None:

@@ -217,9 +217,9 @@ def test_a_peer_that_lacks_something(left_out: int) -> None:
 
 
 def test_routes_of_ours() -> None:
-    assert list(wire.decode_routes(bodies(ROUTES), 158)) == [(ADDRESS, 2)]
+    assert list(wire.decode_routes(bodies(ROUTES), 158)) == [(ADDRESS, 2, 158)]
     assert list(wire.decode_routes(bodies(ROUTES), 4)) == []
-    assert list(wire.decode_routes(bodies(ROUTES))) == [(ADDRESS, 2)]
+    assert list(wire.decode_routes(bodies(ROUTES))) == [(ADDRESS, 2, 158)]
 
 
 def test_fdb_entries_that_are_all_zero() -> None:

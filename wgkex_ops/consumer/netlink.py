@@ -500,7 +500,7 @@ class _Kernel:
         """Destinations of our routes by interface."""
         bodies = self._dump(self._route.dump, wire.dump_routes(self._route_protocol))
         found: dict[int, set[bytes]] = {}
-        for destination, interface in wire.decode_routes(bodies, self._route_protocol):
+        for destination, interface, _ in wire.decode_routes(bodies, self._route_protocol):
             found.setdefault(interface, set()).add(destination)
         return found
 
@@ -525,20 +525,23 @@ class _Kernel:
             fdb_entries=self._fdb(vx, wg) if vx else frozenset(),
         )
 
-    def _foreign_routes(self, wg: wire.Link, peers: Iterable[Peer], ours: frozenset[bytes]) -> frozenset[bytes]:
-        """Destinations of other people's routes, asked for only where some peer has none of ours."""
+    def _foreign_routes(self, wg: wire.Link, peers: Iterable[Peer], ours: frozenset[bytes]) -> dict[bytes, int]:
+        """Protocols of other people's routes, by destination; asked for only where some peer has none of ours."""
         if all(not peer.link_local or peer.link_local in ours for peer in peers):
-            return frozenset()
+            return {}
         try:
             bodies = self._dump(self._route.dump, wire.dump_routes_over(wg.number))
         except OSError as problem:
             if problem.errno == errno.ENODEV:
                 # It has gone in the meantime, and its routes with it.
-                return frozenset()
+                return {}
             raise
-        return (
-            frozenset(route.destination for route in wire.decode_routes(bodies) if route.interface == wg.number) - ours
-        )
+        found: dict[bytes, int] = {}
+        for destination, interface, protocol in wire.decode_routes(bodies):
+            if interface == wg.number and destination not in ours:
+                # Of several to one address the kernel tells the one first that is in use.
+                found.setdefault(destination, protocol)
+        return found
 
     def _device(self, wg: wire.Link) -> wire.Device | None:
         """The WireGuard interface with its peers; None if it has gone in the meantime, or is of another kind."""

@@ -158,10 +158,11 @@ class Link(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route to one address: its destination (16 bytes) and the interface's index."""
+    """A route to one address: its destination (16 bytes), the interface's index, and the number of who made it."""
 
     destination: bytes
     interface: int
+    protocol: int
 
 
 class FdbEntry(NamedTuple):
@@ -435,7 +436,7 @@ def decode_routes(bodies: Iterable[bytes], protocol: int | None = None) -> Itera
             destination = found.get(_RTA_DST, b"")
             # A route over several interfaces has none of its own, and is none that we made.
             if len(destination) == _ADDRESS_BYTES and _RTA_OIF in found:
-                yield Route(destination, _unpack(_U32, found[_RTA_OIF])[0])
+                yield Route(destination, _unpack(_U32, found[_RTA_OIF])[0], carried)
 
 
 def decode_fdb(bodies: Iterable[bytes], vxlan: int) -> Iterator[FdbEntry]:
