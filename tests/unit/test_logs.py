@@ -191,3 +191,18 @@ def test_format_can_be_forced() -> None:
     assert "\x1b[" not in run('configure("info", "console")\nlog.info("x")')
     line = on_terminal('configure("info", "json")\nlog.info("x")')
     assert json.loads(line)["event"] == "x"
+
+
+@pytest.mark.parametrize("trouble", ["os.close(2)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"])
+def test_nothing_ends_because_a_line_cannot_be_told(trouble: str) -> None:
+    """A disk that is full, or a reader that has gone."""
+    script = f"""
+        import os
+        configure("info", "json")
+        {trouble}
+        log.info("ours")
+        logging.getLogger("some.library").warning("theirs")
+        os._exit(7)
+    """
+    done = subprocess.run([sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], check=False)
+    assert done.returncode == 7
