@@ -227,6 +227,35 @@ def test_fdb_entries_that_are_all_zero() -> None:
     assert list(wire.decode_fdb(bodies(FDB), 4)) == []
 
 
+def in_reverse(body: bytes, start: int = 12) -> bytes:
+    """The same message with its attributes in another order."""
+    return body[:start] + b"".join(attribute(kind, value) for kind, value in reversed(wire.walk(body, start)))
+
+
+def test_routes_and_fdb_entries_in_another_order() -> None:
+    assert [in_reverse(in_reverse(body)) for body in bodies(FDB)] == bodies(FDB)
+    assert list(wire.decode_routes([in_reverse(body) for body in bodies(ROUTES)], 158)) == [(ADDRESS, 2, 158)]
+    assert list(wire.decode_routes([in_reverse(body) for body in bodies(ROUTES)], 4)) == []
+    assert list(wire.decode_fdb([in_reverse(body) for body in bodies(FDB)], 3)) == [(ADDRESS, 2)]
+
+
+@pytest.mark.parametrize(("position", "value"), [(0, 2), (1, 64), (4, 255), (7, 2)])
+def test_routes_of_another_kind_are_none_of_ours(position: int, value: int) -> None:
+    """Another family (which the kernel would not send), a network, another table, a local address."""
+    (body,) = bodies(ROUTES)
+    changed = body[:position] + bytes((value,)) + body[position + 1 :]
+    expected = [(ADDRESS, 2, 158)] if position == 0 else []
+    assert list(wire.decode_routes([changed], 158)) == expected
+
+
+def test_fdb_entries_that_are_somebody_elses() -> None:
+    """Of a bridge, whose flags lack NTF_SELF, and towards nowhere in particular."""
+    body = bodies(FDB)[0]
+    assert list(wire.decode_fdb([body[:10] + b"\0" + body[11:]], 3)) == []
+    without_interface = body[:12] + b"".join(attribute(kind, value) for kind, value in wire.walk(body, 12) if kind != 8)
+    assert list(wire.decode_fdb([without_interface], 3)) == [(ADDRESS, 0)]
+
+
 def test_links() -> None:
     down = struct.pack("=BxHiII", 0, 65534, 8, 0x1042, 0) + attribute(3, b"vx-\xff\0")
     up = struct.pack("=BxHiII", 0, 65534, 7, 0x1043, 0) + attribute(13, b"\0\0\0\0") + attribute(3, b"wg-a\0")

@@ -76,6 +76,8 @@ _RTPROT_UNSPEC: Final = 0
 _RTN_UNICAST: Final = 1
 _RTA_DST: Final = 1
 _RTA_OIF: Final = 4
+_RTA_PRIORITY: Final = 6
+_RTA_TABLE: Final = 15
 _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3
 _IFLA_EXT_MASK: Final = 29
@@ -425,31 +427,71 @@ def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
         yield Link(index, _text(dict(walk(body, _LINK.size)).get(_IFLA_IFNAME, b"")), bool(flags & _IFF_UP))
 
 
+# How every kernel so far writes a route to one address over one interface (net/ipv6/route.c, rt6_fill_node), and a
+# destination of an all-zero FDB entry (drivers/net/vxlan, vxlan_fdb_info): as far as it matters, attributes of constant
+# size in a constant order. To read them with one call makes the decoding three times as fast.
+_USUAL_ROUTE: Final = struct.Struct("=5sBxB4x8s4s16s4s4x4sI")
+_USUAL_ROUTE_PARTS: Final = (
+    bytes((_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN)),
+    _RTN_UNICAST,
+    attribute(_RTA_TABLE, _U32.pack(_RT_TABLE_MAIN)),
+    _ATTRIBUTE.pack(20, _RTA_DST),
+    _ATTRIBUTE.pack(8, _RTA_PRIORITY),
+    _ATTRIBUTE.pack(8, _RTA_OIF),
+)
+_USUAL_FDB_ENTRY: Final = struct.Struct("=4xi2xBx12s4s16s4sI")
+_USUAL_FDB_ENTRY_PARTS: Final = (
+    attribute(_NDA_LLADDR, _ALL_ZERO_MAC),
+    _ATTRIBUTE.pack(20, _NDA_DST),
+    _ATTRIBUTE.pack(8, _NDA_IFINDEX),
+)
+
+
 def decode_routes(bodies: Iterable[bytes], protocol: int | None = None) -> Iterator[Route]:
     """Read a dump of IPv6 routes: those of the main table to one address, with one protocol number or with any."""
     for body in bodies:
-        _, bits, _, _, table, carried, _, kind, _ = _unpack(_ROUTE, body)
-        if protocol not in (None, carried):
-            continue
-        if (bits, table, kind) == (_ADDRESS_BITS, _RT_TABLE_MAIN, _RTN_UNICAST):
-            found = dict(walk(body, _ROUTE.size))
-            destination = found.get(_RTA_DST, b"")
-            # A route over several interfaces has none of its own, and is none that we made.
-            if len(destination) == _ADDRESS_BYTES and _RTA_OIF in found:
-                yield Route(destination, _unpack(_U32, found[_RTA_OIF])[0], carried)
+        if len(body) >= _USUAL_ROUTE.size:
+            start, carried, kind, table, of_dst, destination, of_priority, of_oif, interface = _USUAL_ROUTE.unpack_from(
+                body
+            )
+            if (start, kind, table, of_dst, of_priority, of_oif) == _USUAL_ROUTE_PARTS:
+                if protocol in (None, carried):
+                    yield Route(destination, interface, carried)
+                continue
+        yield from _decode_unusual_route(body, protocol)
+
+
+def _decode_unusual_route(body: bytes, protocol: int | None) -> Iterator[Route]:
+    _, bits, _, _, table, carried, _, kind, _ = _unpack(_ROUTE, body)
+    if protocol in (None, carried) and (bits, table, kind) == (_ADDRESS_BITS, _RT_TABLE_MAIN, _RTN_UNICAST):
+        found = dict(walk(body, _ROUTE.size))
+        destination = found.get(_RTA_DST, b"")
+        # A route over several interfaces has none of its own, and is none that we made.
+        if len(destination) == _ADDRESS_BYTES and _RTA_OIF in found:
+            yield Route(destination, _unpack(_U32, found[_RTA_OIF])[0], carried)
 
 
 def decode_fdb(bodies: Iterable[bytes], vxlan: int) -> Iterator[FdbEntry]:
     """Read a dump of forwarding databases: the destinations of one VXLAN interface's all-zero entry."""
     for body in bodies:
-        _, interface, _, flags, _ = _unpack(_NEIGHBOUR, body)
-        found = dict(walk(body, _NEIGHBOUR.size))
-        if interface == vxlan and flags & _NTF_SELF and found.get(_NDA_LLADDR) == _ALL_ZERO_MAC:
-            # The one destination that came with the interface may lead over none in particular.
-            via = _unpack(_U32, found[_NDA_IFINDEX])[0] if _NDA_IFINDEX in found else 0
-            destination = found.get(_NDA_DST, b"")
-            if len(destination) == _ADDRESS_BYTES:
-                yield FdbEntry(destination, via)
+        if len(body) >= _USUAL_FDB_ENTRY.size:
+            interface, flags, mac, of_dst, destination, of_via, via = _USUAL_FDB_ENTRY.unpack_from(body)
+            if (mac, of_dst, of_via) == _USUAL_FDB_ENTRY_PARTS:
+                if interface == vxlan and flags & _NTF_SELF:
+                    yield FdbEntry(destination, via)
+                continue
+        yield from _decode_unusual_fdb_entry(body, vxlan)
+
+
+def _decode_unusual_fdb_entry(body: bytes, vxlan: int) -> Iterator[FdbEntry]:
+    _, interface, _, flags, _ = _unpack(_NEIGHBOUR, body)
+    found = dict(walk(body, _NEIGHBOUR.size))
+    if interface == vxlan and flags & _NTF_SELF and found.get(_NDA_LLADDR) == _ALL_ZERO_MAC:
+        # The one destination that came with the interface may lead over none in particular.
+        via = _unpack(_U32, found[_NDA_IFINDEX])[0] if _NDA_IFINDEX in found else 0
+        destination = found.get(_NDA_DST, b"")
+        if len(destination) == _ADDRESS_BYTES:
+            yield FdbEntry(destination, via)
 
 
 # How every kernel so far writes the start of a peer (drivers/net/wireguard/netlink.c, get_peer): attributes of constant
