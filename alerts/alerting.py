@@ -439,7 +439,13 @@ def _journal_failing(settings: Settings) -> Alert:
 
 
 def _peers(settings: Settings) -> list[Alert]:
-    return [_peers_incomplete(settings), _handshakes_stale(settings), _peers_lost(settings)]
+    return [
+        _peers_incomplete(settings),
+        _handshakes_stale(settings),
+        _peers_lost(settings),
+        _cleanup_stalled(settings),
+        _cleanup_held(settings),
+    ]
 
 
 def _peers_incomplete(settings: Settings) -> Alert:
@@ -462,8 +468,9 @@ def _peers_incomplete(settings: Settings) -> Alert:
 def _handshakes_stale(settings: Settings) -> Alert:
     """By domain, as a domain is an interface and a port of its own.
 
-    Stale peers are not counted: a router that has gone to another gateway stays a peer of this one for ever, and would
-    make a ticket of each move. So an outage that nobody mends is told of for 3 h; by then all are stale.
+    Stale peers are not counted. Those of ours are removed some minutes later, so that to count them would tell of an
+    outage for hardly any longer. What stays stale for ever is not ours, or protected: peers that the older wgkex has
+    left on a gateway, and that nobody has taken over, would be a ticket without end.
     """
     gap = settings.window(settings.gap)
 
@@ -482,8 +489,9 @@ def _handshakes_stale(settings: Settings) -> Alert:
         summary="Most peers of a gateway have stopped talking.",
         description=(
             "On {{ $labels.instance }} only {{ $value | humanizePercentage }} of the peers of domain "
-            "{{ $labels.domain }} that were connected within 3 h still are. The others' routers have lost their tunnel "
-            "or moved to another gateway. Look first whether UDP reaches the domain's WireGuard port from outside."
+            "{{ $labels.domain }} that were connected within cleanup.stale_after still are. The others' routers have "
+            "lost their tunnel or moved to another gateway. Look first whether UDP reaches the domain's WireGuard port "
+            "from outside."
         ),
     )
 
@@ -491,20 +499,20 @@ def _handshakes_stale(settings: Settings) -> Alert:
 def _peers_lost(settings: Settings) -> Alert:
     """Over all domains, as an uplink has them all.
 
-    The routers of a gateway that reboots have found another one meanwhile. There, the worker has started and put peers
-    back out of its journal, or, without one, peers of all states became fewer, if only until keys came in again. A
-    worker that merely starts anew finds its peers in the kernel.
+    The routers of a gateway that reboots have found another one meanwhile. There, the worker has started, and found
+    hardly any peer that ever connected: the kernel has forgotten them, and the journal brings them back without a
+    handshake. A worker that merely starts anew finds them in the kernel. Peers that never connected are not counted, as
+    the cleanup removes many of them at once, after each reboot of another gateway.
     """
     gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
     window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
-    peers, active = (f"wgkex_worker_peers{{{settings.worker}{state}}}" for state in ("", ', state="active"'))
+    active, connected = (
+        f"wgkex_worker_peers{{{settings.worker}, state{state}}}" for state in ('="active"', '!="never"')
+    )
     before, all_before = (
-        f"sum by (job, instance) (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, peers)
+        f"sum by (job, instance) (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, connected)
     )
-    fewest = f"min_over_time(sum by (job, instance) (max_over_time({peers}[{short}]))[{window}:{short}])"
-    restored = (
-        f"sum by (job, instance) (max_over_time(wgkex_worker_peers_restored_total{{{settings.worker}}}[{short}]))"
-    )
+    fewest = f"min_over_time(sum by (job, instance) (max_over_time({connected}[{short}]))[{window}:{short}])"
     started = f"changes(process_start_time_seconds{{{settings.worker}}}[{window}])"
     return Alert(
         name="WgkexWorkerPeersLost",
@@ -512,8 +520,7 @@ def _peers_lost(settings: Settings) -> Alert:
         expr=(
             f"sum by (job, instance) (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
             f"and {before} >= {settings.lost_min_peers}\n"
-            f"unless {fewest}\n/ {all_before}\n< {settings.lost_ratio:g}\n"
-            f"unless (\n  {restored}\n  / {before}\n  >= {settings.lost_ratio:g}\n"
+            f"unless (\n  {fewest}\n  / {all_before}\n  < {settings.lost_ratio:g}\n"
             f"  and on (job, instance) {started} > 0\n)"
         ),
         hold="10m",
@@ -522,5 +529,48 @@ def _peers_lost(settings: Settings) -> Alert:
             "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the active peers that it had "
             f"{settings.span(settings.lost_window)} ago. Their routers are looking for another gateway, or have no "
             "mesh. Look first at the gateway's uplink and at its WireGuard ports."
+        ),
+    )
+
+
+def _cleanup_stalled(settings: Settings) -> Alert:
+    """The time of the last one is what it was that long ago. So Prometheus' clock and the gateway's are not compared.
+
+    It is 0 before a worker's first one: then it is the start that has to be that long ago.
+    """
+    success = (
+        f"wgkex_worker_cleanup_last_success_timestamp_seconds{{{settings.worker}}}[{settings.window(settings.gap)}]"
+    )
+    window, ago = settings.window(settings.cleanup_window), settings.span(settings.cleanup_window)
+    return Alert(
+        name="WgkexCleanupStalled",
+        severity="warning",
+        expr=(
+            f"max_over_time({success})\n== max_over_time({success} offset {ago})\n"
+            f"unless on (job, instance) changes(process_start_time_seconds{{{settings.worker}}}[{window}]) > 0"
+        ),
+        hold="10m",
+        summary="A worker does not finish its cleanup any more.",
+        description=(
+            f"{{{{ $labels.instance }}}} has finished no cleanup for {ago}: peers whose routers have gone stay in its "
+            "kernel. Users feel nothing, but everything that reads the kernel gets slower. Look first for "
+            "cleanup_held, peers_not_removed and snapshot_failed in the worker's log."
+        ),
+    )
+
+
+def _cleanup_held(settings: Settings) -> Alert:
+    """It lasts until the next cleanup, which is some minutes, so it is told of at once."""
+    held = f"wgkex_worker_cleanup_held_peers{{{settings.worker}}}"
+    return Alert(
+        name="WgkexCleanupHeld",
+        severity="warning",
+        expr=f"max_over_time({held}[{settings.window(settings.short_gap)}]) > 0",
+        hold="1m",
+        summary="The cleanup of a gateway holds peers back, as most would go at once.",
+        description=(
+            "The cleanup on {{ $labels.instance }} has found {{ $value }} peers stale, more than half of the active "
+            "ones at once, and has removed none of them. The next one, cleanup.interval later, removes those that have "
+            "no new handshake by then. Look first whether the clock was set (timedatectl), then at the uplink."
         ),
     )

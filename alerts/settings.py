@@ -89,7 +89,8 @@ class Settings:
             be installed makes 5 of them: a single one is no reason, two are where hardly any come.
         stale_ratio, stale_min_peers: part of the peers that is to be active.
         lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window. A gateway
-            of whose peers in the kernel, active or not, less than this part was left is not looked at.
+            whose worker has started, and found less than this part of those that ever connected, is not looked at.
+        cleanup_window: without a finished cleanup for so long; three of the longest interval that one can set.
         imbalance_ratio, imbalance_min_peers: deviation of a gateway's peers from its share.
         imbalance_settle: a gateway that was offline within it, or not there before, is not looked at.
         crash_window, crash_starts: more starts than that are too many.
@@ -144,6 +145,8 @@ class Settings:
     lost_window: str = "30m"
     lost_ratio: float = 0.5
     lost_min_peers: int = 20
+
+    cleanup_window: str = "3h"
 
     imbalance_ratio: float = 0.25
     imbalance_min_peers: int = 20

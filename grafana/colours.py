@@ -20,10 +20,15 @@ OUTCOMES: Final = {
     "received": "blue",
     "published": "green",
     "installed": "green",
+    "completed": "green",
     "merged": "super-light-blue",
+    "held": "orange",
     "rejected": "yellow",
     "failed": "red",
 }
+
+# Why the cleanup removes a peer: the colours of the states.
+REMOVALS: Final = {"stale": PEER_STATES["stale"], "never_connected": PEER_STATES["never"]}
 
 # A reason has the same colour whether the broker or the worker tells it.
 REASONS: Final = {

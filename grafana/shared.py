@@ -136,8 +136,9 @@ def peers_by_state(width: int = 12) -> Panel:
         Head(
             "Peers by state",
             "WireGuard peers of all gateways. Active: a handshake within 180 s, so the tunnel works. Idle: an older"
-            " one. Stale: beyond the stale limit. Never: none yet. Active falls while idle rises: nodes have lost their"
-            " way to the gateways, look at uplinks and firewalls. Never rises: nodes get their answer but no tunnel.",
+            " one. Stale: beyond cleanup.stale_after, the cleanup removes ours. Never: none yet. Active falls while"
+            " idle rises: nodes have lost their way to the gateways, look at uplinks and firewalls. Never rises: nodes"
+            " get their answer but no tunnel.",
             "none",
             width,
         ),

@@ -2,12 +2,14 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from alerts.settings import milliseconds
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, heatmap, lines, stat, timeline
 from grafana.queries import LIMITS, age, by, increase, quantile, rate, ratio, series
 from grafana.styles import bad_from, coloured, up_or_down
 from grafana.targets import buckets, line, number
+from wgkex_ops.metrics.cleanup import REMOVAL_REASONS, RESULTS
 from wgkex_ops.metrics.worker import REJECTION_REASONS
 
 _RECEIVED = "wgkex_worker_messages_received_total"
@@ -329,7 +331,8 @@ def _completeness() -> Section:
                 Head(
                     "Peers, routes and FDB entries",
                     "Over all gateways and domains. The three lines should lie on each other; where one departs, nodes"
-                    " have a tunnel but no mesh. See the missing parts to the right.",
+                    " have a tunnel but no mesh, see the missing parts to the right. A steady gap below peers are those"
+                    " of others: static ones, and what the older wgkex has left.",
                     "none",
                 ),
                 [
@@ -365,6 +368,71 @@ def _completeness() -> Section:
                     )
                 ],
                 up_or_down(),
+            ),
+        ],
+    )
+
+
+def _cleanup() -> Section:
+    return Section(
+        "Cleanup",
+        [
+            lines(
+                Head(
+                    "Removed by reason",
+                    "Peers that the cleanup has removed. stale: no handshake for cleanup.stale_after; a peak is a crowd"
+                    " that went away hours ago. never_connected: the node asked, and uses another gateway; many of them"
+                    " some minutes after a crowd of keys are normal.",
+                    "none",
+                ),
+                [line(by("reason", increase("wgkex_worker_peers_removed_total")), "{{reason}}")],
+                overrides=coloured(colours.REMOVALS, REMOVAL_REASONS),
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Peers taken over",
+                    "Peers of the older wgkex that became ours, by domain, where cleanup.adopt is on. Once it stays at"
+                    " 0 all are taken over: switch cleanup.adopt off again.",
+                    "none",
+                ),
+                [line(by("domain", increase("wgkex_worker_peers_adopted_total")), "{{domain}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Cleanups by result",
+                    "Held: more than half of the active peers would have gone at once, and the next cleanup decides."
+                    " Failed: the kernel could not be read, or refused something; read peers_not_removed in the log.",
+                    "none",
+                ),
+                [line(by("result", increase("wgkex_worker_cleanup_runs_total")), "{{result}}")],
+                overrides=coloured(colours.OUTCOMES, RESULTS),
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Peers held back",
+                    "Stale peers that the last cleanup did not remove, because they were too many at once. Above 0: was"
+                    " the gateway's clock set, or has it been cut off for hours? See WgkexCleanupHeld in the runbook.",
+                    "none",
+                    12,
+                ),
+                [line(by("instance", series("wgkex_worker_cleanup_held_peers"), "max"), "{{instance}}")],
+                thresholds=bad_from(warning=1),
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Time since the last cleanup",
+                    "Since a cleanup was completed, by gateway; nothing before the first one. It goes up to"
+                    " cleanup.interval (10 minutes unless set) and falls. It climbs on towards the line: see"
+                    " WgkexCleanupStalled in the runbook.",
+                    "s",
+                    12,
+                ),
+                [line(age("wgkex_worker_cleanup_last_success_timestamp_seconds", labels="instance"), "{{instance}}")],
+                thresholds=bad_from(warning=milliseconds(LIMITS.cleanup_window) / 1000),
             ),
         ],
     )
@@ -504,5 +572,15 @@ def build() -> Dashboard:
         "wgkex-worker",
         "Worker",
         "Keys on their way from MQTT to the kernel, and what the kernel says of its peers.",
-        [_state(), _intake(), _propagation(), _kernel(), _peers(), _completeness(), _memory(), _collectors()],
+        [
+            _state(),
+            _intake(),
+            _propagation(),
+            _kernel(),
+            _peers(),
+            _completeness(),
+            _cleanup(),
+            _memory(),
+            _collectors(),
+        ],
     )

@@ -9,28 +9,33 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from wgkex_ops.config import Config, Listen
+from wgkex_ops.consumer.cleanup import Cleanup
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.consumer.names import PeerNames
 from wgkex_ops.consumer.netlink import KernelDataplane
+from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.receipts import ReceiptSender
 from wgkex_ops.consumer.reporter import Reporter
 from wgkex_ops.consumer.snapshots import SharedSnapshots
 from wgkex_ops.consumer.sweeper import Sweeper
 from wgkex_ops.consumer.turns import Turns
 from wgkex_ops.dataplane import Dataplane, OperationObserver
+from wgkex_ops.domains import Domain
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.listener import serve
 from wgkex_ops.http.operator import OperatorPages, create_operator_app
 from wgkex_ops.http.page.parts import MqttView
 from wgkex_ops.http.page.worker import WorkerView
+from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
-from wgkex_ops.metrics.wireguard import STALE_SECONDS, WireGuardCollector
+from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
 from wgkex_ops.mqtt import Session, Will
 from wgkex_ops.supervisor import Supervisor
@@ -101,9 +106,27 @@ class Worker:
             receipts=config.mqtt.version == "5",
         )
         self._journal = Journal(config.worker.state_dir, JournalMetrics(registry))
-        turns = Turns(self.dataplane)
-        self._sweeper = Sweeper(turns, self._journal, config.domains, RepairMetrics(registry, names))
-        self._installer = Installer(turns, metrics, store=self._journal, answer=self._receipts.answer)
+        self._turns = Turns(self.dataplane)
+        self._offers = Offers()
+        self._sweeper = Sweeper(
+            self._turns,
+            self._journal,
+            self._offers,
+            config.domains,
+            RepairMetrics(registry, names),
+            restore_limit=config.cleanup.stale_after,
+        )
+        self._cleanup = Cleanup(
+            self._turns,
+            self._journal,
+            self._offers,
+            config.domains,
+            settings=config.cleanup,
+            metrics=CleanupMetrics(registry, names),
+        )
+        self._installer = Installer(
+            self._turns, metrics, store=self._journal, answer=self._receipts.answer, offered=self._offered
+        )
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
@@ -117,11 +140,14 @@ class Worker:
         peer_series = None
         if config.metrics.per_peer:
             peer_series = PeerSeries(config.metrics.per_peer_limit, PeerNames(config.metrics.peer_names).read)
-        self._collector = WireGuardCollector(self._snapshots.read, config.domains, peer_series)
+        self._collector = WireGuardCollector(
+            self._snapshots.read, config.domains, stale_after=config.cleanup.stale_after, peer_series=peer_series
+        )
         registry.register(self._collector)
         self._view = WorkerView(
             name=worker,
             domains=config.domains,
+            stale_after=config.cleanup.stale_after,
             installs_nothing=isinstance(self.dataplane, MemoryDataplane),
             read=self._snapshots.read,
             keys=metrics,
@@ -155,6 +181,7 @@ class Worker:
                     group.create_task(self._intake.run(self._session.messages()), name="intake"),
                     group.create_task(self._receipts.run(), name="receipts"),
                     group.create_task(self._sweeper.run(), name="sweeper"),
+                    group.create_task(self._cleanup.run(), name="cleanup"),
                     group.create_task(self._follow_links(), name="links"),
                     group.create_task(self._view.history.run(), name="history"),
                 ]
@@ -192,7 +219,7 @@ class Worker:
     async def _resume(self) -> None:
         """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
         domains = {domain.name: domain for domain in self._config.domains}
-        kept = await self._journal.pending(domains, STALE_SECONDS) or {}
+        kept = await self._journal.pending(domains, self._config.cleanup.stale_after) or {}
         self._installer.resume(
             (domains[name], key)
             for name, keys in kept.items()
@@ -201,6 +228,11 @@ class Worker:
             if key.raw != self._reporter.own_key(domains[name])
             and key.raw not in self._reporter.static_keys(domains[name])
         )
+
+    def _offered(self, domain: Domain, key: PublicKey) -> None:
+        """A node asks for its key: whoever is about to remove it has to leave it."""
+        self._offers.note(domain.name, key.raw)
+        self._turns.touch(key.raw)
 
     async def _follow_links(self) -> None:
         """When an interface comes, its peers and waiting keys are due; when one goes, brokers should know."""

@@ -175,6 +175,8 @@ async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
         workers={"gw01": {"weight": 1}},
         broker={"metrics_listen": {"host": LOOPBACK, "port": broker_pages}},
         worker={"metrics_listen": {"host": LOOPBACK, "port": worker_pages}},
+        # Else it would not have come round within the time of a test, and be told as stalled.
+        cleanup={"interval": 10},
         metrics={"per_peer": True, "per_peer_limit": _NODES // 2 + 5, "peer_names": str(names)},
     )
     async with (

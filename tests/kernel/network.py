@@ -36,6 +36,7 @@ mqtt: {{broker_url: 127.0.0.1, keepalive: 60}}
 broker_listen: {{host: {GATEWAY_ADDRESS}, port: {HTTP_PORT}}}
 broker: {{name: gw01, publish_timeout: 30}}
 worker: {{name: gw01, state_dir: STATE_DIR}}
+cleanup: {{interval: 60}}
 """
 _MOSQUITTO: Final = "listener 1883 127.0.0.1\nallow_anonymous true\nuser root\n"
 

@@ -40,7 +40,7 @@ WELT: Final = Domain(name="ffmuc_welt", wg="wg-welt", vx="vx-welt")
 
 KNOWN_AT_THE_TOP: Final = (
     "known here: domains, domain_prefixes, workers, externalName, mqtt, broker_listen, logging_config, log_level, "
-    "broker, worker, metrics"
+    "broker, worker, cleanup, metrics"
 )
 NAME_RULE: Final = (
     "should be a name of at most 253 letters, digits, '.', '_' and '-', since it becomes part of MQTT topics"
@@ -117,7 +117,28 @@ MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {
         f"workers.# (line 12): {NAME_RULE}, not '#'",
     ),
     "bad_nested_too_deeply": ("line 5, column 48: is nested too deeply",),
-    "bad_not_yet": (f"cleanup (line 5): unknown key; {KNOWN_AT_THE_TOP}",),
+    "bad_cleanup": (
+        "cleanup.interval (line 6): should be from 10 to 3600, not 0",
+        "cleanup.stale_after (line 7): should be from 600 to 604800, not 180",
+        "cleanup.never_after (line 8): should be a number, not '10 min'",
+        "cleanup.adopt (line 9): should be true or false, not 'maybe'",
+        (
+            "cleanup.protected_keys.0 (line 11): should be a WireGuard public key (44 characters of base64), not "
+            "'not a key'"
+        ),
+        (
+            "cleanup.protected_keys.1 (line 12): should be a WireGuard public key (44 characters of base64), not "
+            "'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA…"
+        ),
+        "cleanup.protected_keys.2 (line 13): should be text, not 7; put it in quotes",
+        "cleanup.intervall (line 14): unknown key; did you mean interval?",
+    ),
+    "bad_cleanup_keys_are_text": (
+        (
+            "cleanup.protected_keys (line 6): should be a list, each item on a line of its own that starts with '- ', "
+            "not text"
+        ),
+    ),
     "bad_metrics": (
         "metrics.per_peer (line 6): should be true or false, not 'yes, please'",
         "metrics.per_peer_limit (line 7): should be from 0 to 100000, not -1",

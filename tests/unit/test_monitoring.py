@@ -48,7 +48,7 @@ def test_the_windows_of_the_objective_are_those_of_the_rules() -> None:
 
 def test_every_setting_of_the_service_that_is_named_exists() -> None:
     known = set(re.findall(r"^\| `([\w.]+)` \|", document("configuration.md"), re.MULTILINE))
-    named = set(re.findall(r"`((?:broker|worker|metrics|mqtt)\.[a-z_.]+)(?:: [^`]*)?`", text()))
+    named = set(re.findall(r"`((?:broker|worker|cleanup|metrics|mqtt)\.[a-z_.]+)(?:: [^`]*)?`", text()))
 
     assert named
     assert named <= known

@@ -165,6 +165,7 @@ class AWorker:
         self.view = WorkerView(
             name="gw01",
             domains=(WELT, CITY),
+            stale_after=10_800,
             installs_nothing=installs_nothing,
             read=self._read,
             keys=self.keys,

@@ -24,7 +24,7 @@ async def lines(peers: tuple[Peer, ...], limit: int, names: Mapping[bytes, str])
         return Snapshot(2_000_000_000.0, {WELT.name: DomainState(peers=peers), CITY.name: DomainState()})
 
     registry = CollectorRegistry()
-    collector = WireGuardCollector(read, (WELT, CITY), PeerSeries(limit, lambda: names))
+    collector = WireGuardCollector(read, (WELT, CITY), stale_after=10_800, peer_series=PeerSeries(limit, lambda: names))
     registry.register(collector)
     await collector.refresh()
     return [

@@ -47,13 +47,13 @@ def sections() -> dict[str, str]:
 
 @cache
 def log_events() -> frozenset[str]:
-    """What the code logs: the first argument of a call of a method of `_log`."""
+    """What the code logs: the first argument of a call of a method of `_log`, or of `_tell`, which passes it on."""
     return frozenset(
         node.args[0].value
         for node in every_node()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and ast.unparse(node.func.value) in ("_log", "self._log")
+        and (ast.unparse(node.func.value) in ("_log", "self._log") or node.func.attr == "_tell")
         and node.func.attr != "bind"
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)

@@ -15,6 +15,7 @@ from tests.helpers import CITY, DOMAINS, WELT, key, running, samples, settle, un
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.journal import FILE, Journal
 from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.sweeper import Sweeper
 from wgkex_ops.consumer.turns import Turns
 from wgkex_ops.dataplane import Action, Change, LinkEvent, Operation, Outcome, Snapshot
@@ -22,11 +23,11 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
-from wgkex_ops.metrics.wireguard import STALE_SECONDS
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import Origin
 
 NOW: Final = 1_800_000_000.0
+STALE_SECONDS: Final = 10_800
 LOST: Final = LinkEvent("", present=False, up=False)
 
 
@@ -71,6 +72,7 @@ class Bench:
     dataplane: WatchedDataplane
     journal: Journal
     sweeper: Sweeper
+    offers: Offers
     turns: Turns
     registry: CollectorRegistry
     events: list[Any]
@@ -114,10 +116,18 @@ async def gateway(folder: Path, interval: float = 60.0) -> AsyncIterator[Bench]:
     time = [NOW]
     journal = Journal(folder, JournalMetrics(registry), lambda: time[0], patience=60.0, retry_after=0.0)
     turns = Turns(dataplane)
-    sweeper = Sweeper(turns, journal, tuple(DOMAINS.values()), RepairMetrics(registry, DOMAINS), interval)
+    sweeper = Sweeper(
+        turns,
+        journal,
+        offers := Offers(),
+        tuple(DOMAINS.values()),
+        RepairMetrics(registry, DOMAINS),
+        restore_limit=STALE_SECONDS,
+        interval=interval,
+    )
     with structlog.testing.capture_logs() as events:
         async with journal:
-            yield Bench(folder, dataplane, journal, sweeper, turns, registry, events, time)
+            yield Bench(folder, dataplane, journal, sweeper, offers, turns, registry, events, time)
 
 
 @pytest.fixture
@@ -232,11 +242,11 @@ async def test_a_kernel_that_cannot_be_read_is_asked_again(booting: Bench) -> No
 
 async def test_a_peer_that_the_kernel_refuses_is_tried_again(booting: Bench) -> None:
     await booting.remember(WELT, 1, 2, 3)
-    booting.dataplane.refuse(key(2), Operation.ROUTE_ADD, "EBUSY")
+    booting.dataplane.refuse(key(2), Operation.PEER_ADD, "EBUSY")
     await booting.sweeper.restore(60)
     assert await booting.dataplane.complete(WELT) == raw(1, 3)
     (event,) = booting.logged("peers_not_put_back")
-    assert (event["domain"], event["count"], event["error"]) == (WELT.name, 1, "route_add: EBUSY")
+    assert (event["domain"], event["count"], event["error"]) == (WELT.name, 1, "peer_add: EBUSY")
     booting.dataplane.batches.clear()
     await booting.look()
     assert booting.dataplane.batches == [changes(WELT, 2)]
@@ -425,15 +435,37 @@ async def test_when_both_routes_are_gone_the_journal_tells_where_a_node_was_last
     assert bench.dataplane.batches == [changes(CITY, 1)]
 
 
-async def test_when_the_journal_does_not_know_either_the_latest_handshake_does(bench: Bench) -> None:
-    await bench.install(CITY, 1)
-    await bench.install(WELT, 1)
+async def test_a_peer_without_a_route_that_the_journal_does_not_know_is_told_once_and_left_alone(bench: Bench) -> None:
+    """Somebody else may have put it there."""
+    await bench.install(WELT, 1, 2)
     await bench.journal.forget([(WELT, key(1))])
-    bench.dataplane.shake_hands(CITY, key(1))
-    bench.dataplane.lose(CITY, key(1), "route")
-    bench.dataplane.lose(WELT, key(1), "route")
+    for number in (1, 2):
+        bench.dataplane.lose(WELT, key(number), "route")
+    await bench.look(4)
+    assert bench.dataplane.batches == [changes(WELT, 2)]
+    assert bench.logged("unclaimed_peers") == [
+        {
+            "event": "unclaimed_peers",
+            "log_level": "warning",
+            "domain": WELT.name,
+            "count": 1,
+            "example": str(key(1).link_local),
+        }
+    ]
+
+
+async def test_whole_peers_that_are_put_back_count_as_asked_for(bench: Bench) -> None:
+    """Their nodes need time for a handshake; a part that is put back changes nothing about that."""
+    await bench.install(WELT, 1, 2)
+    bench.dataplane.lose(WELT, key(2), "fdb")
     await bench.look(2)
-    assert bench.dataplane.batches == [changes(CITY, 1)]
+    assert bench.repaired == {f"{WELT.name} fdb": 1}
+    assert bench.offers.age(WELT.name, key(2).raw) is None
+    bench.dataplane.remove_interfaces(WELT)
+    bench.dataplane.create_interfaces(WELT)
+    await bench.look(1, LinkEvent(WELT.wg, present=False, up=False))
+    assert bench.offers.age(WELT.name, key(1).raw) is not None
+    assert bench.offers.age(CITY.name, key(1).raw) is None
 
 
 # --- together with the installer

@@ -53,7 +53,7 @@ class Reader:
 
 def collected(reader: Reader) -> tuple[CollectorRegistry, WireGuardCollector]:
     registry = CollectorRegistry()
-    collector = WireGuardCollector(reader.read, (WELT, CITY))
+    collector = WireGuardCollector(reader.read, (WELT, CITY), stale_after=10_800)
     registry.register(collector)
     return registry, collector
 
@@ -170,7 +170,7 @@ async def test_snapshot_in_the_text_format() -> None:
     ],
 )
 def test_state_of_a_peer_by_the_age_of_its_handshake(age: float | None, state: str) -> None:
-    assert peer_state(age) == state
+    assert peer_state(age, 10_800) == state
 
 
 async def test_states_are_counted_at_their_limits() -> None:

@@ -6,13 +6,14 @@ once, each problem with its place. An empty value (``port:`` with nothing behind
 
 from wgkex_ops.config.document import settings
 from wgkex_ops.config.loading import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
-from wgkex_ops.config.models import BrokerConfig, Config, Listen, MqttConfig, TlsConfig, WorkerConfig
+from wgkex_ops.config.models import BrokerConfig, CleanupConfig, Config, Listen, MqttConfig, TlsConfig, WorkerConfig
 from wgkex_ops.config.values import LogLevel
 
 __all__ = [
     "DEFAULT_PATH",
     "ENVIRONMENT_VARIABLE",
     "BrokerConfig",
+    "CleanupConfig",
     "Config",
     "Listen",
     "LogLevel",

@@ -58,7 +58,7 @@ def _sentence(path: Place, detail: Mapping[str, Any]) -> str:
             sentence = _unknown_key(path)
         case "model_type" | "dict_type":
             sentence = f"should be a mapping of settings, not {kind(value)}"
-        case "list_type":
+        case "list_type" | "tuple_type":
             sentence = f"should be a list, each item on a line of its own that starts with '- ', not {kind(value)}"
         case "too_short":
             sentence = "should have at least one item"

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from wgkex_ops.config.models import (
     BrokerConfig,
     BrokerSection,
+    CleanupConfig,
     Config,
     Listen,
     MetricsConfig,
@@ -53,6 +54,7 @@ class Document(Section, frozen=True):
     # Absent sections are checked like empty ones: not every name of a host is one for topics.
     broker: BrokerSection = Field(default={}, validate_default=True)
     worker: WorkerConfig = Field(default={}, validate_default=True)
+    cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     def to_config(self) -> Config:
@@ -63,6 +65,7 @@ class Document(Section, frozen=True):
             mqtt=self.mqtt,
             broker=BrokerConfig(listen=self.broker_listen, **dict(self.broker)),
             worker=self.worker,
+            cleanup=self.cleanup,
             metrics=self.metrics,
             log_level=self.log_level or self.logging_config.root.level or "info",
         )

@@ -20,14 +20,17 @@ from pydantic.fields import FieldInfo
 
 from wgkex_ops.config.problems import show
 from wgkex_ops.config.values import (
+    CleanupInterval,
     ConfirmTimeout,
     DirectoryPath,
     FilePath,
     Host,
     Keepalive,
+    ListedKey,
     ListenPort,
     LogLevel,
     Name,
+    NeverAfter,
     Password,
     PerPeerLimit,
     ProtocolVersion,
@@ -37,6 +40,7 @@ from wgkex_ops.config.values import (
     ServerPort,
     SessionExpiry,
     ShutdownDelay,
+    StaleAfter,
     Username,
 )
 from wgkex_ops.domains import Domain
@@ -203,6 +207,24 @@ class WorkerConfig(Section, frozen=True):
     route_protocol: RouteProtocol = 158
 
 
+class CleanupConfig(Section, frozen=True):
+    """Which peers the worker removes, and when.
+
+    Attributes:
+        interval: seconds between runs, on average; 10 to 3600.
+        stale_after: a peer goes when its last handshake is older than so many seconds; 600 to 604,800.
+        never_after: one without any handshake goes so many seconds after it was last asked for; 60 to 86,400.
+        adopt: whether peers of the older wgkex are taken over.
+        protected_keys: whose peers are never removed, nor taken over.
+    """
+
+    interval: CleanupInterval = 600
+    stale_after: StaleAfter = 10_800
+    never_after: NeverAfter = 600
+    adopt: StrictBool = False
+    protected_keys: tuple[ListedKey, ...] = ()
+
+
 class MetricsConfig(Section, frozen=True):
     """What the worker shows besides the aggregates.
 
@@ -227,6 +249,7 @@ class Config(Section, frozen=True):
         external_name: the name that nodes reach this worker by; None for the host's name.
         broker: what only the broker needs.
         worker: what only the worker needs.
+        cleanup: which peers the worker removes.
         metrics: what the worker shows besides the aggregates.
         log_level: the lowest level that is logged.
     """
@@ -239,5 +262,6 @@ class Config(Section, frozen=True):
     external_name: str | None = None
     broker: BrokerConfig = Field(default_factory=BrokerConfig)
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
     log_level: LogLevel = "info"

@@ -14,6 +14,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from wgkex_ops.config.problems import show
+from wgkex_ops.errors import InvalidPublicKeyError, SmallOrderKeyError
+from wgkex_ops.keys import PublicKey
 
 _MAX_PORT: Final = 65535
 _MAX_KEEPALIVE_S: Final = 65535  # two bytes on the wire: MQTT 5, section 3.1.2.10
@@ -23,6 +25,12 @@ _MAX_CONFIRM_TIMEOUT_S: Final = 10  # a node needs its key within that
 _MAX_SHUTDOWN_DELAY_S: Final = 300  # a load balancer looks many times in that
 _MAX_WEIGHT: Final = 1_000_000  # far from where sums of floats overflow
 _MAX_PER_PEER_LIMIT: Final = 100_000
+_MIN_CLEANUP_INTERVAL_S: Final = 10
+_MAX_CLEANUP_INTERVAL_S: Final = 3600  # three of them are missed before an alert fires
+_MIN_STALE_S: Final = 600  # a live peer has a handshake every two minutes, and may miss some
+_MAX_STALE_S: Final = 7 * 86_400  # the journal forgets them after that
+_MIN_NEVER_S: Final = 60  # a node asks again after that
+_MAX_NEVER_S: Final = 86_400
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 _LOG_LEVELS: Final[Mapping[int, LogLevel]] = MappingProxyType(
@@ -155,6 +163,15 @@ def _path_of(kind: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _public_key(value: object) -> PublicKey:
+    if isinstance(value, PublicKey):
+        return value
+    try:
+        return PublicKey.parse(_text(value))
+    except (InvalidPublicKeyError, SmallOrderKeyError):
+        raise ValueError(f"should be a WireGuard public key (44 characters of base64), not {show(value)}") from None
+
+
 def _log_level(value: object) -> LogLevel:
     """Take a level as the standard library's logging does: a name in any case, or a number (10 is debug)."""
     number = logging.getLevelNamesMapping().get(value.upper()) if isinstance(value, str) else value
@@ -187,6 +204,10 @@ SessionExpiry = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_SESSION_EXPIR
 PublishTimeout = Annotated[float, BeforeValidator(_number), AfterValidator(_publish_timeout)]
 ConfirmTimeout = Annotated[_Number, _at_least_and_most(0, _MAX_CONFIRM_TIMEOUT_S)]
 ShutdownDelay = Annotated[_Number, _at_least_and_most(0, _MAX_SHUTDOWN_DELAY_S)]
+CleanupInterval = Annotated[_Number, _at_least_and_most(_MIN_CLEANUP_INTERVAL_S, _MAX_CLEANUP_INTERVAL_S)]
+StaleAfter = Annotated[_Number, _at_least_and_most(_MIN_STALE_S, _MAX_STALE_S)]
+NeverAfter = Annotated[_Number, _at_least_and_most(_MIN_NEVER_S, _MAX_NEVER_S)]
+ListedKey = Annotated[PublicKey, BeforeValidator(_public_key)]
 Weight = Annotated[_Number, _at_least_and_most(0, _MAX_WEIGHT)]
 PerPeerLimit = Annotated[_WholeNumber, _at_least_and_most(0, _MAX_PER_PEER_LIMIT)]
 RouteProtocol = Annotated[

@@ -95,6 +95,10 @@ def answer_nobody(replies: Sequence[Reply], reason: str) -> None:
     """Leave brokers without receipts."""
 
 
+def tell_nobody(domain: Domain, key: PublicKey) -> None:
+    """Leave everybody without news of what is asked for."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A key on its way into the kernel.
@@ -148,6 +152,7 @@ class Installer:
         clock: seconds since the epoch.
         store: keeps what has to wait.
         answer: tells brokers what became of each key.
+        offered: is told of each key that is asked for, before anything is done with it.
     """
 
     def __init__(
@@ -158,12 +163,14 @@ class Installer:
         *,
         store: PendingStore | None = None,
         answer: Answer = answer_nobody,
+        offered: Callable[[Domain, PublicKey], None] = tell_nobody,
     ) -> None:
         self._dataplane = dataplane
         self._metrics = metrics
         self._clock = clock
         self._store = store or KeepNothing()
         self._answer = answer
+        self._offered = offered
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
         # tried later, by time.
         self._waiting: dict[tuple[str, bytes], _Waiting] = {}
@@ -192,6 +199,7 @@ class Installer:
                 durably kept, or held by a later message. Until then it has a place among the messages that the server
                 may send, which all domains share. None if the bus does not keep it.
         """
+        self._offered(domain, key)
         waiting = self._waiting.get((domain.name, key.raw))
         if waiting is None:
             waiting = self._add(Change(Action.INSTALL, domain, key), origin.accepted_at)
@@ -203,6 +211,7 @@ class Installer:
         """Take up what the store has kept from an earlier life. Counts as received: no message will bring it."""
         for domain, key in waiting:
             self._metrics.received.labels(domain.name).inc()
+            self._offered(domain, key)
             if (domain.name, key.raw) in self._waiting:
                 self._metrics.deduplicated.labels(domain.name).inc()
             else:

@@ -66,6 +66,16 @@ CREATE TABLE pending (
 PRAGMA user_version = {VERSION};
 """
 
+# To count the rows means to read all of them, which takes longer than to write one. So they are counted once, and the
+# count goes along with each change, within its transaction.
+_COUNTING: Final = """
+CREATE TEMP TABLE entries AS SELECT (SELECT count(*) FROM peers) + (SELECT count(*) FROM pending) AS number;
+CREATE TEMP TRIGGER peer_came AFTER INSERT ON main.peers BEGIN UPDATE entries SET number = number + 1; END;
+CREATE TEMP TRIGGER peer_went AFTER DELETE ON main.peers BEGIN UPDATE entries SET number = number - 1; END;
+CREATE TEMP TRIGGER pending_came AFTER INSERT ON main.pending BEGIN UPDATE entries SET number = number + 1; END;
+CREATE TEMP TRIGGER pending_went AFTER DELETE ON main.pending BEGIN UPDATE entries SET number = number - 1; END;
+"""
+
 Identity = tuple[Domain, PublicKey]
 
 
@@ -174,6 +184,8 @@ class Journal:
 
         await self._do(work, None)
 
+    # What the cleanup needs
+
     async def forget(self, identities: Iterable[Identity]) -> None:
         """Forget peers that were removed on purpose."""
         rows = [(key.raw, domain.name) for domain, key in identities]
@@ -183,7 +195,21 @@ class Journal:
 
         await self._do(work, None)
 
-    # What both need at the start
+    async def never_connected(self) -> dict[tuple[str, bytes], float]:
+        """Tell for how many seconds each peer has been installed that never had a handshake.
+
+        Returns:
+            them by the name of the domain and the key (32 bytes); nothing if the journal cannot be read.
+        """
+        now = self._clock()
+
+        def work(connection: sqlite3.Connection) -> dict[tuple[str, bytes], float]:
+            rows = connection.execute("SELECT domain, key, installed_at FROM peers WHERE handshake = 0")
+            return {(domain, key): max(0.0, now - installed_at) for domain, key, installed_at in rows}
+
+        return await self._do(work, {})
+
+    # What all of them need at the start
 
     async def peers(self, domains: Collection[str], limit: float) -> dict[str, list[PublicKey]] | None:
         """Tell which peers were installed, or had a handshake, less than so many seconds ago.
@@ -256,7 +282,7 @@ def _take_error(overdue: asyncio.Future[Any]) -> None:
 
 
 def _count(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute("SELECT (SELECT count(*) FROM peers) + (SELECT count(*) FROM pending)").fetchone()
+    (count,) = connection.execute("SELECT number FROM entries").fetchone()
     return int(count)
 
 
@@ -420,6 +446,9 @@ class _File:
         else:
             # Nothing checks whether a text is one, but the reading of it.
             connection.execute("SELECT domain FROM peers UNION SELECT domain FROM pending").fetchall()
+        # In memory: on the disk, a temporary file would be in the way of a full one.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.executescript(_COUNTING)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -13,14 +13,14 @@ from typing import Final, NoReturn
 import structlog
 
 from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.turns import Turns
+from wgkex_ops.consumer.offers import Offers
+from wgkex_ops.consumer.turns import Look, Turns
 from wgkex_ops.dataplane import Action, Change, DomainState, LinkEvent, Snapshot
 from wgkex_ops.domains import Domain
 from wgkex_ops.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.journal import RepairMetrics
-from wgkex_ops.metrics.wireguard import STALE_SECONDS
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ _NOTHING: Final = Drift(frozenset(), frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Finding:
     """What is certainly amiss in a domain.
 
     Attributes:
@@ -57,15 +57,17 @@ class _Plan:
     Attributes:
         missing: which parts each change brings back; none for a whole peer out of the journal.
         unknown: by domain, addresses that a route of ours leads to without anybody knowing the key.
+        unclaimed: by domain, addresses of peers without a route that the journal does not know.
         complete: domains of which everything is planned that the journal knows.
     """
 
     missing: dict[Change, set[str]] = field(default_factory=dict)
     unknown: dict[str, set[bytes]] = field(default_factory=dict)
+    unclaimed: dict[str, set[bytes]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
 
-    def add(self, look: _Look, key: PublicKey, *missing: str) -> None:
-        self.missing.setdefault(Change(Action.INSTALL, look.domain, key), set()).update(missing)
+    def add(self, domain: Domain, key: PublicKey, *missing: str) -> None:
+        self.missing.setdefault(Change(Action.INSTALL, domain, key), set()).update(missing)
 
 
 class Sweeper:
@@ -76,8 +78,10 @@ class Sweeper:
     Args:
         dataplane: what is looked at, and mended.
         journal: what should be there.
+        offers: is told of whole peers that are put back.
         domains: the configured domains.
         metrics: what was put back.
+        restore_limit: peers whose last handshake, or installation, is older than so many seconds are not put back.
         interval: seconds between looks, on average.
     """
 
@@ -85,14 +89,19 @@ class Sweeper:
         self,
         dataplane: Turns,
         journal: Journal,
+        offers: Offers,
         domains: Sequence[Domain],
         metrics: RepairMetrics,
+        *,
+        restore_limit: float,
         interval: float = INTERVAL,
     ) -> None:
         self._dataplane = dataplane
         self._journal = journal
+        self._offers = offers
         self._domains = domains
         self._metrics = metrics
+        self._restore_limit = restore_limit
         self._interval = interval
         self._woken = asyncio.Event()
         # Names of domains: whose interfaces have changed; whose peers are to be put back; that had none at last.
@@ -101,7 +110,8 @@ class Sweeper:
         self._empty: set[str] = set()
         # By domain, what the last look has found.
         self._suspected: dict[str, Drift] = {}
-        self._unknown: dict[str, set[bytes]] = {}
+        # By event and domain, which halves were told.
+        self._told: dict[tuple[str, str], set[bytes]] = {}
 
     def notice(self, event: LinkEvent) -> None:
         """Look soon: an interface has changed."""
@@ -149,22 +159,28 @@ class Sweeper:
         hurried, self._hurried = self._hurried, set()
         self._woken.clear()
         try:
-            snapshot = await self._dataplane.look()
+            async with self._dataplane.looking() as look:
+                await self._mend(look, hurried, everywhere=everywhere)
         except DataplaneError as error:
             # They stay hurried, for the next look.
             self._hurried |= hurried
             _log.error("snapshot_failed", error=str(error))
-            return
-        await self._journal.handshakes(snapshot)
-        plan = await self._plan(self._judge(snapshot, hurried, everywhere=everywhere))
-        self._tell_unknown(plan.unknown)
-        for domain in self._domains:
-            await self._carry_out(domain, plan)
 
-    def _judge(self, snapshot: Snapshot, hurried: set[str], *, everywhere: bool) -> list[_Look]:
+    async def _mend(self, look: Look, hurried: set[str], *, everywhere: bool) -> None:
+        await self._journal.handshakes(look.snapshot)
+        # Thousands of peers take a while.
+        drift = await asyncio.to_thread(find_drift, look.snapshot)
+        plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
+        self._tell("unknown_routes", plan.unknown)
+        self._tell("unclaimed_peers", plan.unclaimed)
+        for domain in self._domains:
+            await self._carry_out(look, domain, plan)
+
+    def _judge(
+        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], *, everywhere: bool
+    ) -> list[_Finding]:
         """Tell what is certain from what has to be seen again."""
-        drift = find_drift(snapshot)
-        looks = []
+        findings = []
         for domain in self._domains:
             name, state, found = domain.name, snapshot.domains[domain.name], drift[domain.name]
             if not state.wg_present:
@@ -187,37 +203,38 @@ class Sweeper:
             self._suspected[name] = found
             others = (other.routes for key, other in snapshot.domains.items() if key != name)
             elsewhere = frozenset[bytes]().union(*others)
-            looks.append(_Look(domain, state, certain, restore=name in self._due, routed_elsewhere=elsewhere))
-        return looks
+            findings.append(_Finding(domain, state, certain, restore=name in self._due, routed_elsewhere=elsewhere))
+        return findings
 
-    async def _plan(self, looks: Sequence[_Look]) -> _Plan:
-        plan = _Plan(unknown={look.domain.name: set() for look in looks})
-        if any(look.drift != _NOTHING for look in looks):
+    async def _plan(self, findings: Sequence[_Finding]) -> _Plan:
+        names = [finding.domain.name for finding in findings]
+        plan = _Plan(unknown={name: set() for name in names}, unclaimed={name: set() for name in names})
+        if any(finding.drift != _NOTHING for finding in findings):
             # However old: what is known of a peer that is half there tells where its other half belongs.
             known = await self._journal.peers([domain.name for domain in self._domains], math.inf)
             # To derive the addresses of all keys takes long.
-            await asyncio.to_thread(_plan_repairs, plan, looks, known or {})
-        due = [look for look in looks if look.restore]
+            await asyncio.to_thread(_plan_repairs, plan, findings, known or {})
+        due = [finding for finding in findings if finding.restore]
         if due:
-            known = await self._journal.peers([look.domain.name for look in due], STALE_SECONDS)
+            known = await self._journal.peers([finding.domain.name for finding in due], self._restore_limit)
             if known is not None:
                 await asyncio.to_thread(_plan_restoration, plan, due, known)
         return plan
 
-    def _tell_unknown(self, unknown: Mapping[str, set[bytes]]) -> None:
-        """Routes of ours to nobody whom we know are left alone, and told once."""
-        for name, addresses in unknown.items():
-            if new := addresses - self._unknown.get(name, set()):
-                _log.warning("unknown_routes", domain=name, count=len(new), example=str(IPv6Address(min(new))))
-            self._unknown[name] = addresses
+    def _tell(self, event: str, found: Mapping[str, set[bytes]]) -> None:
+        """Halves of which nobody knows whose they are: they are left alone, and told once."""
+        for name, addresses in found.items():
+            if new := addresses - self._told.get((event, name), set()):
+                _log.warning(event, domain=name, count=len(new), example=str(IPv6Address(min(new))))
+            self._told[event, name] = addresses
 
-    async def _carry_out(self, domain: Domain, plan: _Plan) -> None:
+    async def _carry_out(self, look: Look, domain: Domain, plan: _Plan) -> None:
         changes = [change for change in plan.missing if change.domain == domain]
         done: Counter[str] = Counter()
         failures: list[str] = []
         try:
             for start in range(0, len(changes), _BATCH_LIMIT):
-                for change, outcome in (await self._dataplane.mend(changes[start : start + _BATCH_LIMIT])).items():
+                for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
                     if outcome is not None:
                         failures.append(str(outcome))
                     elif missing := plan.missing[change]:
@@ -225,6 +242,7 @@ class Sweeper:
                             self._metrics.repairs.labels(domain.name, part).inc()
                         done.update(missing)
                     else:
+                        self._offers.note(domain.name, change.key.raw)
                         self._metrics.restored.labels(domain.name).inc()
                         done["restored"] += 1
             if domain.name in plan.complete and not failures:
@@ -241,52 +259,51 @@ def _both(one: Drift, other: Drift) -> Drift:
     return Drift(peer=one.peer & other.peer, route=one.route & other.route, fdb=one.fdb & other.fdb)
 
 
-def _plan_repairs(plan: _Plan, looks: Sequence[_Look], known: Mapping[str, Sequence[PublicKey]]) -> None:
+def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:
     """Plan what brings the missing parts back.
 
     Args:
         plan: is added to.
-        looks: what is amiss.
+        findings: what is amiss.
         known: all keys of the journal by domain.
     """
+    # Without a route of its own a peer is ours only if the journal says so, and there a key has one home. A node that
+    # has moved leaves a peer behind in its old domain, which must not get the route.
     homes = {key.raw: name for name, keys in known.items() for key in keys}
-    # A node that has moved leaves a peer behind in its old domain. When the routes of both are gone, the journal knows
-    # where it was last, else the handshake.
-    unrouted: dict[bytes, list[tuple[float, int]]] = {}
-    for number, look in enumerate(looks):
-        name, state, drift = look.domain.name, look.state, look.drift
+    for finding in findings:
+        name, state, drift = finding.domain.name, finding.state, finding.drift
         for peer in state.peers:
             address = peer.link_local
             if address in drift.route:
-                if homes.get(peer.public_key, name) == name:
-                    unrouted.setdefault(peer.public_key, []).append((peer.handshake, number))
+                if homes.get(peer.public_key) == name:
+                    fdb = ["fdb"] if address in drift.fdb else []
+                    plan.add(finding.domain, PublicKey(peer.public_key), "route", *fdb)
+                else:
+                    plan.unclaimed[name].add(address)
             elif address in drift.fdb and address == link_local(peer.public_key):
-                plan.add(look, PublicKey(peer.public_key), "fdb")
+                plan.add(finding.domain, PublicKey(peer.public_key), "fdb")
         if drift.peer:
             keys = {link_local(key.raw): key for key in known.get(name, ())}
             # One that has another address now belongs to somebody else.
             taken = {peer.public_key for peer in state.peers} | {state.public_key}
             for address in drift.peer:
                 if address in keys and keys[address].raw not in taken:
-                    plan.add(look, keys[address], "peer")
+                    plan.add(finding.domain, keys[address], "peer")
                 else:
                     plan.unknown[name].add(address)
-    for raw, places in unrouted.items():
-        look = looks[max(places)[1]]
-        plan.add(look, PublicKey(raw), "route", *(["fdb"] if link_local(raw) in look.drift.fdb else []))
 
 
-def _plan_restoration(plan: _Plan, looks: Sequence[_Look], known: Mapping[str, Sequence[PublicKey]]) -> None:
+def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:
     """Plan to put back whole peers: those that the kernel lacks, as it knows better of all others.
 
     Args:
         plan: is added to.
-        looks: the domains whose peers are to be there.
+        findings: the domains whose peers are to be there.
         known: the keys that should be there, by domain.
     """
-    for look in looks:
-        there = {peer.public_key for peer in look.state.peers} | {look.state.public_key}
-        for key in known[look.domain.name]:
-            if key.raw not in there and link_local(key.raw) not in look.routed_elsewhere:
-                plan.add(look, key)
-        plan.complete.add(look.domain.name)
+    for finding in findings:
+        there = {peer.public_key for peer in finding.state.peers} | {finding.state.public_key}
+        for key in known[finding.domain.name]:
+            if key.raw not in there and link_local(key.raw) not in finding.routed_elsewhere:
+                plan.add(finding.domain, key)
+        plan.complete.add(finding.domain.name)

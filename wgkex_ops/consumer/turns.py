@@ -1,7 +1,9 @@
-"""One dataplane for two who change it: the installer, which does as nodes ask, and the sweeper, which mends."""
+"""One dataplane for three who change it: the installer, which does as nodes ask, the sweeper and the cleanup."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -9,11 +11,11 @@ from wgkex_ops.dataplane import Change, Dataplane, LinkEvent, Outcome, Snapshot
 
 
 class Turns:
-    """A `Dataplane` that remembers what was changed since somebody began to look.
+    """A `Dataplane` that remembers what was changed, or asked for, since somebody began to look.
 
-    Repairs are made from a snapshot, which is old by the time that they are made. A node may have moved to another
-    domain meanwhile: what it asked for wins. Repairs do not go through the installer's queue, where each key stands for
-    a message, is counted as one, and answered.
+    What the sweeper and the cleanup do is planned from a snapshot, which is old by the time that they do it. A node may
+    have asked for its key meanwhile, or have moved to another domain: what it asked for wins. They do not go through
+    the installer's queue, where each key stands for a message, is counted as one, and answered.
 
     Args:
         dataplane: what is changed.
@@ -22,7 +24,7 @@ class Turns:
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
         self._lock = asyncio.Lock()
-        self._changed: set[bytes] = set()
+        self._looks: list[Look] = []
 
     async def __aenter__(self) -> Self:
         await self._dataplane.__aenter__()
@@ -39,33 +41,60 @@ class Turns:
             try:
                 return await self._dataplane.apply(changes)
             finally:
-                self._changed.update(change.key.raw for change in changes)
+                for change in changes:
+                    self.touch(change.key.raw)
 
     async def snapshot(self) -> Snapshot:
         """See `Dataplane.snapshot`."""
         return await self._dataplane.snapshot()
 
-    async def look(self) -> Snapshot:
-        """Read a snapshot that repairs are made from: from now on, changes are remembered.
+    def events(self) -> AsyncIterator[LinkEvent]:
+        """See `Dataplane.events`."""
+        return self._dataplane.events()
+
+    def touch(self, raw: bytes) -> None:
+        """Keep a key (32 bytes) out of what others have planned for it until now: its node has asked for it."""
+        for look in self._looks:
+            look.touched.add(raw)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator["Look"]:
+        """Read a snapshot to plan changes from; while the context lasts, what others change is remembered.
 
         Raises:
             DataplaneError: it could not be read.
         """
-        self._changed.clear()
-        return await self._dataplane.snapshot()
+        look = Look(self._dataplane, self._lock)
+        self._looks.append(look)
+        try:
+            look.snapshot = await self._dataplane.snapshot()
+            yield look
+        finally:
+            self._looks.remove(look)
+
+
+@dataclass(eq=False)
+class Look:
+    """A picture of the dataplane, and what is made of it.
+
+    Attributes:
+        snapshot: the picture.
+        touched: keys (32 bytes) that somebody else has changed, or asked for, since it was begun to be taken.
+    """
+
+    _dataplane: Dataplane
+    _lock: asyncio.Lock
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(taken_at=0.0))
+    touched: set[bytes] = field(default_factory=set)
 
     async def mend(self, changes: Sequence[Change]) -> dict[Change, Outcome]:
-        """Carry out repairs, but of no key that somebody else has changed since the look.
+        """Carry out changes that were planned from the picture, but of no key that was touched since.
 
         Returns:
             the outcomes of those that were carried out.
         """
         async with self._lock:
-            carried_out = [change for change in changes if change.key.raw not in self._changed]
+            carried_out = [change for change in changes if change.key.raw not in self.touched]
             if not carried_out:
                 return {}
             return dict(zip(carried_out, await self._dataplane.apply(carried_out), strict=True))
-
-    def events(self) -> AsyncIterator[LinkEvent]:
-        """See `Dataplane.events`."""
-        return self._dataplane.events()

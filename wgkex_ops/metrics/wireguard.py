@@ -19,8 +19,6 @@ from wgkex_ops.metrics.peers import PeerSeries
 # WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
 # https://www.wireguard.com/papers/wireguard.pdf): a younger handshake is a live peer.
 ACTIVE_SECONDS: Final = 180
-# A peer without a handshake for so long has gone.
-STALE_SECONDS: Final = 10_800
 
 STATES: Final = ("active", "idle", "stale", "never")
 AGE_BUCKETS: Final = (30, 60, 120, 180, 300, 600, 1800, 3600, 10_800, 86_400)
@@ -33,18 +31,23 @@ def handshake_age(peer: Peer, now: float) -> float | None:
     return max(0.0, now - peer.handshake) if peer.handshake else None
 
 
-def peer_state(age: float | None) -> str:
-    """The state, one of STATES, that a handshake's age means."""
+def peer_state(age: float | None, stale_after: float) -> str:
+    """The state, one of STATES, that a handshake's age means.
+
+    Args:
+        age: seconds; None if there was no handshake.
+        stale_after: the age at which the cleanup removes a peer.
+    """
     if age is None:
         return "never"
     if age < ACTIVE_SECONDS:
         return "active"
-    return "idle" if age < STALE_SECONDS else "stale"
+    return "idle" if age < stale_after else "stale"
 
 
 def count_active(peers: Iterable[Peer], now: float) -> int:
     """How many peers have a live session."""
-    return sum(peer_state(handshake_age(peer, now)) == "active" for peer in peers)
+    return sum(1 for peer in peers if peer.handshake and now - peer.handshake < ACTIVE_SECONDS)
 
 
 class WireGuardCollector(Collector):
@@ -53,6 +56,7 @@ class WireGuardCollector(Collector):
     Args:
         read: reads a snapshot; DataplaneError is told as a failed collector.
         domains: the configured domains.
+        stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         peer_series: makes series of single peers; None for none.
     """
 
@@ -60,10 +64,13 @@ class WireGuardCollector(Collector):
         self,
         read: Callable[[], Awaitable[Snapshot]],
         domains: Sequence[Domain],
+        *,
+        stale_after: float,
         peer_series: PeerSeries | None = None,
     ) -> None:
         self._read = read
         self._domains = domains
+        self._stale_after = stale_after
         self._peer_series = peer_series
         self._snapshot: Snapshot | None = None
         self._seconds = 0.0
@@ -127,7 +134,7 @@ class WireGuardCollector(Collector):
         for domain in self._domains:
             listed = snapshot.domains[domain.name].peers
             known = [age for peer in listed if (age := handshake_age(peer, snapshot.taken_at)) is not None]
-            states = Counter(map(peer_state, known))
+            states = Counter(peer_state(age, self._stale_after) for age in known)
             states["never"] = len(listed) - len(known)
             for state in STATES:
                 peers.add_metric([domain.name, state], states[state])

@@ -103,6 +103,7 @@ class WorkerView:
     Args:
         name: of this worker.
         domains: the configured domains.
+        stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         installs_nothing: whether the dataplane is only for trying out.
         read: reads a snapshot, or raises DataplaneError.
         keys: what became of the keys.
@@ -117,6 +118,7 @@ class WorkerView:
         *,
         name: str,
         domains: Sequence[Domain],
+        stale_after: float,
         installs_nothing: bool,
         read: Callable[[], Awaitable[Snapshot]],
         keys: ConsumerMetrics,
@@ -127,6 +129,7 @@ class WorkerView:
     ) -> None:
         self._name = name
         self._domains = domains
+        self._stale_after = stale_after
         self._installs_nothing = installs_nothing
         self._read = read
         self._keys = keys
@@ -189,7 +192,7 @@ class WorkerView:
         except TimeoutError:
             return (), f"no answer within {self._read_within:g} s"
         # Tens of thousands of peers take a while.
-        return await asyncio.to_thread(_domain_rows, snapshot, self._domains), ""
+        return await asyncio.to_thread(_domain_rows, snapshot, self._domains, self._stale_after), ""
 
     def _key_rows(self, recent: Recent) -> tuple[CountRow, ...]:
         keys = self._keys
@@ -214,15 +217,16 @@ class WorkerView:
         return notices
 
 
-def _domain_rows(snapshot: Snapshot, domains: Sequence[Domain]) -> tuple[DomainRow, ...]:
+def _domain_rows(snapshot: Snapshot, domains: Sequence[Domain], stale_after: float) -> tuple[DomainRow, ...]:
     drifts = find_drift(snapshot)
     return tuple(
-        _domain_row(domain, snapshot.domains[domain.name], drifts[domain.name], snapshot.taken_at) for domain in domains
+        _domain_row(domain, snapshot.domains[domain.name], drifts[domain.name], snapshot.taken_at, stale_after)
+        for domain in domains
     )
 
 
-def _domain_row(domain: Domain, state: DomainState, drift: Drift, now: float) -> DomainRow:
-    states = Counter(peer_state(handshake_age(peer, now)) for peer in state.peers)
+def _domain_row(domain: Domain, state: DomainState, drift: Drift, now: float, stale_after: float) -> DomainRow:
+    states = Counter(peer_state(handshake_age(peer, now), stale_after) for peer in state.peers)
     newest = max((peer.handshake for peer in state.peers), default=0.0)
     missing = (("peer", drift.peer), ("route", drift.route), ("FDB entry", drift.fdb))
     return DomainRow(

@@ -1,0 +1,196 @@
+"""Removes the peers of nodes that have gone, and takes over those of the older wgkex during a migration."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
+
+import structlog
+
+from wgkex_ops.config import CleanupConfig
+from wgkex_ops.consumer.departures import Departure, Identity, Judgement, Limits, Sighting, find_adoptable, judge
+from wgkex_ops.consumer.journal import Journal
+from wgkex_ops.consumer.offers import Offers
+from wgkex_ops.consumer.turns import Look, Turns
+from wgkex_ops.dataplane import Action, Change
+from wgkex_ops.domains import Domain
+from wgkex_ops.errors import DataplaneError
+from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
+
+_log = structlog.get_logger(__name__)
+
+# Keys that nodes ask for have a turn after so many.
+_BATCH_LIMIT: Final = 250
+
+
+class Cleanup:
+    """Looks now and then for peers that have to go. Who they are is told by `departures.judge`.
+
+    After a jump of the clock all peers look old. So when more than half of those that were active at the last run would
+    have to go at once, none goes: their nodes have a new handshake within two minutes, and whoever has none by the next
+    run has really gone. The first run knows no last one, and takes all that ever had a handshake for active.
+
+    Args:
+        dataplane: what is looked at, and changed.
+        journal: forgets who was removed.
+        offers: when each key was last asked for.
+        domains: the configured domains.
+        settings: when peers go.
+        metrics: what was done.
+        clock: seconds since the epoch.
+        monotonic: seconds by a clock that is never set.
+    """
+
+    def __init__(
+        self,
+        dataplane: Turns,
+        journal: Journal,
+        offers: Offers,
+        domains: Sequence[Domain],
+        *,
+        settings: CleanupConfig,
+        metrics: CleanupMetrics,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dataplane = dataplane
+        self._journal = journal
+        self._offers = offers
+        self._domains = domains
+        self._settings = settings
+        self._limits = Limits(
+            stale_after=settings.stale_after,
+            never_after=settings.never_after,
+            protected=frozenset(key.raw for key in settings.protected_keys),
+        )
+        self._metrics = metrics
+        self._clock = clock
+        self._monotonic = monotonic
+        # What the last run has found: who was active, whom it held back, whose handshake lies in the future.
+        self._active: set[Identity] | None = None
+        self._held: set[Identity] = set()
+        self._future: dict[Identity, Sighting] = {}
+
+    async def run(self) -> NoReturn:
+        """Clean for ever."""
+        while True:
+            # Gateways that have started together need not clean together.
+            await asyncio.sleep(self._settings.interval * random.uniform(0.9, 1.1))  # noqa: S311  no secret
+            await self.clean()
+
+    async def clean(self) -> None:
+        """Clean once."""
+        try:
+            async with self._dataplane.looking() as look:
+                result = await self._clean(look)
+        except DataplaneError as error:
+            _log.error("snapshot_failed", error=str(error))
+            result = FAILED
+        self._metrics.runs.labels(result).inc()
+        if result == COMPLETED:
+            self._metrics.last_success.set(self._clock())
+
+    async def _clean(self, look: Look) -> str:
+        judgement = await self._judge(look)
+        departures = judgement.departures
+        doubted = self._doubt(judgement)
+        self._active, self._future = judgement.active, judgement.future
+        self._held = {departure.identity for departure in doubted}
+        self._metrics.held.set(len(doubted))
+        self._offers.forget(self._settings.never_after, judgement.peers)
+        if doubted:
+            _log.error(
+                "cleanup_held",
+                count=len(doubted),
+                detail="more than half of the active peers would go at once: was the clock set? The next run decides",
+            )
+            return HELD
+        adopted = await self._adopt(look) if self._settings.adopt else True
+        removed = await self._remove(look, departures)
+        return COMPLETED if adopted and removed else FAILED
+
+    async def _judge(self, look: Look) -> Judgement:
+        since_start = self._offers.since_start
+        installed: Mapping[tuple[str, bytes], float] = {}
+        if since_start < self._settings.never_after:
+            # Who asked before this process began.
+            installed = await self._journal.never_connected()
+
+        def asked(identity: Identity) -> float:
+            age = self._offers.age(*identity)
+            return max(since_start, installed.get(identity, 0.0)) if age is None else age
+
+        # Thousands of peers take a while.
+        return await asyncio.to_thread(
+            judge,
+            look.snapshot,
+            self._domains,
+            limits=self._limits,
+            asked=asked,
+            future=self._future,
+            now=self._monotonic(),
+        )
+
+    def _doubt(self, judgement: Judgement) -> list[Departure]:
+        """Tell who must not go before the next run agrees."""
+        stale = [departure for departure in judgement.departures if departure.reason == STALE]
+        at_once = [
+            departure
+            for departure in stale
+            if departure.identity not in self._held and (self._active is None or departure.identity in self._active)
+        ]
+        active = judgement.connected if self._active is None else len(self._active)
+        return stale if len(at_once) * 2 > active else []
+
+    async def _adopt(self, look: Look) -> bool:
+        """Take over what the older wgkex has left behind; False if something of it failed."""
+        found = await asyncio.to_thread(find_adoptable, look.snapshot, self._domains, self._limits.protected)
+        changes = [Change(Action.INSTALL, domain, key) for domain, key in found]
+        failures: list[str] = []
+        adopted: Counter[str] = Counter()
+        for start in range(0, len(changes), _BATCH_LIMIT):
+            for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
+                if outcome is not None:
+                    failures.append(str(outcome))
+                    continue
+                self._offers.note(change.domain.name, change.key.raw)
+                self._metrics.adopted.labels(change.domain.name).inc()
+                adopted[change.domain.name] += 1
+        if adopted:
+            _log.info("peers_adopted", **adopted)
+        if failures:
+            _log.error("peers_not_adopted", count=len(failures), error=failures[0])
+        return not failures
+
+    async def _remove(self, look: Look, departures: Sequence[Departure]) -> bool:
+        """Remove peers; False if the kernel refused to remove some."""
+        failures: list[str] = []
+        removed: Counter[str] = Counter()
+        for start in range(0, len(departures), _BATCH_LIMIT):
+            batch = {
+                Change(Action.REMOVE, departure.domain, departure.key): departure
+                for departure in departures[start : start + _BATCH_LIMIT]
+            }
+            outcomes = await look.mend(list(batch))
+            gone = [batch[change] for change, outcome in outcomes.items() if outcome is None]
+            failures += [str(outcome) for outcome in outcomes.values() if outcome is not None]
+            # Who asked again in the meantime is there again, and known to the journal, or will be when this is done.
+            await self._journal.forget(
+                [(departure.domain, departure.key) for departure in gone if departure.key.raw not in look.touched]
+            )
+            for departure in gone:
+                self._metrics.removed.labels(departure.domain.name, departure.reason).inc()
+                removed[departure.reason] += 1
+                _log.info(
+                    "peer_removed",
+                    domain=departure.domain.name,
+                    public_key=str(departure.key),
+                    reason=departure.reason,
+                )
+        if removed:
+            _log.info("peers_removed", **removed)
+        if failures:
+            _log.error("peers_not_removed", count=len(failures), error=failures[0])
+        return not failures

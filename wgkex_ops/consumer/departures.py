@@ -1,0 +1,153 @@
+"""Who has to go: found in a snapshot, by the handshakes that it tells and by what else is known of the keys."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from wgkex_ops.dataplane import ROUTE_PROTOCOL_STATIC, Snapshot
+from wgkex_ops.domains import Domain
+from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.metrics.cleanup import NEVER_CONNECTED, STALE
+from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
+
+# Clocks that are set a little back are no reason to doubt them.
+_FUTURE_SECONDS: Final = 60.0
+
+
+class Identity(NamedTuple):
+    """A key (32 bytes) in a domain, by its name."""
+
+    domain: str
+    key: bytes
+
+
+class Departure(NamedTuple):
+    """A peer that has to go, and why: STALE or NEVER_CONNECTED."""
+
+    domain: Domain
+    key: PublicKey
+    reason: str
+
+    @property
+    def identity(self) -> Identity:
+        """The key in its domain."""
+        return Identity(self.domain.name, self.key.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ages in seconds, and whom they do not touch.
+
+    Attributes:
+        stale_after: of the last handshake.
+        never_after: of the last time that the key was asked for.
+        protected: keys (32 bytes).
+    """
+
+    stale_after: float
+    never_after: float
+    protected: frozenset[bytes]
+
+
+class Sighting(NamedTuple):
+    """A handshake that lies in the future, and when it was first seen, by a clock that is never set."""
+
+    handshake: float
+    since: float
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What a snapshot says of our peers.
+
+    Attributes:
+        departures: who has to go.
+        active: who has a live session.
+        connected: how many ever had a handshake.
+        future: whose handshake lies in the future.
+        peers: all keys (32 bytes), by domain.
+    """
+
+    departures: list[Departure] = field(default_factory=list)
+    active: set[Identity] = field(default_factory=set)
+    connected: int = 0
+    future: dict[Identity, Sighting] = field(default_factory=dict)
+    peers: dict[str, frozenset[bytes]] = field(default_factory=dict)
+
+
+def judge(
+    snapshot: Snapshot,
+    domains: Sequence[Domain],
+    *,
+    limits: Limits,
+    asked: Callable[[Identity], float],
+    future: Mapping[Identity, Sighting],
+    now: float,
+) -> Judgement:
+    """Tell who has to go.
+
+    A peer is ours exactly when its only allowed IP derives from its key, and a route of ours leads there. It may lead
+    over another domain's interface: a node that moves takes its route along, and leaves its peer behind.
+
+    Args:
+        snapshot: what is there.
+        domains: the configured domains.
+        limits: how old is too old.
+        asked: for how many seconds a key has not been asked for.
+        future: the handshakes in the future that were known before.
+        now: seconds by a clock that is never set.
+    """
+    found = Judgement()
+    routed = _routed(snapshot)
+    for domain in domains:
+        ours = [peer for peer in snapshot.domains[domain.name].peers if peer.link_local in routed]
+        found.peers[domain.name] = frozenset(peer.public_key for peer in ours)
+        for peer in ours:
+            identity = Identity(domain.name, peer.public_key)
+            if peer.handshake:
+                found.connected += 1
+                age = snapshot.taken_at - peer.handshake
+                if age < -_FUTURE_SECONDS:
+                    # The clock was set back since. How old it is cannot be told, only for how long it has been known.
+                    known = future.get(identity)
+                    since = known.since if known and known.handshake == peer.handshake else now
+                    found.future[identity] = Sighting(peer.handshake, since)
+                    age = now - since
+                if age < ACTIVE_SECONDS:
+                    found.active.add(identity)
+                reason = STALE if age >= limits.stale_after else ""
+            else:
+                reason = NEVER_CONNECTED
+            if (
+                reason
+                and asked(identity) >= limits.never_after
+                and peer.public_key not in limits.protected
+                and link_local(peer.public_key) == peer.link_local
+            ):
+                found.departures.append(Departure(domain, PublicKey(peer.public_key), reason))
+    return found
+
+
+def find_adoptable(
+    snapshot: Snapshot, domains: Sequence[Domain], protected: frozenset[bytes]
+) -> list[tuple[Domain, PublicKey]]:
+    """Tell which peers the older wgkex has left behind.
+
+    Their only allowed IP is the address that derives from their key, and leads to them by a static route: that is how
+    it installed them. Others' peers look the same only if somebody made them so by hand.
+    """
+    routed = _routed(snapshot)
+    return [
+        (domain, PublicKey(peer.public_key))
+        for domain in domains
+        for peer in snapshot.domains[domain.name].peers
+        if snapshot.domains[domain.name].foreign_routes.get(peer.link_local) == ROUTE_PROTOCOL_STATIC
+        and peer.link_local not in routed
+        and peer.public_key not in protected
+        and link_local(peer.public_key) == peer.link_local
+    ]
+
+
+def _routed(snapshot: Snapshot) -> frozenset[bytes]:
+    """What routes of ours lead to, in all domains."""
+    return frozenset[bytes]().union(*(state.routes for state in snapshot.domains.values()))
