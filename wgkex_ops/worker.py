@@ -116,13 +116,14 @@ class Worker:
             RepairMetrics(registry, names),
             restore_limit=config.cleanup.stale_after,
         )
+        cleanup_metrics = CleanupMetrics(registry, names)
         self._cleanup = Cleanup(
             self._turns,
             self._journal,
             self._offers,
             config.domains,
             settings=config.cleanup,
-            metrics=CleanupMetrics(registry, names),
+            metrics=cleanup_metrics,
         )
         self._installer = Installer(
             self._turns, metrics, store=self._journal, answer=self._receipts.answer, offered=self._offered
@@ -151,6 +152,7 @@ class Worker:
             installs_nothing=isinstance(self.dataplane, MemoryDataplane),
             read=self._snapshots.read,
             keys=metrics,
+            cleanup=cleanup_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )

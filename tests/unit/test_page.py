@@ -24,6 +24,7 @@ from wgkex_ops.http.page.rendering import Renderer
 from wgkex_ops.http.page.worker import DomainRow, WorkerPage, WorkerView
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics
+from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
@@ -156,6 +157,7 @@ class AWorker:
     def __init__(self, *, installs_nothing: bool = False) -> None:
         registry = CollectorRegistry()
         self.keys = ConsumerMetrics(registry, NAMES, 20_000)
+        self.cleanup = CleanupMetrics(registry, NAMES)
         self.link = FakeLink()
         self.problems: list[str] = []
         self.now = 1_700_000_000.0
@@ -169,6 +171,7 @@ class AWorker:
             installs_nothing=installs_nothing,
             read=self._read,
             keys=self.keys,
+            cleanup=self.cleanup,
             mqtt=MqttView(self.link, MqttMetrics(registry), "mqtt.example.net:1883"),
             problems=lambda: self.problems,
             read_within=0.01,
@@ -461,6 +464,8 @@ async def test_a_worker_shows_what_became_of_the_keys() -> None:
     worker.keys.install_failures.labels(WELT.name).inc(1)
     worker.keys.rejections.labels("own_key").inc(2)
     worker.keys.queue_length.set(4)
+    worker.cleanup.removed.labels(WELT.name, "stale").inc(2)
+    worker.cleanup.removed.labels(CITY.name, "never_connected").inc(3)
     page = await worker.page()
     assert by_heading(page.keys) == {
         "Received": (20,),
@@ -469,6 +474,7 @@ async def test_a_worker_shows_what_became_of_the_keys() -> None:
         "Rejected": (2,),
         "own key": (2,),
         "Given up: no tunnel": (1,),
+        "Removed: the node has gone": (5,),
     }
     assert texts(page.notices) == [
         "1 key could not be installed since the start, 0 s ago",
@@ -478,6 +484,16 @@ async def test_a_worker_shows_what_became_of_the_keys() -> None:
     seen = html(page)
     assert "Keys waiting 4 of 20,000 that may wait" in seen.text
     assert "Dataplane memory" in seen.text
+
+
+async def test_a_worker_whose_cleanup_holds_peers_back_says_so() -> None:
+    worker = AWorker()
+    worker.cleanup.held.set(1200)
+    (notice,) = (await worker.page()).notices
+    assert (notice.tone, notice.text) == (
+        Tone.WARN,
+        "The cleanup holds 1,200 peers back: most would have gone at once. Was the clock set?",
+    )
 
 
 # --- whatever comes

@@ -27,6 +27,7 @@ from wgkex_ops.http.page.parts import (
     sorted_notices,
 )
 from wgkex_ops.http.page.words import count, things
+from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.wireguard import STATES, handshake_age, peer_state
 from wgkex_ops.metrics.worker import ConsumerMetrics
 
@@ -107,6 +108,7 @@ class WorkerView:
         installs_nothing: whether the dataplane is only for trying out.
         read: reads a snapshot, or raises DataplaneError.
         keys: what became of the keys.
+        cleanup: what became of old peers.
         mqtt: the session.
         problems: why this process is not ready.
         read_within: seconds that a reading may take.
@@ -122,6 +124,7 @@ class WorkerView:
         installs_nothing: bool,
         read: Callable[[], Awaitable[Snapshot]],
         keys: ConsumerMetrics,
+        cleanup: CleanupMetrics,
         mqtt: MqttView,
         problems: Callable[[], Sequence[str]],
         read_within: float = _READ_WITHIN,
@@ -133,6 +136,7 @@ class WorkerView:
         self._installs_nothing = installs_nothing
         self._read = read
         self._keys = keys
+        self._cleanup = cleanup
         self._mqtt = mqtt
         self._problems = problems
         self._read_within = read_within
@@ -143,6 +147,7 @@ class WorkerView:
                 keys.rejections,
                 keys.installed,
                 keys.install_failures,
+                cleanup.removed,
                 *mqtt.counters,
             ],
             clock,
@@ -165,6 +170,7 @@ class WorkerView:
                     *([_NOTHING_INSTALLED] if self._installs_nothing else []),
                     *_notices_of_domains(domains),
                     *self._notices_of_keys(recent),
+                    *self._notices_of_cleanup(),
                     *self._mqtt.notices(recent),
                 ]
             ),
@@ -202,6 +208,7 @@ class WorkerView:
             *recent.rows("Merged with one that waited", Tone.PLAIN, keys.deduplicated),
             *recent.rows_with_reasons("Rejected", Tone.WARN, keys.rejections),
             *recent.rows("Given up: no tunnel", Tone.BAD, keys.install_failures),
+            *recent.rows("Removed: the node has gone", Tone.PLAIN, self._cleanup.removed),
         )
 
     def _notices_of_keys(self, recent: Recent) -> list[Notice]:
@@ -215,6 +222,13 @@ class WorkerView:
             text = f"{things(rejected, 'key')} from MQTT {was} rejected {name_of(recent.latest)}"
             notices.append(Notice(Tone.WARN, f"{text}; the reasons are below"))
         return notices
+
+    def _notices_of_cleanup(self) -> list[Notice]:
+        held = int(read_one(self._cleanup.held))
+        if not held:
+            return []
+        text = f"The cleanup holds {things(held, 'peer')} back: most would have gone at once. Was the clock set?"
+        return [Notice(Tone.WARN, text)]
 
 
 def _domain_rows(snapshot: Snapshot, domains: Sequence[Domain], stale_after: float) -> tuple[DomainRow, ...]:
