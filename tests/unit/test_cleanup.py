@@ -295,6 +295,19 @@ async def test_a_peer_whose_address_derives_from_another_key_is_not_ours(bench: 
     assert [peer.public_key for peer in state.peers] == [key(1).raw]
 
 
+async def test_peers_of_others_count_for_nothing_when_half_of_ours_would_go_at_once(bench: Bench) -> None:
+    await bench.connect(WELT, 1, 2, 3)
+    # The address of another key, which a route of ours leads to.
+    bench.dataplane.readdress(WELT, key(4), key(3).link_local.packed)
+    bench.dataplane.lose(WELT, key(3), "peer")
+    bench.shake(WELT, 4)
+    await bench.cleanup.clean()
+    bench.times.pass_by(STALE)
+    bench.shake(WELT, 4)
+    await bench.cleanup.clean()
+    assert bench.counted["cleanup_held_peers"] == 2
+
+
 # --- clocks
 
 

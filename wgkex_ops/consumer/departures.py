@@ -100,7 +100,11 @@ def judge(
     found = Judgement()
     routed = _routed(snapshot)
     for domain in domains:
-        ours = [peer for peer in snapshot.domains[domain.name].peers if peer.link_local in routed]
+        ours = [
+            peer
+            for peer in snapshot.domains[domain.name].peers
+            if peer.link_local in routed and link_local(peer.public_key) == peer.link_local
+        ]
         found.peers[domain.name] = frozenset(peer.public_key for peer in ours)
         for peer in ours:
             identity = Identity(domain.name, peer.public_key)
@@ -118,12 +122,7 @@ def judge(
                 reason = STALE if age >= limits.stale_after else ""
             else:
                 reason = NEVER_CONNECTED
-            if (
-                reason
-                and asked(identity) >= limits.never_after
-                and peer.public_key not in limits.protected
-                and link_local(peer.public_key) == peer.link_local
-            ):
+            if reason and asked(identity) >= limits.never_after and peer.public_key not in limits.protected:
                 found.departures.append(Departure(domain, PublicKey(peer.public_key), reason))
     return found
 
