@@ -68,9 +68,8 @@ class Cleanup:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        # What the last run has found: who was active, whom it held back, whose handshake lies in the future.
+        # What the last run has found: who was active, whose handshake lies in the future.
         self._active: set[Identity] | None = None
-        self._held: set[Identity] = set()
         self._future: dict[Identity, Sighting] = {}
 
     async def run(self) -> NoReturn:
@@ -97,7 +96,6 @@ class Cleanup:
         departures = judgement.departures
         doubted = self._doubt(judgement)
         self._active, self._future = judgement.active, judgement.future
-        self._held = {departure.identity for departure in doubted}
         self._metrics.held.set(len(doubted))
         self._offers.forget(self._settings.never_after, judgement.peers)
         if doubted:
@@ -134,15 +132,13 @@ class Cleanup:
         )
 
     def _doubt(self, judgement: Judgement) -> list[Departure]:
-        """Tell who must not go before the next run agrees."""
+        """Tell who must not go before the next run agrees, as it does: to that one they were not active at the last."""
         stale = [departure for departure in judgement.departures if departure.reason == STALE]
-        at_once = [
-            departure
-            for departure in stale
-            if departure.identity not in self._held and (self._active is None or departure.identity in self._active)
-        ]
-        active = judgement.connected if self._active is None else len(self._active)
-        return stale if len(at_once) * 2 > active else []
+        if self._active is None:
+            at_once, active = len(stale), judgement.connected
+        else:
+            at_once, active = sum(departure.identity in self._active for departure in stale), len(self._active)
+        return stale if at_once * 2 > active else []
 
     async def _adopt(self, look: Look) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""

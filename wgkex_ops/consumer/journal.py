@@ -156,8 +156,9 @@ class Journal:
         now = self._clock()
 
         def work(connection: sqlite3.Connection) -> None:
-            for domain, key in installed:
-                _install(connection, key.raw, domain.name, now, 0.0)
+            # Of a key that was installed in two domains, the last one counts.
+            homes = {key.raw: domain.name for domain, key in installed}
+            _install(connection, [(key, domain, now, 0.0) for key, domain in homes.items()])
             connection.executemany(
                 "DELETE FROM pending WHERE key = ? AND domain = ?", [(key.raw, domain.name) for domain, key in given_up]
             )
@@ -286,13 +287,17 @@ def _count(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def _install(connection: sqlite3.Connection, key: bytes, domain: str, installed_at: float, handshake: float) -> None:
-    connection.execute("DELETE FROM peers WHERE key = ? AND domain <> ?", (key, domain))
-    connection.execute("DELETE FROM pending WHERE key = ?", (key,))
-    connection.execute(
+def _install(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, str, float, float]]) -> None:
+    """Put rows of different keys in: key, domain, when it was installed, its last handshake."""
+    homes = [(key, domain) for key, domain, _, _ in rows]
+    connection.executemany("DELETE FROM peers WHERE key = ? AND domain <> ?", homes)
+    # Mostly nothing waits, and to look once takes less than to look for each key.
+    if connection.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
+        connection.executemany("DELETE FROM pending WHERE key = ?", [(key,) for key, _ in homes])
+    connection.executemany(
         "INSERT INTO peers (key, domain, installed_at, handshake) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET installed_at = excluded.installed_at",
-        (key, domain, installed_at, handshake),
+        rows,
     )
 
 
@@ -318,7 +323,7 @@ def _note_handshakes(connection: sqlite3.Connection, snapshot: Snapshot) -> None
                 newest.get(peer.public_key, -math.inf) < snapshot.taken_at
                 and link_local(peer.public_key) == peer.link_local
             ):
-                _install(connection, peer.public_key, domain, told or snapshot.taken_at, told)
+                _install(connection, [(peer.public_key, domain, told or snapshot.taken_at, told)])
 
 
 def _expire(connection: sqlite3.Connection, now: float) -> None:
