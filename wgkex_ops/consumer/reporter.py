@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, NoReturn
 
 import structlog
@@ -71,6 +72,7 @@ class Reporter:
         self._published: dict[str, Endpoint] = {}
         self._latest = _NOTHING
         self._static_keys: dict[str, frozenset[bytes]] = {}
+        self._active: dict[str, int] = {}
         self._hurry = asyncio.Event()
         self.announced = asyncio.Event()
 
@@ -96,10 +98,12 @@ class Reporter:
         self._hurry.set()
 
     async def look(self) -> None:
-        """Read the dataplane, and keep what was read."""
+        """Read the dataplane, and keep what is told of it."""
         try:
-            self._latest = await self._read()
-            self._static_keys = {name: _static_keys(state) for name, state in self._latest.domains.items()}
+            latest = await self._read()
+            self._static_keys = {name: _static_keys(state) for name, state in latest.domains.items()}
+            self._active = {name: count_active(state.peers, latest.taken_at) for name, state in latest.domains.items()}
+            self._latest = _without_peers(latest)
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             self._latest = _NOTHING
@@ -163,7 +167,7 @@ class Reporter:
                 self._published[domain.name] = endpoint
             peers = PEERS_UNKNOWN
             if endpoint is not None:
-                peers = count_active(self._state(domain).peers, self._latest.taken_at)
+                peers = self._active[domain.name]
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
         if new:
             await self._publish(worker_status_topic(self._worker), status_payload(online=True))
@@ -207,6 +211,15 @@ def _problems(domain: Domain, state: DomainState) -> list[str]:
             # That of an interface that was down is gone: the kernel takes it away.
             problems.append(f"{domain.wg} has no link-local address")
     return problems
+
+
+def _without_peers(snapshot: Snapshot) -> Snapshot:
+    """What is left when thousands of peers need not be kept in memory until the next look."""
+    domains = {
+        name: replace(state, peers=(), routes=frozenset(), foreign_routes={}, fdb_entries=frozenset())
+        for name, state in snapshot.domains.items()
+    }
+    return replace(snapshot, domains=domains)
 
 
 def _static_keys(state: DomainState) -> frozenset[bytes]:
