@@ -505,7 +505,7 @@ class _Connection:
         self, host: str, port: int, *, ssl: ssl.SSLContext | bool, clean_session: bool, keepalive: int
     ) -> MQTTConnection:
         def make_protocol() -> MQTTProtocol:
-            protocol = MQTTProtocol(
+            protocol = _Protocol(
                 connection_state=self._client._connection_state,  # noqa: SLF001
                 id_generator=self._handler.id_generator,
             )
@@ -611,6 +611,33 @@ class _Connection:
                 self._handler._send_puback(identifier)  # noqa: SLF001
 
         self._deliver(_message(topic, payload, properties, acknowledge))
+
+
+class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types
+    """Sends in one piece what is said in one turn of the event loop.
+
+    In a storm of keys a system call for each packet costs more than all else that is done with it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  gmqtt's
+        super().__init__(*args, **kwargs)
+        self._unsent: list[bytes] = []
+
+    def write_data(self, data: bytes) -> None:
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(data)
+
+    def send_disconnect(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  gmqtt's
+        # The connection is closed in the same turn.
+        packet = super().send_disconnect(*args, **kwargs)
+        self._flush()
+        return packet
+
+    def _flush(self) -> None:
+        if self._unsent:
+            data, self._unsent = b"".join(self._unsent), []
+            super().write_data(data)
 
 
 class _Identifiers(PersistentStorage):  # type: ignore[misc]  # gmqtt has no types
