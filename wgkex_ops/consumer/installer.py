@@ -174,6 +174,8 @@ class Installer:
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
         # tried later, by time.
         self._waiting: dict[tuple[str, bytes], _Waiting] = {}
+        # To tell it with each change would cost more than the change.
+        metrics.queue_length.set_function(lambda: len(self._waiting))
         self._ready: dict[tuple[str, bytes], None] = {}
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
         self._order = count()
@@ -227,7 +229,6 @@ class Installer:
         self._woken.set()
         if len(self._waiting) >= CAPACITY:
             self._room.clear()
-        self._metrics.queue_length.set(len(self._waiting))
         return waiting
 
     def retry_now(self, domains: Iterable[Domain]) -> None:
@@ -251,32 +252,41 @@ class Installer:
                 await self._idle.wait()
 
     async def run(self) -> NoReturn:
-        """Install for ever."""
+        """Install for ever. While the kernel works on keys, those before them are concluded."""
         while True:
             await self._wait_for_work()
-            batch = [self._waiting[identity] for identity in islice(self._ready, BATCH_LIMIT)]
-            for waiting in batch:
-                del self._ready[_identity(waiting)]
-            outcomes = await self._dataplane.apply([waiting.change for waiting in batch])
+            batch = self._take()
+            outcomes = await self._apply(batch)
+            while following := self._take():
+                _, further = await asyncio.gather(self._conclude(batch, outcomes), self._apply(following))
+                batch, outcomes = following, further
             await self._conclude(batch, outcomes)
 
+    async def _apply(self, batch: Sequence[_Waiting]) -> list[Outcome]:
+        return await self._dataplane.apply([waiting.change for waiting in batch])
+
+    def _take(self) -> list[_Waiting]:
+        """Take the next batch of what is to be tried now; nothing if there is none."""
+        now = asyncio.get_running_loop().time()
+        while self._later and self._later[0][0] <= now:
+            self._ready[heapq.heappop(self._later)[2]] = None
+        batch = [self._waiting[identity] for identity in islice(self._ready, BATCH_LIMIT)]
+        for waiting in batch:
+            del self._ready[_identity(waiting)]
+        self._busy_since = now
+        return batch
+
     async def _wait_for_work(self) -> None:
+        """Wait until something is to be tried."""
         now = asyncio.get_running_loop().time
         self._busy_since = None
-        while True:
-            while self._later and self._later[0][0] <= now():
-                self._ready[heapq.heappop(self._later)[2]] = None
-            if self._ready:
-                self._busy_since = now()
-                return
+        while not self._ready and not (self._later and self._later[0][0] <= now()):
             self._idle.set()
             self._woken.clear()
             pause = self._later[0][0] - now() if self._later else None
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
-            except TimeoutError:
-                continue
 
     async def _conclude(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
         """Tell the store, then the bus and the brokers. Until then each key waits, and takes later messages in."""
@@ -295,8 +305,10 @@ class Installer:
                     unkept.append(waiting)
         if installed or given_up:
             await self._store.settle(_keys(installed), _keys(waiting for waiting, _ in given_up))
+        # Else it is made anew for each line.
+        log = _log.bind()
         for waiting in installed:
-            self._succeed(waiting, installed_at)
+            self._succeed(waiting, installed_at, log)
         for waiting, error in given_up:
             self._give_up(waiting, error)
         # Where the store is out of order, it is asked again with each attempt.
@@ -305,11 +317,11 @@ class Installer:
                 waiting.kept = True
                 waiting.release()
 
-    def _succeed(self, waiting: _Waiting, installed_at: float) -> None:
+    def _succeed(self, waiting: _Waiting, installed_at: float, log: structlog.stdlib.BoundLogger) -> None:
         self._metrics.installed.labels(waiting.change.domain.name).inc()
         if waiting.accepted_at is not None:
             self._metrics.observe_propagation(installed_at - waiting.accepted_at, waiting.request_ids)
-        _log.info("peer_installed", **_context(waiting))
+        log.info("peer_installed", **_context(waiting))
         self._finish(waiting, "")
 
     def _give_up(self, waiting: _Waiting, error: DataplaneError) -> None:
@@ -319,7 +331,6 @@ class Installer:
 
     def _finish(self, waiting: _Waiting, reason: str) -> None:
         del self._waiting[_identity(waiting)]
-        self._metrics.queue_length.set(len(self._waiting))
         if len(self._waiting) < CAPACITY:
             self._room.set()
         waiting.release()
