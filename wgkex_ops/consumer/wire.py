@@ -47,11 +47,13 @@ _WGDEVICE_A_PEERS: Final = 8
 _WGPEER_A_PUBLIC_KEY: Final = 1
 _WGPEER_A_PRESHARED_KEY: Final = 2
 _WGPEER_A_FLAGS: Final = 3
+_WGPEER_A_ENDPOINT: Final = 4
 _WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL: Final = 5
 _WGPEER_A_LAST_HANDSHAKE_TIME: Final = 6
 _WGPEER_A_RX_BYTES: Final = 7
 _WGPEER_A_TX_BYTES: Final = 8
 _WGPEER_A_ALLOWEDIPS: Final = 9
+_WGPEER_A_PROTOCOL_VERSION: Final = 10
 _WGPEER_F_REMOVE_ME: Final = 1
 _WGPEER_F_REPLACE_ALLOWEDIPS: Final = 2
 _WGPEER_F_UPDATE_ONLY: Final = 4
@@ -514,8 +516,17 @@ def _decode_peer(element: bytes) -> tuple[Peer, bytes]:
             element
         )
         if (of_key, of_psk, of_time, of_keepalive, of_tx, of_rx) == _PEER_HEADERS:
+            handshake = seconds + nanoseconds / 1e9
+            if (
+                _USUAL_LENGTHS.get(element[_PEER.size : _PEER.size + _USUAL_HEADS]) == len(element)
+                and element[-_ONE_ALLOWED_BYTES:-_ADDRESS_BYTES] == _ONE_ALLOWED
+            ):
+                return (
+                    Peer(key, handshake, rx, tx, element[-_ADDRESS_BYTES:]),
+                    element[_ATTRIBUTE.size - _ONE_ALLOWED_BYTES :],
+                )
             allowed = dict(walk(element, _PEER.size)).get(_WGPEER_A_ALLOWEDIPS, b"")
-            return Peer(key, seconds + nanoseconds / 1e9, rx, tx, _only_address(allowed)), allowed
+            return Peer(key, handshake, rx, tx, _only_address(allowed)), allowed
     return _decode_unusual_peer(dict(walk(element)))
 
 
@@ -537,6 +548,21 @@ def _decode_unusual_peer(found: dict[int, bytes]) -> tuple[Peer, bytes]:
 _ONE_ADDRESS: Final = nested(0, _WHOLE_ADDRESS, _FAMILY_INET6, attribute(_WGALLOWEDIP_A_IPADDR, bytes(_ADDRESS_BYTES)))[
     :-_ADDRESS_BYTES
 ]
+
+
+# What stands between the start of a peer and such a list: the version of the protocol, which is 1, and the endpoint, of
+# IPv4 or of IPv6, if one is known. By the constant part of these, and what follows: the length of the whole peer.
+_ONE_ALLOWED_BYTES: Final = _ATTRIBUTE.size + len(_ONE_ADDRESS) + _ADDRESS_BYTES
+_ONE_ALLOWED: Final = _ATTRIBUTE.pack(_ONE_ALLOWED_BYTES, _WGPEER_A_ALLOWEDIPS | _NLA_F_NESTED) + _ONE_ADDRESS
+_USUAL_HEADS: Final = 12
+_USUAL_LENGTHS: Final = {
+    attribute(_WGPEER_A_PROTOCOL_VERSION, _U32.pack(1)) + following: _PEER.size + 8 + endpoint + _ONE_ALLOWED_BYTES
+    for following, endpoint in (
+        (_ONE_ALLOWED[: _ATTRIBUTE.size], 0),
+        (_ATTRIBUTE.pack(20, _WGPEER_A_ENDPOINT), 20),
+        (_ATTRIBUTE.pack(32, _WGPEER_A_ENDPOINT), 32),
+    )
+}
 
 
 def _only_address(allowed: bytes) -> bytes:
