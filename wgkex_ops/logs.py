@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -24,11 +26,38 @@ _QUIET: Final = {
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
+class _Gathered(threading.local):
+    """What this thread has still to write, while it tells many things at once."""
+
+    lines: list[str] | None = None
+
+
+_gathered = _Gathered()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Write the lines of many keys at once when the context ends; nothing in it may be waited for."""
+    _gathered.lines = []
+    try:
+        yield
+    finally:
+        lines, _gathered.lines = _gathered.lines, None
+        _write("".join(lines))
+
+
+def _write(text: str) -> None:
+    # Trouble with standard error is nobody's trouble here, as in the standard library's logging: nothing stops because
+    # a line cannot be told.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 class _Lines:
     """Writes our own lines to standard error, without a way through the standard library's logging.
 
-    There is a line for each key: that way takes longer than all else that a line costs. Trouble with standard error is
-    nobody's trouble here, as in that logging: nothing stops because a line cannot be told.
+    There is a line for each key: that way takes longer than all else that a line costs.
 
     Args:
         name: of the logger.
@@ -39,11 +68,20 @@ class _Lines:
 
     def msg(self, line: str) -> None:
         """Write a line."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+        if _gathered.lines is None:
+            _write(f"{line}\n")
+        else:
+            _gathered.lines.append(f"{line}\n")
 
     debug = info = warning = error = critical = msg
+
+
+_exceptions = structlog.processors.ExceptionRenderer(_TRACEBACKS)
+
+
+def _render_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Most lines have none, and need not be looked through for one."""
+    return _exceptions(logger, name, event) if "exc_info" in event else event
 
 
 def configure(level: str, log_format: LogFormat) -> None:
@@ -66,7 +104,7 @@ def configure(level: str, log_format: LogFormat) -> None:
             structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback),
         ]
     else:
-        renderers = [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
+        renderers = [_render_exception, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -206,3 +206,25 @@ def test_nothing_ends_because_a_line_cannot_be_told(trouble: str) -> None:
     """
     done = subprocess.run([sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], check=False)
     assert done.returncode == 7
+
+
+def test_lines_that_are_told_together_are_written_at_once_and_in_order() -> None:
+    script = """
+        import contextlib, threading
+        from wgkex_ops.logs import together
+        configure("info", "json")
+        written = []
+        sys.stderr.write = lambda text: (written.append(text), sys.__stdout__)[0]
+        with contextlib.suppress(ZeroDivisionError), together():
+            log.info("first")
+            other = threading.Thread(target=log.info, args=("of another thread",))
+            other.start()
+            other.join()
+            log.info("second")
+            1 / 0
+        log.info("third")
+        del sys.stderr.write
+        for text in written:
+            log.info("written", lines=[line.split('"event": "')[1].split('"')[0] for line in text.splitlines()])
+    """
+    assert [event["lines"] for event in logged(script)] == [["of another thread"], ["first", "second"], ["third"]]

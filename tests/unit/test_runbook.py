@@ -53,7 +53,7 @@ def log_events() -> frozenset[str]:
         for node in every_node()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and (ast.unparse(node.func.value) in ("_log", "self._log") or node.func.attr == "_tell")
+        and (ast.unparse(node.func.value) in ("_log", "self._log", "log") or node.func.attr == "_tell")
         and node.func.attr != "bind"
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)

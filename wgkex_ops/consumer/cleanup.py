@@ -17,6 +17,7 @@ from wgkex_ops.consumer.turns import Look, Turns
 from wgkex_ops.dataplane import Action, Change
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
+from wgkex_ops.logs import together
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
 
 _log = structlog.get_logger(__name__)
@@ -176,17 +177,16 @@ class Cleanup:
             await self._journal.forget(
                 [(departure.domain, departure.key) for departure in gone if departure.key.raw not in look.touched]
             )
-            for departure in gone:
-                self._metrics.removed.labels(departure.domain.name, departure.reason).inc()
-                removed[departure.reason] += 1
-                _log.info(
-                    "peer_removed",
-                    domain=departure.domain.name,
-                    public_key=str(departure.key),
-                    reason=departure.reason,
-                )
+            removed.update(departure.reason for departure in gone)
+            with together():
+                self._tell(gone)
         if removed:
             _log.info("peers_removed", **removed)
         if failures:
             _log.error("peers_not_removed", count=len(failures), error=failures[0])
         return not failures
+
+    def _tell(self, gone: Sequence[Departure]) -> None:
+        for domain, key, reason in gone:
+            self._metrics.removed.labels(domain.name, reason).inc()
+            _log.info("peer_removed", domain=domain.name, public_key=str(key), reason=reason)

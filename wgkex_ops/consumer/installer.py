@@ -20,6 +20,7 @@ from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import PublicKey
+from wgkex_ops.logs import together
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import Origin, Reply
 
@@ -307,8 +308,9 @@ class Installer:
             await self._store.settle(_keys(installed), _keys(waiting for waiting, _ in given_up))
         # Else it is made anew for each line.
         log = _log.bind()
-        for waiting in installed:
-            self._succeed(waiting, installed_at, log)
+        with together():
+            for waiting in installed:
+                self._succeed(waiting, installed_at, log)
         for waiting, error in given_up:
             self._give_up(waiting, error)
         # Where the store is out of order, it is asked again with each attempt.
