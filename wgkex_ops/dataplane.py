@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
@@ -49,9 +49,8 @@ class Operation(StrEnum):
 Outcome = DataplaneError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One WireGuard peer as the dataplane sees it.
+class Peer(NamedTuple):
+    """One WireGuard peer as the dataplane sees it. There are thousands in a snapshot: nothing is made faster than this.
 
     Attributes:
         public_key: 32 bytes.

@@ -57,7 +57,7 @@ class PaintedKernel(KernelDataplane):
             name: replace(
                 state,
                 peers=tuple(
-                    replace(peer, handshake=self._handshakes.get((name, peer.public_key), 0.0)) for peer in state.peers
+                    peer._replace(handshake=self._handshakes.get((name, peer.public_key), 0.0)) for peer in state.peers
                 ),
             )
             for name, state in snapshot.domains.items()

@@ -208,6 +208,79 @@ def test_attributes_in_another_order() -> None:
     assert device.peers == (Peer(KEY, 5.0, receive_bytes=10, transmit_bytes=20, link_local=ADDRESS),)
 
 
+def many(seed: int, count: int, *allowed_ips: str, endpoint: int = 0, handshake: int = 5) -> list[bytes]:
+    """Peers as the kernel writes them, of different keys."""
+    return [
+        attribute(
+            0x8000,
+            attribute(1, bytes((seed, number)) * 16)
+            + attribute(2, bytes(32))
+            + attribute(6, struct.pack("=qq", handshake, 250_000_000))
+            + attribute(5, b"\0\0")
+            + attribute(8, struct.pack("=Q", number))
+            + attribute(7, struct.pack("=Q", 2**40 + number))
+            + attribute(10, struct.pack("=I", 1))
+            + (attribute(4, bytes(range(endpoint))) if endpoint else b"")
+            + attribute(0x8009, b"".join(map(allowed_ip, allowed_ips))),
+        )
+        for number in range(count)
+    ]
+
+
+def one_by_one(peers: list[bytes]) -> list[Peer]:
+    return [found for peer in peers for found in wire.decode_device([device_message(peer)]).peers]
+
+
+@pytest.mark.parametrize("endpoint", [0, 16, 28])
+def test_a_run_of_peers_of_the_usual_kind(endpoint: int) -> None:
+    run = many(1, 50, "fe80::7", endpoint=endpoint)
+    peers = wire.decode_device([device_message(*run)]).peers
+    assert peers[3] == Peer(bytes((1, 3)) * 16, 5.25, receive_bytes=2**40 + 3, transmit_bytes=3, link_local=ADDRESS)
+    assert list(peers) == one_by_one(run)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([(), ("fe80::7",), ("fe80::7", "fe80::8")]),
+            st.sampled_from([0, 16, 28]),
+            st.integers(0, 20),
+        ),
+        max_size=8,
+    )
+)
+def test_runs_of_all_kinds_after_one_another(kinds: list[tuple[tuple[str, ...], int, int]]) -> None:
+    peers = [
+        peer
+        for seed, (allowed_ips, endpoint, count) in enumerate(kinds)
+        for peer in many(seed, count, *allowed_ips, endpoint=endpoint)
+    ]
+    assert list(wire.decode_device([device_message(*peers)]).peers) == one_by_one(peers)
+
+
+def test_the_last_peer_of_a_run_may_continue_in_the_next_message() -> None:
+    run = many(1, 20, "fe80::7")
+    rest = peer(bytes((1, 19)) * 16, allowed_ip("fe80::8"), first=False)
+    peers = wire.decode_device([device_message(*run), device_message(rest)]).peers
+    assert [one.link_local for one in peers] == [ADDRESS] * 19 + [b""]
+
+
+@pytest.mark.parametrize("position", range(4, 184, 7))
+def test_a_peer_in_a_run_with_something_new_in_it_is_read_for_itself(position: int) -> None:
+    """Or complained about, if that is what would happen to it anyway."""
+    run = many(1, 30, "fe80::7")
+    run[15] = run[15][:position] + bytes((run[15][position] ^ 0x40,)) + run[15][position + 1 :]
+
+    def decoded(decode: Callable[[], list[Peer]]) -> list[Peer] | str:
+        try:
+            return decode()
+        except wire.DecodeError as error:
+            return str(error)
+
+    together = decoded(lambda: list(wire.decode_device([device_message(*run)]).peers))
+    assert together == decoded(lambda: one_by_one(run))
+
+
 @pytest.mark.parametrize("left_out", [1, 6, 7, 8])
 def test_a_peer_that_lacks_something(left_out: int) -> None:
     parts = {1: KEY, 6: bytes(16), 7: bytes(8), 8: bytes(8)}

@@ -6,9 +6,10 @@ Pure: nothing here opens a socket, and nothing keeps state beyond one dump. Numb
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from wgkex_ops.consumer.runs import Layout
 from wgkex_ops.dataplane import Peer
 
 # linux/netlink.h
@@ -371,6 +372,14 @@ def walk(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
     return found
 
 
+def _next(data: bytes, start: int) -> tuple[bytes, int]:
+    """The value of the attribute at an offset, and the offset of the one after it."""
+    length = _ATTRIBUTE.unpack_from(data, start)[0] if start + _ATTRIBUTE.size <= len(data) else 0
+    if length < _ATTRIBUTE.size or start + length > len(data):
+        raise DecodeError(f"an attribute of {length} bytes where {len(data) - start} are left")
+    return data[start + _ATTRIBUTE.size : start + length], start + ((length + 3) & ~3)
+
+
 def decode_error(body: bytes) -> int:
     """Read NLMSG_ERROR or NLMSG_DONE: the errno, 0 for success.
 
@@ -412,10 +421,21 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
         public_key = found.get(_WGDEVICE_A_PUBLIC_KEY, public_key)
         if _WGDEVICE_A_LISTEN_PORT in found:
             (listen_port,) = _unpack(_U16, found[_WGDEVICE_A_LISTEN_PORT])
-        for _, element in walk(found.get(_WGDEVICE_A_PEERS, b"")):
+        elements, start = found.get(_WGDEVICE_A_PEERS, b""), 0
+        while start < len(elements):
+            layout = _USUAL_PEERS.get(elements[start : start + _ATTRIBUTE.size])
+            if layout is not None and (count := layout.count(elements, start)):
+                peers += [
+                    Peer(key, seconds + nanoseconds / 1e9, rx, tx, address)
+                    for key, seconds, nanoseconds, tx, rx, address in layout.read(elements, start, count)
+                ]
+                allowed = _ONE_ADDRESS + peers[-1].link_local
+                start += count * layout.size
+                continue
+            element, start = _next(elements, start)
             if peers and element.startswith(peers[-1].public_key, _ATTRIBUTE.size):
                 allowed += dict(walk(element)).get(_WGPEER_A_ALLOWEDIPS, b"")
-                peers[-1] = replace(peers[-1], link_local=_only_address(allowed))
+                peers[-1] = peers[-1]._replace(link_local=_only_address(allowed))
             else:
                 peer, allowed = _decode_peer(element)
                 peers.append(peer)
@@ -516,17 +536,8 @@ def _decode_peer(element: bytes) -> tuple[Peer, bytes]:
             element
         )
         if (of_key, of_psk, of_time, of_keepalive, of_tx, of_rx) == _PEER_HEADERS:
-            handshake = seconds + nanoseconds / 1e9
-            if (
-                _USUAL_LENGTHS.get(element[_PEER.size : _PEER.size + _USUAL_HEADS]) == len(element)
-                and element[-_ONE_ALLOWED_BYTES:-_ADDRESS_BYTES] == _ONE_ALLOWED
-            ):
-                return (
-                    Peer(key, handshake, rx, tx, element[-_ADDRESS_BYTES:]),
-                    element[_ATTRIBUTE.size - _ONE_ALLOWED_BYTES :],
-                )
             allowed = dict(walk(element, _PEER.size)).get(_WGPEER_A_ALLOWEDIPS, b"")
-            return Peer(key, handshake, rx, tx, _only_address(allowed)), allowed
+            return Peer(key, seconds + nanoseconds / 1e9, rx, tx, _only_address(allowed)), allowed
     return _decode_unusual_peer(dict(walk(element)))
 
 
@@ -550,18 +561,41 @@ _ONE_ADDRESS: Final = nested(0, _WHOLE_ADDRESS, _FAMILY_INET6, attribute(_WGALLO
 ]
 
 
-# What stands between the start of a peer and such a list: the version of the protocol, which is 1, and the endpoint, of
-# IPv4 or of IPv6, if one is known. By the constant part of these, and what follows: the length of the whole peer.
-_ONE_ALLOWED_BYTES: Final = _ATTRIBUTE.size + len(_ONE_ADDRESS) + _ADDRESS_BYTES
-_ONE_ALLOWED: Final = _ATTRIBUTE.pack(_ONE_ALLOWED_BYTES, _WGPEER_A_ALLOWEDIPS | _NLA_F_NESTED) + _ONE_ADDRESS
-_USUAL_HEADS: Final = 12
-_USUAL_LENGTHS: Final = {
-    attribute(_WGPEER_A_PROTOCOL_VERSION, _U32.pack(1)) + following: _PEER.size + 8 + endpoint + _ONE_ALLOWED_BYTES
-    for following, endpoint in (
-        (_ONE_ALLOWED[: _ATTRIBUTE.size], 0),
-        (_ATTRIBUTE.pack(20, _WGPEER_A_ENDPOINT), 20),
-        (_ATTRIBUTE.pack(32, _WGPEER_A_ENDPOINT), 32),
+def _usual_peer(endpoint: int) -> Layout:
+    """A whole peer with one allowed address, and an endpoint of so many bytes; 0 for none."""
+    version = attribute(_WGPEER_A_PROTOCOL_VERSION, _U32.pack(1))
+    allowed = _ATTRIBUTE.pack(
+        _ATTRIBUTE.size + len(_ONE_ADDRESS) + _ADDRESS_BYTES, _WGPEER_A_ALLOWEDIPS | _NLA_F_NESTED
     )
+    of_endpoint = _ATTRIBUTE.pack(_ATTRIBUTE.size + endpoint, _WGPEER_A_ENDPOINT) if endpoint else b""
+    size = _PEER.size + len(version) + len(of_endpoint) + endpoint + len(allowed) + len(_ONE_ADDRESS) + _ADDRESS_BYTES
+    of_key, of_psk, of_time, of_keepalive, of_tx, of_rx = _PEER_HEADERS
+    return Layout(
+        _ATTRIBUTE.pack(_ATTRIBUTE.size + size, _NLA_F_NESTED),
+        of_key,
+        "32s",
+        of_psk,
+        32,
+        of_time,
+        "qq",
+        of_keepalive,
+        4,
+        of_tx,
+        "Q",
+        of_rx,
+        "Q",
+        version,
+        of_endpoint,
+        endpoint,
+        allowed + _ONE_ADDRESS,
+        "16s",
+    )
+
+
+# By the header of the peer, which tells the length: without an endpoint, and with one of IPv4 or IPv6 (struct
+# sockaddr_in and sockaddr_in6).
+_USUAL_PEERS: Final = {
+    _ATTRIBUTE.pack(layout.size, _NLA_F_NESTED): layout for layout in (_usual_peer(0), _usual_peer(16), _usual_peer(28))
 }
 
 
