@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -50,6 +51,8 @@ STALE_AFTER: Final = 10_800.0
 NEVER_AFTER: Final = 600.0
 ACTIVE: Final = 180.0
 FUTURE: Final = 60.0
+AGREEMENT: Final = 300.0
+FEW: Final = 10
 
 # A key in a domain, by its name.
 Identity = tuple[str, int]
@@ -157,14 +160,18 @@ class Process:
         started: by the monotonic clock, as are the next two.
         asked: when each key was last asked for, or put back.
         future: handshakes of the future, with the time of the run that saw them first.
-        active, held: who was active at the last run, and whom it has held back.
+        active, active_at: who was active at the last run that was not held, and when that was.
+        held: whom the last run has held back.
+        doubted: who has not gone yet for a doubt: with which handshake, and since when.
     """
 
     started: float
     asked: dict[Identity, float] = field(default_factory=dict)
     future: dict[Identity, tuple[float, float]] = field(default_factory=dict)
     active: set[Identity] | None = None
-    held: set[Identity] = field(default_factory=set)
+    active_at: float = 0.0
+    held: AbstractSet[Identity] = frozenset()
+    doubted: dict[Identity, tuple[float, float]] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
 
 
@@ -227,12 +234,32 @@ class Model:
         never = goes - connected.keys()
         stale = {one for one in goes & connected.keys() if connected[one] >= STALE_AFTER}
 
+        now = self.clocks.monotonic
+        # Since when each that would go has been waiting with the same handshake.
+        waiting = {
+            one: process.doubted[one]
+            if one in process.doubted and process.doubted[one][0] == kernel.nodes[one].handshake
+            else (kernel.nodes[one].handshake, now)
+            for one in stale | never
+        }
+        agreed = {one for one, known in waiting.items() if one in process.doubted and now - known[1] >= AGREEMENT}
+        first = process.active is None
         active = connected.keys() if process.active is None else process.active
-        process.active = {one for one, age in connected.items() if age < ACTIVE}
-        process.held = stale if 2 * len(stale & active) > len(active) else set()
-        process.counted["held" if process.held else "completed"] += 1
-        if process.held:
+        sudden = (stale if process.active is None else (stale | never) & process.active) - agreed
+        held = 2 * len(sudden) > len(active) and (not first or len(sudden) >= FEW)
+        process.counted["held" if held else "completed"] += 1
+        process.held = waiting.keys() if held else set()
+        if held:
+            process.doubted = waiting
             return
+        too_soon = first or now - process.active_at + ACTIVE < STALE_AFTER
+        still = {one for one, known in waiting.items() if known == process.doubted.get(one)} - agreed
+        doubted = still | (sudden if too_soon else set())
+        process.doubted = {one: waiting[one] for one in doubted}
+        process.active = {one for one, age in connected.items() if age < ACTIVE}
+        process.active_at = now
+        never -= doubted
+        stale -= doubted
         # Who is adopted becomes ours, and is judged by the next run.
         for (domain, number), node in kernel.nodes.items():
             if (

@@ -38,6 +38,9 @@ _gathered = _Gathered()
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Write the lines of many keys at once when the context ends; nothing in it may be waited for."""
+    if _gathered.lines is not None:
+        yield
+        return
     _gathered.lines = []
     try:
         yield

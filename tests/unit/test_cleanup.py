@@ -258,6 +258,7 @@ async def test_protected_peers_stay(tmp_path: Path) -> None:
         bench.times.pass_by(100 * STALE)
         for _ in range(2):
             await bench.cleanup.clean()
+            bench.times.pass_by(10 * MINUTE)
         assert await bench.peers() == {1, 2}
 
 
@@ -282,6 +283,20 @@ async def test_a_peer_that_has_no_route_of_ours_is_not_ours(bench: Bench) -> Non
     state = (await bench.dataplane.snapshot()).domains[WELT.name]
     assert [peer.public_key for peer in state.peers] == [key(1).raw]
     assert state.fdb_entries == {key(1).link_local.packed}
+
+
+async def test_a_peer_of_others_is_theirs_though_its_key_was_asked_for_in_another_domain(bench: Bench) -> None:
+    bench.dataplane.add_static(CITY, key(1))
+    await bench.connect(WELT, 1, 2)
+    # Their route stands beside ours, with another metric.
+    bench.dataplane.reroute(CITY, key(1).link_local.packed, 4)
+    before = (await bench.dataplane.snapshot()).domains[CITY.name]
+    bench.times.pass_by(2 * STALE)
+    bench.shake(WELT, 2)
+    for _ in range(2):
+        await bench.cleanup.clean()
+        bench.times.pass_by(10 * MINUTE)
+    assert (await bench.dataplane.snapshot()).domains[CITY.name] == before
 
 
 async def test_a_peer_whose_address_derives_from_another_key_is_not_ours(bench: Bench) -> None:
@@ -354,6 +369,72 @@ async def test_while_the_clock_jumps_and_jumps_nobody_goes(bench: Bench) -> None
     assert bench.counted['cleanup_runs{result="held"}'] == 3
 
 
+async def test_two_jumps_in_a_row_wipe_nothing(bench: Bench) -> None:
+    """The run between them sees nobody active, and has seen new handshakes all the same."""
+    await bench.connect(WELT, *range(10))
+    bench.times.pass_by(HOUR)
+    bench.shake(WELT, *range(10))
+    await bench.cleanup.clean()
+    for _ in range(2):
+        bench.times.pass_by(10 * MINUTE)
+        bench.shake(WELT, *range(10))
+        bench.times.wall += 4 * HOUR
+        await bench.cleanup.clean()
+    assert await bench.peers() == set(range(10))
+    assert bench.counted['cleanup_runs{result="held"}'] == 2
+
+
+async def test_the_next_run_agrees_only_when_there_was_time_for_a_handshake(bench: Bench) -> None:
+    """However often the cleanup runs."""
+    await bench.connect(WELT, *range(10))
+    bench.times.pass_by(HOUR)
+    bench.shake(WELT, *range(10))
+    await bench.cleanup.clean()
+    bench.times.wall += 24 * HOUR
+    for _ in range(30):
+        bench.times.pass_by(10)
+        await bench.cleanup.clean()
+        assert await bench.peers() == set(range(10))
+    bench.shake(WELT, 1, 2)
+    bench.times.pass_by(10)
+    await bench.cleanup.clean()
+    assert await bench.peers() == {1, 2}
+
+
+async def test_a_jump_after_which_only_some_live_peers_look_old_removes_none_of_them(bench: Bench) -> None:
+    await bench.connect(WELT, *range(10))
+    bench.times.pass_by(HOUR)
+    bench.shake(WELT, *range(4))
+    bench.times.pass_by(MINUTE)
+    bench.shake(WELT, *range(4, 10))
+    await bench.cleanup.clean()
+    bench.times.pass_by(9 * MINUTE)
+    bench.times.wall += STALE - 10 * MINUTE + 1
+    bench.shake(WELT, *range(4, 10))
+    await bench.cleanup.clean()
+    assert await bench.peers() == set(range(10))
+    assert 'cleanup_runs{result="held"}' not in bench.counted
+    bench.times.pass_by(10 * MINUTE)
+    bench.shake(WELT, *range(1, 10))
+    await bench.cleanup.clean()
+    assert await bench.peers() == set(range(1, 10))
+
+
+async def test_live_peers_that_somebody_has_made_anew_do_not_go_before_their_next_handshake(bench: Bench) -> None:
+    """To WireGuard they are new."""
+    await bench.connect(WELT, *range(10))
+    bench.times.pass_by(HOUR)
+    bench.shake(WELT, *range(10))
+    await bench.cleanup.clean()
+    for number in range(10):
+        bench.dataplane.lose(WELT, key(number), "peer")
+        bench.dataplane.readdress(WELT, key(number), key(number).link_local.packed)
+    bench.times.pass_by(MINUTE)
+    await bench.cleanup.clean()
+    assert await bench.peers() == set(range(10))
+    assert bench.counted['cleanup_runs{result="held"}'] == 1
+
+
 async def test_half_of_them_may_go_at_once(bench: Bench) -> None:
     await bench.connect(WELT, *range(10))
     await bench.cleanup.clean()
@@ -373,6 +454,21 @@ async def test_those_who_were_idle_at_the_last_run_may_go_all_at_once(bench: Ben
     await bench.cleanup.clean()
     assert await bench.peers() == set()
     assert 'cleanup_runs{result="held"}' not in bench.counted
+
+
+async def test_a_few_old_peers_at_the_start_are_no_sign_of_a_wrong_clock(tmp_path: Path) -> None:
+    """They go with the next run."""
+    async with gateway(tmp_path) as bench:
+        await bench.connect(WELT, 1, 2, 3)
+        bench.times.pass_by(2 * STALE)
+        bench.shake(WELT, 1)
+        await bench.cleanup.clean()
+        assert await bench.peers() == {1, 2, 3}
+        assert bench.logged("cleanup_held") == []
+        bench.times.pass_by(10 * MINUTE)
+        bench.shake(WELT, 1)
+        await bench.cleanup.clean()
+        assert await bench.peers() == {1}
 
 
 async def test_after_a_start_the_first_run_takes_all_that_ever_had_a_handshake_for_active(tmp_path: Path) -> None:

@@ -454,6 +454,26 @@ async def test_a_peer_without_a_route_that_the_journal_does_not_know_is_told_onc
     ]
 
 
+async def test_a_peer_that_is_put_back_without_its_handshake_counts_as_asked_for(bench: Bench) -> None:
+    """Else the cleanup would remove it as one that nobody has asked for in hours, and that never had a handshake."""
+    await bench.install(WELT, 1)
+    bench.dataplane.lose(WELT, key(1), "peer")
+    await bench.look(2)
+    assert bench.repaired == {f"{WELT.name} peer": 1}
+    assert bench.offers.age(WELT.name, key(1).raw) is not None
+
+
+async def test_there_is_one_look_at_a_time(bench: Bench) -> None:
+    """The sweeper must not put back what the cleanup removes meanwhile."""
+    await bench.install(WELT, 1)
+    async with bench.turns.looking(), running(bench.look()) as looking:
+        await settle()
+        assert not looking.done()
+        bench.dataplane.lose(WELT, key(1), "peer", "route", "fdb")
+    await until(looking.done, every=0.001)
+    assert bench.dataplane.batches == []
+
+
 async def test_whole_peers_that_are_put_back_count_as_asked_for(bench: Bench) -> None:
     """Their nodes need time for a handshake; a part that is put back changes nothing about that."""
     await bench.install(WELT, 1, 2)

@@ -1,6 +1,7 @@
 """Removes the peers of nodes that have gone, and takes over those of the older wgkex during a migration."""
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -19,19 +20,25 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.logs import together
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
+from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 
 _log = structlog.get_logger(__name__)
 
 # Keys that nodes ask for have a turn after so many.
 _BATCH_LIMIT: Final = 250
+# Seconds. Whoever is there has a new handshake within two minutes (REKEY_AFTER_TIME), and may miss one.
+_AGREEMENT: Final = 300.0
+# Where the last run is not known, so few old peers are no sign of a clock that was set.
+_FEW: Final = 10
 
 
 class Cleanup:
     """Looks now and then for peers that have to go. Who they are is told by `departures.judge`.
 
-    After a jump of the clock all peers look old. So when more than half of those that were active at the last run would
-    have to go at once, none goes: their nodes have a new handshake within two minutes, and whoever has none by the next
-    run has really gone. The first run knows no last one, and takes all that ever had a handshake for active.
+    After a jump of the clock, peers look old that are not. So whoever was active at the last run does not go in this
+    one: nobody becomes so old from one to the next. Whoever is there has a new handshake some minutes later, and
+    whoever has not, has really gone. When more than half of the active ones would go at once, the run is held, and
+    told: then nobody goes at all. The first run knows no last one, and takes all that ever had a handshake for active.
 
     Args:
         dataplane: what is looked at, and changed.
@@ -69,8 +76,11 @@ class Cleanup:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        # What the last run has found: who was active, whose handshake lies in the future.
+        # Who was active at the last run that was not held, and when that was. Who would have gone, but for a doubt:
+        # with which handshake, and since when. Whose handshake lies in the future.
         self._active: set[Identity] | None = None
+        self._active_at = math.inf
+        self._doubted: dict[Identity, Sighting] = {}
         self._future: dict[Identity, Sighting] = {}
 
     async def run(self) -> NoReturn:
@@ -94,20 +104,22 @@ class Cleanup:
 
     async def _clean(self, look: Look) -> str:
         judgement = await self._judge(look)
-        departures = judgement.departures
-        doubted = self._doubt(judgement)
-        self._active, self._future = judgement.active, judgement.future
-        self._metrics.held.set(len(doubted))
+        held = self._doubt(judgement)
+        self._future = judgement.future
+        self._metrics.held.set(len(self._doubted) if held else 0)
         self._offers.forget(self._settings.never_after, judgement.peers)
-        if doubted:
+        if held:
             _log.error(
                 "cleanup_held",
-                count=len(doubted),
+                count=len(self._doubted),
                 detail="more than half of the active peers would go at once: was the clock set? The next run decides",
             )
             return HELD
+        self._active, self._active_at = judgement.active, self._monotonic()
         adopted = await self._adopt(look) if self._settings.adopt else True
-        removed = await self._remove(look, departures)
+        removed = await self._remove(
+            look, [departure for departure in judgement.departures if departure.identity not in self._doubted]
+        )
         return COMPLETED if adopted and removed else FAILED
 
     async def _judge(self, look: Look) -> Judgement:
@@ -132,14 +144,31 @@ class Cleanup:
             now=self._monotonic(),
         )
 
-    def _doubt(self, judgement: Judgement) -> list[Departure]:
-        """Tell who must not go before the next run agrees, as it does: to that one they were not active at the last."""
-        stale = [departure for departure in judgement.departures if departure.reason == STALE]
-        if self._active is None:
-            at_once, active = len(stale), judgement.connected
-        else:
-            at_once, active = sum(departure.identity in self._active for departure in stale), len(self._active)
-        return stale if at_once * 2 > active else []
+    def _doubt(self, judgement: Judgement) -> bool:
+        """Find out who must not go yet, though they seem to have to; and tell whether the run is held."""
+        now = self._monotonic()
+        earlier, self._doubted = self._doubted, {}
+        # Was there time enough since the last run to become so old?
+        possible = now - self._active_at + ACTIVE_SECONDS >= self._settings.stale_after
+        at_once = 0
+        waiting: dict[Identity, Sighting] = {}
+        for departure in judgement.departures:
+            identity = departure.identity
+            known = earlier.get(identity)
+            if known is not None and known.handshake != departure.handshake:
+                known = None
+            waiting[identity] = known or Sighting(departure.handshake, now)
+            if known is not None and now - known.since >= _AGREEMENT:
+                continue
+            suspicious = departure.reason == STALE if self._active is None else identity in self._active
+            at_once += suspicious
+            if known is not None or (suspicious and not possible):
+                self._doubted[identity] = waiting[identity]
+        active = judgement.connected if self._active is None else len(self._active)
+        held = at_once * 2 > active and (self._active is not None or at_once >= _FEW)
+        if held:
+            self._doubted = waiting
+        return held
 
     async def _adopt(self, look: Look) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""
@@ -187,6 +216,6 @@ class Cleanup:
         return not failures
 
     def _tell(self, gone: Sequence[Departure]) -> None:
-        for domain, key, reason in gone:
+        for domain, key, reason, _ in gone:
             self._metrics.removed.labels(domain.name, reason).inc()
             _log.info("peer_removed", domain=domain.name, public_key=str(key), reason=reason)

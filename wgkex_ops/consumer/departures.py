@@ -22,11 +22,12 @@ class Identity(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """A peer that has to go, and why: STALE or NEVER_CONNECTED."""
+    """A peer that has to go, why (STALE or NEVER_CONNECTED), and its last handshake; 0.0 if there was none."""
 
     domain: Domain
     key: PublicKey
     reason: str
+    handshake: float
 
     @property
     def identity(self) -> Identity:
@@ -87,7 +88,8 @@ def judge(
     """Tell who has to go.
 
     A peer is ours exactly when its only allowed IP derives from its key, and a route of ours leads there. It may lead
-    over another domain's interface: a node that moves takes its route along, and leaves its peer behind.
+    over another domain's interface, unless somebody else's leads over the peer's own: a node that moves takes its route
+    along, and leaves its peer behind.
 
     Args:
         snapshot: what is there.
@@ -103,7 +105,9 @@ def judge(
         ours = [
             peer
             for peer in snapshot.domains[domain.name].peers
-            if peer.link_local in routed and link_local(peer.public_key) == peer.link_local
+            if peer.link_local in routed
+            and peer.link_local not in snapshot.domains[domain.name].foreign_routes
+            and link_local(peer.public_key) == peer.link_local
         ]
         found.peers[domain.name] = frozenset(peer.public_key for peer in ours)
         for peer in ours:
@@ -123,7 +127,7 @@ def judge(
             else:
                 reason = NEVER_CONNECTED
             if reason and asked(identity) >= limits.never_after and peer.public_key not in limits.protected:
-                found.departures.append(Departure(domain, PublicKey(peer.public_key), reason))
+                found.departures.append(Departure(domain, PublicKey(peer.public_key), reason, peer.handshake))
     return found
 
 

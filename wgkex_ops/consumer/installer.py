@@ -15,6 +15,7 @@ from itertools import count, islice
 from typing import Final, NoReturn, Protocol
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome
 from wgkex_ops.domains import Domain
@@ -145,7 +146,7 @@ class _Waiting:
 
 
 class Installer:
-    """The one consumer of offered keys. `run` is its only task; nothing but it changes the dataplane.
+    """The one consumer of offered keys. `run` is its only task.
 
     Args:
         dataplane: where peers are installed.
@@ -319,7 +320,7 @@ class Installer:
                 waiting.kept = True
                 waiting.release()
 
-    def _succeed(self, waiting: _Waiting, installed_at: float, log: structlog.stdlib.BoundLogger) -> None:
+    def _succeed(self, waiting: _Waiting, installed_at: float, log: FilteringBoundLogger) -> None:
         self._metrics.installed.labels(waiting.change.domain.name).inc()
         if waiting.accepted_at is not None:
             self._metrics.observe_propagation(installed_at - waiting.accepted_at, waiting.request_ids)

@@ -78,7 +78,7 @@ class Sweeper:
     Args:
         dataplane: what is looked at, and mended.
         journal: what should be there.
-        offers: is told of whole peers that are put back.
+        offers: is told of peers that are put back, and have no handshake.
         domains: the configured domains.
         metrics: what was put back.
         restore_limit: peers whose last handshake, or installation, is older than so many seconds are not put back.
@@ -237,12 +237,16 @@ class Sweeper:
                 for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
                     if outcome is not None:
                         failures.append(str(outcome))
-                    elif missing := plan.missing[change]:
+                        continue
+                    missing = plan.missing[change]
+                    if not missing or "peer" in missing:
+                        # It has no handshake now, and its node needs time for one.
+                        self._offers.note(domain.name, change.key.raw)
+                    if missing:
                         for part in missing:
                             self._metrics.repairs.labels(domain.name, part).inc()
                         done.update(missing)
                     else:
-                        self._offers.note(domain.name, change.key.raw)
                         self._metrics.restored.labels(domain.name).inc()
                         done["restored"] += 1
             if domain.name in plan.complete and not failures:

@@ -24,7 +24,9 @@ class Turns:
     def __init__(self, dataplane: Dataplane) -> None:
         self._dataplane = dataplane
         self._lock = asyncio.Lock()
-        self._looks: list[Look] = []
+        # There is one look at a time: the sweeper must not put back what the cleanup removes.
+        self._looking = asyncio.Lock()
+        self._look: Look | None = None
 
     async def __aenter__(self) -> Self:
         await self._dataplane.__aenter__()
@@ -54,23 +56,23 @@ class Turns:
 
     def touch(self, raw: bytes) -> None:
         """Keep a key (32 bytes) out of what others have planned for it until now: its node has asked for it."""
-        for look in self._looks:
-            look.touched.add(raw)
+        if self._look is not None:
+            self._look.touched.add(raw)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator["Look"]:
-        """Read a snapshot to plan changes from; while the context lasts, what others change is remembered.
+        """Read a snapshot to plan changes from; while the context lasts, what is asked for is remembered.
 
         Raises:
             DataplaneError: it could not be read.
         """
-        look = Look(self._dataplane, self._lock)
-        self._looks.append(look)
-        try:
-            look.snapshot = await self._dataplane.snapshot()
-            yield look
-        finally:
-            self._looks.remove(look)
+        async with self._looking:
+            look = self._look = Look(self._dataplane, self._lock)
+            try:
+                look.snapshot = await self._dataplane.snapshot()
+                yield look
+            finally:
+                self._look = None
 
 
 @dataclass(eq=False)
