@@ -22,7 +22,8 @@ test: $(READY_DEV)
 bench: $(READY_DEV)
 	@scripts/debian-packages test
 	$(BIN)/python -m benchmarks.scrape
-	scripts/in-kernel $(BIN)/python -m benchmarks.idle_latency
+	$(BIN)/python -m benchmarks.responsiveness
+	scripts/in-kernel $(BIN)/python -m benchmarks
 
 check: $(READY_DEV)
 	$(BIN)/ruff format --check

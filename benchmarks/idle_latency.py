@@ -16,12 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.request import urlopen
 
-from pyroute2 import IPRoute, WireGuard
-
+from benchmarks.old_way import install_the_old_way
 from tests.kernel.lab import Namespace, namespaces
 from tests.kernel.network import DOMAIN, GATEWAY_ADDRESS, HTTP_PORT, PATIENCE, eventually, running_network
 from wgkex_ops.keys import PublicKey
@@ -47,23 +47,6 @@ def post(key: PublicKey) -> None:
     body = json.dumps({"domain": DOMAIN.name, "public_key": str(key)}).encode()
     with urlopen(f"http://{GATEWAY_ADDRESS}:{HTTP_PORT}/api/v1/wg/key/exchange", body, timeout=PATIENCE) as answer:
         assert json.load(answer) == {"Message": "OK"}
-
-
-def install_the_old_way(key: PublicKey) -> None:
-    """One key, with fresh sockets and look-ups for each part."""
-    address = str(key.link_local)
-    with WireGuard() as wg:
-        wg.set(DOMAIN.wg, peer={"public_key": str(key), "allowed_ips": [f"{address}/128"]})
-    with IPRoute() as ip:
-        ip.route("replace", dst=f"{address}/128", oif=ip.link_lookup(ifname=DOMAIN.wg)[0])
-    with IPRoute() as ip:
-        ip.fdb(
-            "append",
-            ifindex=ip.link_lookup(ifname=DOMAIN.vx)[0],
-            lladdr="00:00:00:00:00:00",
-            dst=address,
-            NDA_IFINDEX=ip.link_lookup(ifname=DOMAIN.wg)[0],
-        )
 
 
 def measure(host: Namespace, install: Callable[[PublicKey], None]) -> list[float]:
@@ -111,7 +94,7 @@ def main() -> None:
         running_network(add_namespace, Path(folder)) as network,
     ):
         ours = measure(network.gateway, post)
-        old = measure(network.gateway, install_the_old_way)
+        old = measure(network.gateway, partial(install_the_old_way, DOMAIN))
     medians = statistics.median(ours), statistics.median(old)
     for name, seconds, median in (("POST to installed peer", ours, medians[0]), ("old install alone", old, medians[1])):
         print(f"{name}: median {median:.3f} s, from {min(seconds):.3f} to {max(seconds):.3f} s, {ROUNDS} keys")

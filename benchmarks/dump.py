@@ -1,0 +1,105 @@
+"""How long the reading of a big WireGuard interface takes: 2,000 and 20,000 peers, each with its allowed address.
+
+The kernel tells a time of the last handshake for each peer, had it one or not, so that none is needed here. In turns
+within one run:
+
+- ours: the dump and its decoding to `Peer` values, as a snapshot does it; and the whole snapshot, with the interfaces,
+  the routes and the FDB entries of all these peers
+- `wg show INTERFACE dump`, its output thrown away: a process has to be started for it
+- the library: pyroute2's own dump and decoding
+"""
+
+import statistics
+import subprocess
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from pyroute2 import WireGuard
+
+from benchmarks.bare import Bare, fresh_domains, random_keys
+from benchmarks.installing import seconds
+from tests.kernel.lab import Namespace
+from wgkex_ops.consumer import netlink, wire
+from wgkex_ops.dataplane import ROUTE_PROTOCOL
+from wgkex_ops.domains import Domain
+from wgkex_ops.metrics.worker import NetlinkMetrics
+
+# Peers, rounds, and rounds of the library, which takes minutes for the bigger one: then once has to be enough.
+SIZES: Final = ((2_000, 11, 5), (20_000, 5, 0))
+
+
+class Reading:
+    """The ways to read one domain's interfaces, each with its number of peers."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        observer = NetlinkMetrics(CollectorRegistry())
+        # What the thread of a KernelDataplane works with: the way there and back is not the matter here.
+        self._kernel = netlink._Kernel([domain], observer, ROUTE_PROTOCOL)  # noqa: SLF001
+        self.read = 0
+
+    def close(self) -> None:
+        self._kernel.close()
+
+    def device(self) -> None:
+        (link,) = (link for link in self._kernel.links() if link.name == self._domain.wg)
+        device = self._kernel._device(link)  # noqa: SLF001
+        assert isinstance(device, wire.Device)
+        self.read = len(device.peers)
+
+    def snapshot(self) -> None:
+        state = self._kernel.snapshot().domains[self._domain.name]
+        self.read = len(state.peers)
+        assert len(state.routes) == len(state.fdb_entries) == self.read
+
+    def wg(self) -> None:
+        subprocess.run(["wg", "show", self._domain.wg, "dump"], stdout=subprocess.DEVNULL, check=True)
+
+    def library(self) -> None:
+        with WireGuard() as wg:
+            messages = list(wg.info(self._domain.wg))
+        # A message has as many peers as fit into it.
+        self.read = sum(len(message.get_attr("WGDEVICE_A_PEERS") or ()) for message in messages)
+
+
+def measure(host: Namespace, domain: Domain, rounds: int, library_rounds: int) -> dict[str, float]:
+    reading = Reading(domain)
+    ways = {
+        "wg show dump": reading.wg,
+        "peers": reading.device,
+        "whole snapshot": reading.snapshot,
+        "library": reading.library,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            if name == "library" and number > library_rounds:
+                continue
+            took = seconds(way)
+            # The first round warms up.
+            if number or (name == "library" and not library_rounds):
+                taken[name].append(took)
+    reading.close()
+    return {name: statistics.median(found) for name, found in taken.items()}
+
+
+def main() -> None:
+    host = Namespace()
+    for size, rounds, library_rounds in SIZES:
+        (domain,) = fresh_domains(host, 1)
+        bare = Bare(domain)
+        bare.install(random_keys(size))
+        bare.close()
+        medians = measure(host, domain, rounds, library_rounds)
+        print(f"{size} peers:", flush=True)
+        for name, median in medians.items():
+            print(
+                f"  {name}: {median * 1000:.0f} ms, {median / medians['wg show dump']:.2f} of wg show dump, "
+                f"{medians['library'] / median:.1f} times as fast as the library",
+                flush=True,
+            )
+        host.remove_links(domain.vx, domain.wg)
+
+
+if __name__ == "__main__":
+    main()

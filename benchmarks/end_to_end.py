@@ -1,0 +1,151 @@
+"""A burst of 1,000 routers: how many keys a second come from POST to the kernel, through HTTP, broker, MQTT and worker.
+
+From the first byte of the first POST to the kernel's own word of the last FDB entry, which is the last part of a peer.
+All processes are real ones, with the log lines, receipts and journal that they have by default. The client, a dozen
+connections with requests made beforehand, takes its share of the same two processors. Against it, in turns within one
+run, what the old way does at the end alone: one key at a time, installed with fresh sockets, without HTTP and MQTT.
+"""
+
+import json
+import os
+import select
+import socket
+import statistics
+import struct
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from benchmarks.bare import address_of
+from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway
+from benchmarks.installing import seconds
+from benchmarks.old_way import install_the_old_way
+from wgkex_ops.keys import PublicKey
+
+ROUNDS: Final = 3
+BURST: Final = 1000
+CONNECTIONS: Final = 16
+OLD_KEYS: Final = 25
+
+_RTMGRP_NEIGH: Final = 4
+_RTM_NEWNEIGH: Final = 28
+_AF_BRIDGE: Final = 7
+_SO_RCVBUFFORCE: Final = 33
+_PATIENCE: Final = 60_000
+_HEADER: Final = struct.Struct("=IH")
+
+
+def request(key: PublicKey) -> bytes:
+    """What a router sends."""
+    body = json.dumps({"domain": DOMAIN.name, "public_key": str(key)}).encode()
+    head = f"POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def destinations(datagram: bytes) -> set[bytes]:
+    """Addresses at the end of new FDB entries, out of the kernel's news of neighbours."""
+    found = set()
+    offset = 0
+    while offset < len(datagram):
+        length, kind = _HEADER.unpack_from(datagram, offset)
+        if kind == _RTM_NEWNEIGH and datagram[offset + 16] == _AF_BRIDGE:
+            position = offset + 16 + 12
+            while position < offset + length:
+                size, attribute = struct.unpack_from("=HH", datagram, position)
+                if attribute == 1:
+                    found.add(datagram[position + 4 : position + size])
+                position += (size + 3) & ~3
+        offset += (length + 3) & ~3
+    return found
+
+
+def burst() -> tuple[float, float]:
+    """Seconds until the last POST is answered, and until the last key is in the kernel."""
+    keys = [PublicKey(os.urandom(32)) for _ in range(BURST)]
+    requests = [request(key) for key in keys]
+    missing = {address_of(key.raw) for key in keys}
+    connections = {}
+    poll = select.poll()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as news:
+        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
+        news.bind((0, _RTMGRP_NEIGH))
+        poll.register(news, select.POLLIN)
+        for _ in range(CONNECTIONS):
+            connection = socket.create_connection(("127.0.0.1", HTTP_PORT))
+            connections[connection.fileno()] = connection
+            poll.register(connection, select.POLLIN)
+        started = time.monotonic()
+        answered_after = 0.0
+        for connection in connections.values():
+            connection.send(requests.pop())
+        waiting = BURST
+        while missing or waiting:
+            events = poll.poll(_PATIENCE)
+            assert events, f"nothing more comes: {len(missing)} keys are missing, and {waiting} answers"
+            for number, _ in events:
+                if number == news.fileno():
+                    missing -= destinations(news.recv(1 << 16))
+                    continue
+                answer = connections[number].recv(4096)
+                assert answer.startswith(b"HTTP/1.1 200 "), answer
+                waiting -= 1
+                answered_after = time.monotonic() - started
+                if requests:
+                    connections[number].send(requests.pop())
+        installed_after = time.monotonic() - started
+        for connection in connections.values():
+            connection.close()
+    return answered_after, installed_after
+
+
+def processor_times(pids: Mapping[str, int]) -> dict[str, float]:
+    """Seconds of processor time of each process until now."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for name, pid in pids.items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found[name] = (int(fields[11]) + int(fields[12])) / ticks
+    return found
+
+
+def old() -> None:
+    for _ in range(OLD_KEYS):
+        install_the_old_way(DOMAIN, PublicKey(os.urandom(32)))
+
+
+def main() -> None:
+    rates: list[float] = []
+    old_rates: list[float] = []
+    spent: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder, gateway(with_broker=True, folder=Path(folder)) as running:
+        pids = running.pids | {"client": os.getpid()}
+        for number in range(ROUNDS + 1):
+            old_rate = OLD_KEYS / seconds(old)
+            before = processor_times(pids)
+            answered_after, installed_after = burst()
+            # Receipts are still on their way.
+            time.sleep(2)
+            after = processor_times(pids)
+            print(
+                f"{BURST} keys: answered after {answered_after:.1f} s, installed after {installed_after:.1f} s; "
+                f"the old way: {old_rate:.1f} keys/s",
+                flush=True,
+            )
+            # The first round warms up.
+            if number:
+                old_rates.append(old_rate)
+                rates.append(BURST / installed_after)
+                spent.append({name: (after[name] - before[name]) * 1000 / BURST for name in pids})
+    rate, old_rate = statistics.median(rates), statistics.median(old_rates)
+    print(
+        f"POST to installed peer: {rate:.1f} keys/s ({min(rates):.1f} to {max(rates):.1f}); {rate / old_rate:.1f} of "
+        f"the old install alone, {old_rate:.1f} keys/s ({min(old_rates):.1f} to {max(old_rates):.1f})"
+    )
+    times = (f"{name} {statistics.median(one[name] for one in spent):.1f} ms" for name in pids)
+    print(f"processor time per key: {', '.join(times)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The worker's installer with nothing around it but what it needs: no bus, no broker, no receipts."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.journal import Journal
+from wgkex_ops.consumer.netlink import KernelDataplane
+from wgkex_ops.consumer.turns import Turns
+from wgkex_ops.domains import Domain
+from wgkex_ops.keys import PublicKey
+from wgkex_ops.metrics.journal import JournalMetrics
+from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
+from wgkex_ops.topics import Origin
+
+# Longer than anything here takes.
+_FOR_EVER = 3600.0
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    """How long a call takes."""
+    started = time.monotonic()
+    work(*arguments)
+    return time.monotonic() - started
+
+
+class Installing:
+    """An installer at work.
+
+    Attributes:
+        dataplane: of the kernel.
+    """
+
+    def __init__(self, domains: Sequence[Domain], state_dir: Path | None) -> None:
+        registry = CollectorRegistry()
+        self.dataplane = KernelDataplane(domains, NetlinkMetrics(registry))
+        self._registry = registry
+        self._metrics = ConsumerMetrics(registry, [domain.name for domain in domains], CAPACITY)
+        self._journal = Journal(state_dir, JournalMetrics(registry)) if state_dir else None
+        self._installer = Installer(Turns(self.dataplane), self._metrics, store=self._journal)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.dataplane, self._journal or contextlib.nullcontext():
+            task = asyncio.create_task(self._installer.run())
+            try:
+                yield
+            finally:
+                task.cancel()
+
+    async def install(self, keys: Sequence[tuple[Domain, PublicKey]]) -> float:
+        """Install keys, as fast as they can be offered; the seconds that takes."""
+        before = self._installed()
+        started = time.monotonic()
+        for domain, key in keys:
+            await self._installer.room()
+            self._installer.offer(domain, key, Origin("0" * 32, time.time()), None)
+        await self._installer.drain(_FOR_EVER)
+        taken = time.monotonic() - started
+        assert self._installed() - before == len(keys)
+        assert self._journal is None or self._registry.get_sample_value("wgkex_worker_journal_up") == 1
+        return taken
+
+    def _installed(self) -> float:
+        metrics = self._metrics.installed.collect()
+        return sum(sample.value for metric in metrics for sample in metric.samples if sample.name.endswith("_total"))

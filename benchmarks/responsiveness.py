@@ -1,0 +1,187 @@
+"""How long the worker's event loop stands still, at most, while 20,000 peers are read, told, mended and cleaned.
+
+The dumps are recorded ones, made as the kernel makes them: they are walked message by message in a thread, as those of
+a kernel are, so that all that competes with the event loop for the interpreter is there but the kernel itself. The
+worker has its usual tasks, and two who scrape it each second; it runs long enough for each task to come round.
+"""
+
+import asyncio
+import os
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import structlog
+
+from benchmarks.scrape import DOMAINS, configuration, scrape, servers
+from wgkex_ops.config import CleanupConfig, Config, Listen
+from wgkex_ops.consumer import wire
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.dataplane import ROUTE_PROTOCOL, OperationObserver, Snapshot
+from wgkex_ops.keys import link_local
+from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.worker import Worker
+
+_T = TypeVar("_T")
+
+PEERS: Final = (0, 20_000)
+SECONDS: Final = 75.0
+_TICK: Final = 0.001
+# As many as the kernel puts into its messages of at most 32 KiB.
+_PEERS_PER_MESSAGE: Final = 100
+_ROUTES_PER_DATAGRAM: Final = 200
+# linux/wireguard.h
+_PEERS: Final = 8
+_PUBLIC_KEY, _PRESHARED_KEY, _KEEPALIVE, _HANDSHAKE, _RX, _TX, _ALLOWED_IPS, _PROTOCOL_VERSION = 1, 2, 5, 6, 7, 8, 9, 10
+
+
+class RecordedDataplane(MemoryDataplane):
+    """Has peers in memory for whoever changes them, and reads each snapshot from the dumps of a whole gateway.
+
+    Args:
+        config: whose domains these are.
+        observer: is told of each operation.
+        peers: how many peers there are, spread over the domains.
+    """
+
+    def __init__(self, config: Config, observer: OperationObserver, peers: int) -> None:
+        super().__init__(config.domains, observer)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._dumps = {
+            domain.name: [list(kind) for kind in record(number + 1, peers // DOMAINS)]
+            for number, domain in enumerate(config.domains)
+        }
+
+    async def snapshot(self) -> Snapshot:
+        """Decode all dumps, in the thread."""
+        empty = await super().snapshot()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, empty)
+
+    def _decode(self, empty: Snapshot) -> Snapshot:
+        states = {}
+        for number, (name, (peers, routes, entries)) in enumerate(self._dumps.items(), 1):
+            states[name] = replace(
+                empty.domains[name],
+                peers=wire.decode_device(_received(peers)).peers,
+                routes=frozenset(route.destination for route in wire.decode_routes(_received(routes), ROUTE_PROTOCOL)),
+                fdb_entries=frozenset(entry.destination for entry in wire.decode_fdb(_received(entries), number)),
+            )
+        return Snapshot(time.time(), states)
+
+
+def record(number: int, count: int) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Datagrams of a domain's three dumps: peers with their handshakes, routes, FDB entries."""
+    keys = [os.urandom(32) for _ in range(count)]
+    peers = [_peer(key) for key in keys]
+    addresses = [link_local(key) for key in keys]
+    routes = [wire.add_route(number, address, ROUTE_PROTOCOL) for address in addresses]
+    entries = [wire.add_fdb_entry(number, number, address) for address in addresses]
+    return (
+        [
+            _datagram([wire.Request(0, 0, bytes(4) + wire.nested(_PEERS, *part))])
+            for part in _parts(peers, _PEERS_PER_MESSAGE)
+        ],
+        [_datagram(part) for part in _parts(routes, _ROUTES_PER_DATAGRAM)],
+        [_datagram(part) for part in _parts(entries, _ROUTES_PER_DATAGRAM)],
+    )
+
+
+def _peer(key: bytes) -> bytes:
+    """A peer in the order of drivers/net/wireguard/netlink.c; nine of ten have had a handshake, all at another time."""
+    handshake = time.time() - 10_000 * os.urandom(1)[0] / 256 if os.urandom(1)[0] < 230 else 0.0
+    return wire.nested(
+        0,
+        wire.attribute(_PUBLIC_KEY, key),
+        wire.attribute(_PRESHARED_KEY, bytes(32)),
+        wire.attribute(_HANDSHAKE, struct.pack("=qq", int(handshake), 0)),
+        wire.attribute(_KEEPALIVE, bytes(2)),
+        wire.attribute(_TX, struct.pack("=Q", 1)),
+        wire.attribute(_RX, struct.pack("=Q", 1)),
+        wire.attribute(_PROTOCOL_VERSION, struct.pack("=I", 1)),
+        wire.nested(
+            _ALLOWED_IPS,
+            wire.nested(
+                0,
+                wire.attribute(3, b"\x80"),
+                wire.attribute(1, struct.pack("=H", 10)),
+                wire.attribute(2, link_local(key)),
+            ),
+        ),
+    )
+
+
+def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _datagram(requests: Sequence[wire.Request]) -> bytes:
+    return wire.encode(requests, 1)
+
+
+def _received(datagrams: Sequence[bytes]) -> list[bytes]:
+    return [message.body for datagram in datagrams for message in wire.messages(datagram)]
+
+
+async def watch(stalls: list[float]) -> None:
+    """Take note of how much later than asked for the event loop comes back, in seconds."""
+    while True:
+        before = time.perf_counter()
+        await asyncio.sleep(_TICK)
+        stalls.append(time.perf_counter() - before - _TICK)
+
+
+async def scrape_each_second(pages: Listen) -> None:
+    """Be a Prometheus."""
+    while True:
+        await scrape(pages)
+        await asyncio.sleep(1)
+
+
+async def stalls(config: Config, peers: int) -> list[float]:
+    """Run a worker for a while."""
+    found: list[float] = []
+    registry = new_registry("worker")
+    worker = Worker(config, registry, lambda config, observer: RecordedDataplane(config, observer, peers))
+    async with worker.running() as pages:
+        async with asyncio.timeout(30):
+            await worker.announced()
+        watching = [
+            asyncio.create_task(work) for work in (watch(found), *(scrape_each_second(pages) for _ in range(2)))
+        ]
+        await asyncio.sleep(SECONDS)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+    failed = registry.get_sample_value("wgkex_worker_cleanup_runs_total", {"result": "failed"})
+    cleaned = registry.get_sample_value("wgkex_worker_cleanup_runs_total", {"result": "completed"})
+    assert cleaned, "no run of the cleanup was completed"
+    assert not failed, "a run of the cleanup has failed"
+    return found
+
+
+async def measure() -> None:
+    """Measure an empty gateway and a full one."""
+    with servers() as bench:
+        mosquitto = await bench.mosquitto()
+        for peers in PEERS:
+            config = configuration(mosquitto.port, bench.folder / str(peers), per_peer=False)
+            often = config.model_copy(update={"cleanup": CleanupConfig(interval=10)})
+            found = sorted(await stalls(often, peers))
+            print(
+                f"{peers} peers: the event loop stood still for {found[-1] * 1000:.1f} ms at most, "
+                f"{found[len(found) * 999 // 1000] * 1000:.1f} ms in one of 1,000 ticks ({len(found)} ticks)"
+            )
+
+
+def main() -> None:
+    """Print the figures."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
+    asyncio.run(measure())
+
+
+if __name__ == "__main__":
+    main()
