@@ -40,7 +40,7 @@ class _Finding:
     Attributes:
         drift: parts that are missing.
         restore: whether all peers that the journal knows are to be there.
-        routed_elsewhere: addresses that routes of ours lead to over other domains' interfaces.
+        routed_elsewhere: if so, addresses that routes of ours lead to over other domains' interfaces.
     """
 
     domain: Domain
@@ -201,9 +201,11 @@ class Sweeper:
                 self._empty.add(name)
             certain = found if name in hurried else _both(found, self._suspected.get(name, _NOTHING))
             self._suspected[name] = found
-            others = (other.routes for key, other in snapshot.domains.items() if key != name)
+            restore = name in self._due
+            # Only whole peers may lie elsewhere, and for thousands of them it takes a while to find out.
+            others = (other.routes for key, other in snapshot.domains.items() if restore and key != name)
             elsewhere = frozenset[bytes]().union(*others)
-            findings.append(_Finding(domain, state, certain, restore=name in self._due, routed_elsewhere=elsewhere))
+            findings.append(_Finding(domain, state, certain, restore=restore, routed_elsewhere=elsewhere))
         return findings
 
     async def _plan(self, findings: Sequence[_Finding]) -> _Plan:
