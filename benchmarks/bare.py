@@ -5,9 +5,7 @@ each kind goes over one open socket. The address is derived from the key, as the
 else is done: no list of outcomes, no objects, no look at anything but the last acknowledgement of each send.
 """
 
-import base64
 import errno
-import hashlib
 import os
 import socket
 import struct
@@ -15,11 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tests.kernel.lab import Namespace
+from wgkex_ops.consumer.wire import MESSAGES_PER_SEND, PEERS_PER_MESSAGE
 from wgkex_ops.dataplane import ROUTE_PROTOCOL
 from wgkex_ops.domains import Domain
-
-PEERS_PER_MESSAGE: Final = 256
-MESSAGES_PER_SEND: Final = 128
+from wgkex_ops.keys import link_local
 
 _REQUEST: Final = 0x001
 _ACK: Final = 0x004
@@ -33,12 +30,6 @@ _PEER: Final = struct.Struct("=HH HH32s HHI HH HH HHH2x HH16s HHB3x")
 _PEER_REMOVAL: Final = struct.Struct("=HH HH32s HHI")
 _ROUTE: Final = struct.Struct("=IHHII BBBBBBBBI HH16s HHi")
 _FDB: Final = struct.Struct("=IHHII BxxxiHBB HH6s2x HH16s HHI")
-
-
-def address_of(key: bytes) -> bytes:
-    """The address of a key, by the rule of the contract."""
-    digest = hashlib.md5(base64.b64encode(key) + b"\n", usedforsecurity=False).digest()
-    return b"\xfe\x80\0\0\0\0\0\0\x02" + digest[:2] + b"\xff\xfe" + digest[2:5]
 
 
 class Bare:
@@ -57,7 +48,7 @@ class Bare:
 
     def install(self, keys: Sequence[bytes]) -> None:
         """All three parts of all keys."""
-        peers = [(key, address_of(key)) for key in keys]
+        peers = [(key, link_local(key)) for key in keys]
         addresses = [address for _, address in peers]
         self.add_peers(peers)
         self.add_routes(addresses)

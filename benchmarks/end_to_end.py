@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks.bare import address_of
 from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway
 from benchmarks.installing import seconds
 from benchmarks.old_way import install_the_old_way
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 
 ROUNDS: Final = 3
 BURST: Final = 1000
@@ -65,7 +64,7 @@ def burst() -> tuple[float, float]:
     """Seconds until the last POST is answered, and until the last key is in the kernel."""
     keys = [PublicKey(os.urandom(32)) for _ in range(BURST)]
     requests = [request(key) for key in keys]
-    missing = {address_of(key.raw) for key in keys}
+    missing = {link_local(key.raw) for key in keys}
     connections = {}
     poll = select.poll()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as news:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.bare import Bare, address_of, fresh_domains, random_keys
+from benchmarks.bare import Bare, fresh_domains, random_keys
 from benchmarks.installing import Installing, seconds
 from benchmarks.old_way import install_the_old_way
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
 from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 
 ROUNDS: Final = 5
 DOMAINS: Final = 4
@@ -60,7 +60,7 @@ def ours(keys: Keys, log: Path, level: str, state_dir: Path | None = None) -> fl
 
 def remove(bare: Bare, keys: Sequence[bytes], *, routes: bool) -> None:
     """Remove what was installed; the routes of the old way carry another number, and few of them do no harm."""
-    addresses = [address_of(key) for key in keys]
+    addresses = [link_local(key) for key in keys]
     bare.remove_fdb_entries(addresses)
     if routes:
         bare.remove_routes(addresses)

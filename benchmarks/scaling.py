@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.bare import Bare, address_of, fresh_domains, random_keys
+from benchmarks.bare import Bare, fresh_domains, random_keys
 from benchmarks.installing import Installing, seconds
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
 from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 
 LEVELS: Final = (100, 1_000, 10_000, 20_000)
 BATCH: Final = 500
@@ -51,7 +51,7 @@ class Ladder:
             self._note(f"{name}: new", await installing.install(offered))
             self._note(f"{name}: refresh", await installing.install(offered))
             self._remove(keys)
-        peers = [(key, address_of(key)) for key in random_keys(BATCH)]
+        peers = [(key, link_local(key)) for key in random_keys(BATCH)]
         addresses = [address for _, address in peers]
         for way in ("new", "refresh"):
             self._note(f"bare peer: {way}", seconds(self._bare.add_peers, peers))
@@ -62,7 +62,7 @@ class Ladder:
         self._note("bare peer: remove", seconds(self._bare.remove_peers, [key for key, _ in peers]))
 
     def _remove(self, keys: Sequence[bytes]) -> None:
-        addresses = [address_of(key) for key in keys]
+        addresses = [link_local(key) for key in keys]
         self._bare.remove_fdb_entries(addresses)
         self._bare.remove_routes(addresses)
         self._bare.remove_peers(keys)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import key, samples
+from tests.helpers import Nobody, key, samples
 from wgkex_ops.config import CleanupConfig
 from wgkex_ops.consumer.cleanup import Cleanup
 from wgkex_ops.consumer.departures import Limits, judge
@@ -29,7 +29,7 @@ from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.consumer.memory import MemoryDataplane, Part
 from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import Action, Change, Dataplane, Operation, Outcome, Snapshot
+from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome, Snapshot
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import InterfaceMissingError
 from wgkex_ops.keys import PublicKey
@@ -295,12 +295,6 @@ class Hands(Protocol):
 
 class TouchableDataplane(Dataplane, Hands, Protocol):
     """A dataplane within reach of others."""
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
 
 
 class Worker:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import selectors
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from wgkex_ops.config import Listen
+from wgkex_ops.dataplane import Operation
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey
 
@@ -32,6 +33,12 @@ OTHER_KEY: Final = "TszFS3oFRdhsJP3K0VOlklGMGYZy+oFCtlaghXJqW2g="
 def key(number: int) -> PublicKey:
     """One of many keys, none of them of small order."""
     return PublicKey(b"key" + number.to_bytes(29, "big"))
+
+
+class Nobody:
+    """Observes nothing of what a dataplane does."""
+
+    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
 
 
 # --- time

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 
 # Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours
 # exactly when its own /128 route carries it, after any restart.
@@ -67,6 +67,11 @@ class Peer(NamedTuple):
     transmit_bytes: int
     link_local: bytes
 
+    @property
+    def has_derived_address(self) -> bool:
+        """Whether its only allowed IP is what its key derives (`keys.link_local`): without that, it cannot be ours."""
+        return self.link_local == link_local(self.public_key)
+
 
 @dataclass(frozen=True, slots=True)
 class DomainState:
@@ -114,6 +119,11 @@ class Snapshot:
 
     taken_at: float
     domains: Mapping[str, DomainState] = field(default_factory=dict)
+
+    @property
+    def routed(self) -> frozenset[bytes]:
+        """What routes of ours lead to, in all domains; put together anew each time."""
+        return frozenset[bytes]().union(*(state.routes for state in self.domains.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wgkex_ops.dataplane import DomainState, Snapshot
-from wgkex_ops.keys import link_local
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ def find_drift(snapshot: Snapshot) -> Mapping[str, Drift]:
     Peers of others are none: a static one has a route of its own, as has one of the older wgkex. Nor is a node that has
     moved to another domain, and has taken its route along.
     """
-    routed = frozenset[bytes]().union(*(state.routes for state in snapshot.domains.values()))
+    routed = snapshot.routed
     return {name: _find_drift(state, routed) for name, state in snapshot.domains.items()}
 
 
@@ -37,9 +36,7 @@ def _find_drift(state: DomainState, routed: frozenset[bytes]) -> Drift:
     without_route = frozenset(
         peer.link_local
         for peer in state.peers
-        if peer.link_local not in routed
-        and peer.link_local not in state.foreign_routes
-        and peer.link_local == link_local(peer.public_key)
+        if peer.link_local not in routed and peer.link_local not in state.foreign_routes and peer.has_derived_address
     )
     return Drift(
         peer=state.routes - addresses,

@@ -98,6 +98,18 @@ async def known(broker: RunningBroker, *workers: str) -> None:
     await eventually_answered(online, f"gateways {workers}")
 
 
+@contextlib.asynccontextmanager
+async def two_gateways(mosquitto: Mosquitto) -> AsyncIterator[tuple[Gateway, Gateway, RunningBroker]]:
+    """Two gateways, and a broker that knows them, and waits for their receipts for longer than a test takes."""
+    async with (
+        gateway(mosquitto, "gw01") as gw01,
+        gateway(mosquitto, "gw02") as gw02,
+        broker_of(mosquitto, broker={"name": "b1", "confirm_timeout": 10}) as broker,
+    ):
+        await known(broker, "gw01", "gw02")
+        yield gw01, gw02, broker
+
+
 async def awaiting(broker: RunningBroker, count: int) -> None:
     """Wait until so many keys wait for receipts."""
 
@@ -139,12 +151,7 @@ async def test_key_says_where_its_receipt_is_wanted(mosquitto: Mosquitto) -> Non
 
 
 async def test_version_2_waits_for_the_gateway_that_it_names(mosquitto: Mosquitto) -> None:
-    async with (
-        gateway(mosquitto, "gw01") as gw01,
-        gateway(mosquitto, "gw02") as gw02,
-        broker_of(mosquitto, broker={"name": "b1", "confirm_timeout": 10}) as broker,
-    ):
-        await known(broker, "gw01", "gw02")
+    async with two_gateways(mosquitto) as (gw01, gw02, broker):
         key = new_key()
         answering = asyncio.create_task(broker.submit(2, WELT.name, key))
         await gw02.answer(await gw02.gets(key))
@@ -163,12 +170,7 @@ async def test_version_2_waits_for_the_gateway_that_it_names(mosquitto: Mosquitt
 
 
 async def test_version_2_passes_over_a_gateway_that_cannot_install_the_key(mosquitto: Mosquitto) -> None:
-    async with (
-        gateway(mosquitto, "gw01") as gw01,
-        gateway(mosquitto, "gw02") as gw02,
-        broker_of(mosquitto, broker={"name": "b1", "confirm_timeout": 10}) as broker,
-    ):
-        await known(broker, "gw01", "gw02")
+    async with two_gateways(mosquitto) as (gw01, gw02, broker):
         key = new_key()
         answering = asyncio.create_task(broker.submit(2, WELT.name, key))
         await gw01.answer(await gw01.gets(key), "ENODEV")

@@ -8,7 +8,8 @@ import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, Nobody, TouchableDataplane
+from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, TouchableDataplane
+from tests.helpers import Nobody
 from tests.kernel.lab import ALL_ZERO_MAC, Namespace
 from wgkex_ops.consumer.memory import Part
 from wgkex_ops.consumer.netlink import KernelDataplane

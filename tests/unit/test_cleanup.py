@@ -12,7 +12,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, key, run_in_virtual_time, running, samples, settle, until
+from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, run_in_virtual_time, running, samples, settle, until
 from wgkex_ops.config import CleanupConfig
 from wgkex_ops.consumer.cleanup import Cleanup
 from wgkex_ops.consumer.installer import Installer
@@ -34,13 +34,6 @@ MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 STALE: Final = 3 * HOUR
 NEVER: Final = 10 * MINUTE
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        pass
 
 
 class Times:

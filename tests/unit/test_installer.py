@@ -14,7 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, as_openmetrics, key, run_in_virtual_time, running, samples, settle, until
+from tests.helpers import (
+    CITY,
+    DOMAINS,
+    WELT,
+    Nobody,
+    as_openmetrics,
+    key,
+    run_in_virtual_time,
+    running,
+    samples,
+    settle,
+    until,
+)
 from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer, KeepNothing
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome
@@ -24,13 +36,6 @@ from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import Origin, Reply
 
 NOW: Final = 1_800_000_000.0
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        pass
 
 
 class WatchedDataplane(MemoryDataplane):

@@ -9,11 +9,10 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, moved, running, samples, settle
+from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, Nobody, moved, running, samples, settle
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import Operation
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import REJECTION_REASONS, ConsumerMetrics
@@ -23,13 +22,6 @@ from wgkex_ops.topics import Reply
 REJECTED: Final[dict[str, list[dict[str, Any]]]] = json.loads((TESTDATA / "public_keys_rejected.json").read_text())
 OWN_KEY: Final = "ecQSH8YIV9/+/HS5mcyF8ZCsRsi833KOcP5szoYeM+Y="
 STATIC_KEY: Final = "sOpfXZjJh15B2W/mKq2k0ETqubzUCMxs3lJHjtcwkD4="
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        pass
 
 
 class Bench:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers import DOMAINS, settle
+from tests.helpers import DOMAINS, Nobody, settle
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.consumer.snapshots import SharedSnapshots
 from wgkex_ops.dataplane import Operation, Snapshot
@@ -17,13 +17,10 @@ class SlowDataplane(MemoryDataplane):
     """Answers when it is allowed to, and fails when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(tuple(DOMAINS.values()), self)
+        super().__init__(tuple(DOMAINS.values()), Nobody())
         self.readings = 0
         self.may_answer = asyncio.Event()
         self.error: Exception | None = None
-
-    def observe(self, *_: object) -> None:
-        pass
 
     async def snapshot(self) -> Snapshot:
         self.readings += 1

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, key, running, samples, settle, until
+from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, running, samples, settle, until
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.journal import FILE, Journal
 from wgkex_ops.consumer.memory import MemoryDataplane
@@ -29,13 +29,6 @@ from wgkex_ops.topics import Origin
 NOW: Final = 1_800_000_000.0
 STALE_SECONDS: Final = 10_800
 LOST: Final = LinkEvent("", present=False, up=False)
-
-
-class Nobody:
-    """Observes nothing."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        pass
 
 
 class WatchedDataplane(MemoryDataplane):

@@ -11,7 +11,16 @@ from typing import Final, NoReturn
 import structlog
 
 from wgkex_ops.config import CleanupConfig
-from wgkex_ops.consumer.departures import Departure, Identity, Judgement, Limits, Sighting, find_adoptable, judge
+from wgkex_ops.consumer.departures import (
+    Departure,
+    Identity,
+    Judgement,
+    Limits,
+    Sighting,
+    find_adoptable,
+    judge,
+    known_sighting,
+)
 from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.turns import Look, Turns
@@ -154,9 +163,7 @@ class Cleanup:
         waiting: dict[Identity, Sighting] = {}
         for departure in judgement.departures:
             identity = departure.identity
-            known = earlier.get(identity)
-            if known is not None and known.handshake != departure.handshake:
-                known = None
+            known = known_sighting(earlier, identity, departure.handshake)
             waiting[identity] = known or Sighting(departure.handshake, now)
             if known is not None and now - known.since >= _AGREEMENT:
                 continue

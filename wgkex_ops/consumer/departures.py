@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from wgkex_ops.dataplane import ROUTE_PROTOCOL_STATIC, Snapshot
 from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.cleanup import NEVER_CONNECTED, STALE
 from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 
@@ -51,10 +51,19 @@ class Limits:
 
 
 class Sighting(NamedTuple):
-    """A handshake that lies in the future, and when it was first seen, by a clock that is never set."""
+    """A handshake whose age may not be what it seems, and when it was first seen so, by a clock that is never set.
+
+    It lies in the future (`judge`), or makes somebody look old who need not be (`Cleanup`).
+    """
 
     handshake: float
     since: float
+
+
+def known_sighting(known: Mapping[Identity, Sighting], identity: Identity, handshake: float) -> Sighting | None:
+    """Find the earlier sighting of this very handshake: with another one, everything begins anew."""
+    sighting = known.get(identity)
+    return sighting if sighting is not None and sighting.handshake == handshake else None
 
 
 @dataclass(slots=True)
@@ -100,14 +109,14 @@ def judge(
         now: seconds by a clock that is never set.
     """
     found = Judgement()
-    routed = _routed(snapshot)
+    routed = snapshot.routed
     for domain in domains:
         ours = [
             peer
             for peer in snapshot.domains[domain.name].peers
             if peer.link_local in routed
             and peer.link_local not in snapshot.domains[domain.name].foreign_routes
-            and link_local(peer.public_key) == peer.link_local
+            and peer.has_derived_address
         ]
         found.peers[domain.name] = frozenset(peer.public_key for peer in ours)
         for peer in ours:
@@ -117,10 +126,9 @@ def judge(
                 age = snapshot.taken_at - peer.handshake
                 if age < -_FUTURE_SECONDS:
                     # The clock was set back since. How old it is cannot be told, only for how long it has been known.
-                    known = future.get(identity)
-                    since = known.since if known and known.handshake == peer.handshake else now
-                    found.future[identity] = Sighting(peer.handshake, since)
-                    age = now - since
+                    sighting = known_sighting(future, identity, peer.handshake) or Sighting(peer.handshake, now)
+                    found.future[identity] = sighting
+                    age = now - sighting.since
                 if age < ACTIVE_SECONDS:
                     found.active.add(identity)
                 reason = STALE if age >= limits.stale_after else ""
@@ -139,7 +147,7 @@ def find_adoptable(
     Their only allowed IP is the address that derives from their key, and leads to them by a static route: that is how
     it installed them. Others' peers look the same only if somebody made them so by hand.
     """
-    routed = _routed(snapshot)
+    routed = snapshot.routed
     return [
         (domain, PublicKey(peer.public_key))
         for domain in domains
@@ -147,10 +155,5 @@ def find_adoptable(
         if snapshot.domains[domain.name].foreign_routes.get(peer.link_local) == ROUTE_PROTOCOL_STATIC
         and peer.link_local not in routed
         and peer.public_key not in protected
-        and link_local(peer.public_key) == peer.link_local
+        and peer.has_derived_address
     ]
-
-
-def _routed(snapshot: Snapshot) -> frozenset[bytes]:
-    """What routes of ours lead to, in all domains."""
-    return frozenset[bytes]().union(*(state.routes for state in snapshot.domains.values()))

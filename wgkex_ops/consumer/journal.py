@@ -23,7 +23,7 @@ import structlog
 
 from wgkex_ops.dataplane import Snapshot
 from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.journal import JournalMetrics
 
 _log = structlog.get_logger(__name__)
@@ -319,10 +319,7 @@ def _note_handshakes(connection: sqlite3.Connection, snapshot: Snapshot) -> None
                     connection.execute(
                         "UPDATE peers SET handshake = ? WHERE key = ? AND domain = ?", (told, peer.public_key, domain)
                     )
-            elif (
-                newest.get(peer.public_key, -math.inf) < snapshot.taken_at
-                and link_local(peer.public_key) == peer.link_local
-            ):
+            elif newest.get(peer.public_key, -math.inf) < snapshot.taken_at and peer.has_derived_address:
                 _install(connection, [(peer.public_key, domain, told or snapshot.taken_at, told)])
 
 

@@ -11,7 +11,7 @@ import structlog
 from wgkex_ops.dataplane import DomainState, Snapshot
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import BusError, DataplaneError, PublishRefusedError
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.wireguard import count_active
 from wgkex_ops.mqtt import Session
 from wgkex_ops.topics import (
@@ -225,7 +225,5 @@ def _without_peers(snapshot: Snapshot) -> Snapshot:
 def _static_keys(state: DomainState) -> frozenset[bytes]:
     # Most peers have a route of ours, and need no look at their key.
     return frozenset(
-        peer.public_key
-        for peer in state.peers
-        if peer.link_local not in state.routes and peer.link_local != link_local(peer.public_key)
+        peer.public_key for peer in state.peers if peer.link_local not in state.routes and not peer.has_derived_address
     )

@@ -286,7 +286,7 @@ def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str,
                     plan.add(finding.domain, PublicKey(peer.public_key), "route", *fdb)
                 else:
                     plan.unclaimed[name].add(address)
-            elif address in drift.fdb and address == link_local(peer.public_key):
+            elif address in drift.fdb and peer.has_derived_address:
                 plan.add(finding.domain, PublicKey(peer.public_key), "fdb")
         if drift.peer:
             keys = {link_local(key.raw): key for key in known.get(name, ())}
