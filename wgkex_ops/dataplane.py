@@ -24,8 +24,7 @@ class Action(StrEnum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One peer to install (new or refreshed: the same thing) or to remove."""
 
     action: Action

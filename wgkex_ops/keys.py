@@ -1,6 +1,7 @@
 """WireGuard public keys: a value that cannot exist unless it is valid."""
 
 import base64
+import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -71,5 +72,6 @@ def link_local(raw: bytes) -> bytes:
     md5 of the base64 text and a newline; ``02`` and five bytes of it form a MAC; its EUI-64 has ``ff:fe`` in the middle
     and keeps the ``02``: the universal/local bit stays set, as every node in the field computes it.
     """
-    digest = hashlib.md5(base64.b64encode(raw) + b"\n", usedforsecurity=False).digest()
+    # It ends with the newline.
+    digest = hashlib.md5(binascii.b2a_base64(raw), usedforsecurity=False).digest()
     return b"".join((_LINK_LOCAL_PREFIX, b"\x02", digest[:2], b"\xff\xfe", digest[2:5]))

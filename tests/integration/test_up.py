@@ -48,7 +48,7 @@ async def test_simulated_routers_get_their_tunnels(bench: Bench) -> None:
 
     def installed() -> set[str]:
         """Each router has one key; one whose tunnel did not live for long asks again."""
-        return set(re.findall(r'"public_key": "(.{44})", "event": "peer_installed"', process.output))
+        return set(re.findall(r'"public_key":"(.{44})","event":"peer_installed"', process.output))
 
     await eventually(lambda: len(installed()) == 3, "three peers")
     page = await request(found[1])

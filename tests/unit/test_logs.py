@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
+
+from wgkex_ops.logs import tell_each
 
 PREAMBLE = """
 import logging, sys
@@ -208,23 +212,61 @@ def test_nothing_ends_because_a_line_cannot_be_told(trouble: str) -> None:
     assert done.returncode == 7
 
 
-def test_lines_that_are_told_together_are_written_at_once_and_in_order() -> None:
+def test_the_same_of_many_keys_is_written_at_once_and_looks_like_single_lines() -> None:
     script = """
-        import contextlib, threading
-        from wgkex_ops.logs import together
+        from wgkex_ops.logs import tell_each
         configure("info", "json")
         written = []
         sys.stderr.write = lambda text: (written.append(text), sys.__stdout__)[0]
-        with contextlib.suppress(ZeroDivisionError), together():
-            log.info("first")
-            other = threading.Thread(target=log.info, args=("of another thread",))
-            other.start()
-            other.join()
-            log.info("second")
-            1 / 0
-        log.info("third")
+        with structlog.contextvars.bound_contextvars(request_id="4711"):
+            for number in (1, 2):
+                log.info("told", number=number)
+            tell_each("wgkex_ops.test", "told", ({"number": number} for number in (1, 2)))
+            tell_each("wgkex_ops.test", "told", [])
         del sys.stderr.write
-        for text in written:
-            log.info("written", lines=[line.split('"event": "')[1].split('"')[0] for line in text.splitlines()])
+        sys.stderr.write("".join(written))
+        log.info("writes", count=len([text for text in written if text]))
     """
-    assert [event["lines"] for event in logged(script)] == [["of another thread"], ["first", "second"], ["third"]]
+    *events, writes = logged(script)
+    assert writes["count"] == 3
+    for event in events:
+        del event["timestamp"]
+    assert events[:2] == events[2:]
+
+
+def test_the_same_of_many_keys_is_told_from_its_level_on() -> None:
+    script = """
+        from wgkex_ops.logs import tell_each
+        configure("warning", "json")
+        tell_each("wgkex_ops.test", "told", [{"number": 1}])
+    """
+    assert run(script) == ""
+
+
+def test_the_same_of_many_keys_is_told_on_a_terminal() -> None:
+    script = """
+        from wgkex_ops.logs import tell_each
+        configure("info", "auto")
+        tell_each("wgkex_ops.test", "told", [{"number": 1}, {"number": 2}])
+    """
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in on_terminal(script).splitlines()]
+    assert [line.split()[-1] for line in lines] == ["number=1", "number=2"]
+    assert all("told" in line for line in lines)
+
+
+def test_tests_see_the_same_of_many_keys() -> None:
+    with structlog.testing.capture_logs() as events:
+        tell_each("wgkex_ops.test", "told", ({"number": number} for number in (1, 2)))
+    assert events == [{"event": "told", "log_level": "info", "number": number} for number in (1, 2)]
+
+
+@pytest.mark.parametrize("name", ["\udc80", "\x9b2J", "\u202e", "ä"], ids=ascii)
+def test_names_of_others_leave_as_ascii(name: str) -> None:
+    line = run(f"""
+        configure("info", "json")
+        log.info("told", name={name!r}, path=__import__("pathlib").Path("/x"))
+        log.info("told", name={name!r})
+    """)
+    assert line.isascii()
+    assert '": ' not in line, "whoever searches has one spelling to search for"
+    assert [json.loads(one)["name"] for one in line.splitlines()] == [name, name]

@@ -47,7 +47,7 @@ def sections() -> dict[str, str]:
 
 @cache
 def log_events() -> frozenset[str]:
-    """What the code logs: the first argument of a call of a method of `_log`, or of `_tell`, which passes it on."""
+    """What the code logs: the first argument of a call of a method of `_log`, or of what passes it on."""
     return frozenset(
         node.args[0].value
         for node in every_node()
@@ -57,6 +57,13 @@ def log_events() -> frozenset[str]:
         and node.func.attr != "bind"
         and isinstance(node.args[0], ast.Constant)
         and isinstance(node.args[0].value, str)
+    ) | frozenset(
+        node.args[1].value
+        for node in every_node()
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "tell_each"
+        and isinstance(node.args[1], ast.Constant)
+        and isinstance(node.args[1].value, str)
     )
 
 

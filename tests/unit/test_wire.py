@@ -127,6 +127,12 @@ def test_adding_peers() -> None:
     assert request == (32, 0, bytes.fromhex(f"01010000 0800010005000000 bc000880 {one} {one}"))
 
 
+def test_a_key_of_another_length_leaves_the_message_readable() -> None:
+    request = wire.add_peers(32, 5, [(KEY, ADDRESS), (KEY[:31], ADDRESS), (KEY, ADDRESS)])
+    (peers,) = [value for kind, value in wire.walk(request.body, 4) if kind == 8]
+    assert [dict(wire.walk(peer))[1] for _, peer in wire.walk(peers)] == [KEY, KEY[:31], KEY]
+
+
 def test_removing_peers() -> None:
     request = wire.remove_peers(family=32, interface=5, keys=[KEY])
     flags = "0800030005000000"  # remove me, update only

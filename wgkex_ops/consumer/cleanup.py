@@ -27,7 +27,7 @@ from wgkex_ops.consumer.turns import Look, Turns
 from wgkex_ops.dataplane import Action, Change
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.logs import together
+from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
 from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 
@@ -214,8 +214,7 @@ class Cleanup:
                 [(departure.domain, departure.key) for departure in gone if departure.key.raw not in look.touched]
             )
             removed.update(departure.reason for departure in gone)
-            with together():
-                self._tell(gone)
+            self._tell(gone)
         if removed:
             _log.info("peers_removed", **removed)
         if failures:
@@ -223,6 +222,10 @@ class Cleanup:
         return not failures
 
     def _tell(self, gone: Sequence[Departure]) -> None:
-        for domain, key, reason, _ in gone:
-            self._metrics.removed.labels(domain.name, reason).inc()
-            _log.info("peer_removed", domain=domain.name, public_key=str(key), reason=reason)
+        for departure in gone:
+            self._metrics.removed.labels(departure.domain.name, departure.reason).inc()
+        tell_each(
+            __name__,
+            "peer_removed",
+            ({"domain": one.domain.name, "public_key": str(one.key), "reason": one.reason} for one in gone),
+        )

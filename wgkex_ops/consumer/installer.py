@@ -9,19 +9,19 @@ import contextlib
 import heapq
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final, NoReturn, Protocol
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import PublicKey
-from wgkex_ops.logs import together
+from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import Origin, Reply
 
@@ -106,6 +106,7 @@ class _Waiting:
     """A key on its way into the kernel.
 
     Attributes:
+        identity: the name of its domain, and its 32 bytes.
         accepted_at: when the first broker accepted it, by that broker's clock; None if it did not tell.
         request_ids: of the first submissions that offered it.
         replies: where receipts are wanted.
@@ -115,6 +116,7 @@ class _Waiting:
         since: when it was offered, by the loop's clock.
     """
 
+    identity: tuple[str, bytes]
     change: Change
     since: float
     accepted_at: float | None
@@ -206,7 +208,7 @@ class Installer:
         self._offered(domain, key)
         waiting = self._waiting.get((domain.name, key.raw))
         if waiting is None:
-            waiting = self._add(Change(Action.INSTALL, domain, key), origin.accepted_at)
+            waiting = self._add(domain, key, origin.accepted_at)
         else:
             self._metrics.deduplicated.labels(domain.name).inc()
         waiting.join(origin, done)
@@ -219,12 +221,12 @@ class Installer:
             if (domain.name, key.raw) in self._waiting:
                 self._metrics.deduplicated.labels(domain.name).inc()
             else:
-                self._add(Change(Action.INSTALL, domain, key), None).kept = True
+                self._add(domain, key, None).kept = True
 
-    def _add(self, change: Change, accepted_at: float | None) -> _Waiting:
+    def _add(self, domain: Domain, key: PublicKey, accepted_at: float | None) -> _Waiting:
         now = asyncio.get_running_loop().time()
-        waiting = _Waiting(change, since=now, accepted_at=accepted_at)
-        identity = _identity(waiting)
+        identity = (domain.name, key.raw)
+        waiting = _Waiting(identity, Change(Action.INSTALL, domain, key), since=now, accepted_at=accepted_at)
         self._waiting[identity] = waiting
         self._ready[identity] = None
         self._idle.clear()
@@ -274,7 +276,7 @@ class Installer:
             self._ready[heapq.heappop(self._later)[2]] = None
         batch = [self._waiting[identity] for identity in islice(self._ready, BATCH_LIMIT)]
         for waiting in batch:
-            del self._ready[_identity(waiting)]
+            del self._ready[waiting.identity]
         self._busy_since = now
         return batch
 
@@ -292,7 +294,7 @@ class Installer:
 
     async def _conclude(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
         """Tell the store, then the bus and the brokers. Until then each key waits, and takes later messages in."""
-        installed_at = self._clock()
+        now = self._clock()
         installed: list[_Waiting] = []
         given_up: list[tuple[_Waiting, DataplaneError]] = []
         unkept: list[_Waiting] = []
@@ -307,11 +309,7 @@ class Installer:
                     unkept.append(waiting)
         if installed or given_up:
             await self._store.settle(_keys(installed), _keys(waiting for waiting, _ in given_up))
-        # Else it is made anew for each line.
-        log = _log.bind()
-        with together():
-            for waiting in installed:
-                self._succeed(waiting, installed_at, log)
+        self._succeed(installed, now)
         for waiting, error in given_up:
             self._give_up(waiting, error)
         # Where the store is out of order, it is asked again with each attempt.
@@ -320,12 +318,15 @@ class Installer:
                 waiting.kept = True
                 waiting.release()
 
-    def _succeed(self, waiting: _Waiting, installed_at: float, log: FilteringBoundLogger) -> None:
-        self._metrics.installed.labels(waiting.change.domain.name).inc()
-        if waiting.accepted_at is not None:
-            self._metrics.observe_propagation(installed_at - waiting.accepted_at, waiting.request_ids)
-        log.info("peer_installed", **_context(waiting))
-        self._finish(waiting, "")
+    def _succeed(self, installed: Sequence[_Waiting], now: float) -> None:
+        for domain, number in Counter(waiting.identity[0] for waiting in installed).items():
+            self._metrics.installed.labels(domain).inc(number)
+        self._metrics.observe_propagation(
+            (now - waiting.accepted_at, waiting.request_ids) for waiting in installed if waiting.accepted_at is not None
+        )
+        tell_each(__name__, "peer_installed", map(_context, installed))
+        for waiting in installed:
+            self._finish(waiting, "")
 
     def _give_up(self, waiting: _Waiting, error: DataplaneError) -> None:
         self._metrics.install_failures.labels(waiting.change.domain.name).inc()
@@ -333,7 +334,7 @@ class Installer:
         self._finish(waiting, error.error)
 
     def _finish(self, waiting: _Waiting, reason: str) -> None:
-        del self._waiting[_identity(waiting)]
+        del self._waiting[waiting.identity]
         if len(self._waiting) < CAPACITY:
             self._room.set()
         waiting.release()
@@ -353,12 +354,8 @@ class Installer:
                 return False
             pause = _FIRST_PAUSE * 2 ** (waiting.attempts - 1)
         due = now + pause * random.uniform(0.8, 1.2)  # noqa: S311  jitter needs no secrecy
-        heapq.heappush(self._later, (due, next(self._order), _identity(waiting)))
+        heapq.heappush(self._later, (due, next(self._order), waiting.identity))
         return True
-
-
-def _identity(waiting: _Waiting) -> tuple[str, bytes]:
-    return waiting.change.domain.name, waiting.change.key.raw
 
 
 def _keys(waiting: Iterable[_Waiting]) -> list[tuple[Domain, PublicKey]]:
@@ -367,7 +364,7 @@ def _keys(waiting: Iterable[_Waiting]) -> list[tuple[Domain, PublicKey]]:
 
 def _context(waiting: _Waiting) -> dict[str, object]:
     """What logs tell of a key."""
-    context: dict[str, object] = {"domain": waiting.change.domain.name, "public_key": str(waiting.change.key)}
+    context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.change.key)}
     if waiting.request_ids:
         context["request_ids"] = waiting.request_ids
     return context

@@ -330,9 +330,10 @@ class _Kernel:
 
     def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         """Carry out changes of different keys, so that their order does not matter."""
-        interfaces = {domain: _resolve(domain) for domain in {change.domain for change in changes}}
+        domains = {change.domain.name: change.domain for change in changes}
+        interfaces = {name: _resolve(domain) for name, domain in domains.items()}
         items = [
-            _Item(change.domain, change.key.raw, link_local(change.key.raw), interfaces[change.domain])
+            _Item(change.domain, change.key.raw, link_local(change.key.raw), interfaces[change.domain.name])
             for change in changes
         ]
         self._install([item for change, item in zip(changes, items, strict=True) if change.action is Action.INSTALL])
@@ -368,7 +369,8 @@ class _Kernel:
             # Which of them were made is not known. All are asked for again some time, which does no harm.
             codes = [_code(problem)] * len(alive)
         names: list[str] = []
-        for item, code in zip(alive, codes, strict=True):
+        # Mostly all goes well.
+        for item, code in zip(alive, codes, strict=True) if any(codes) else ():
             if code and code not in _ABSENT.get(operation, ()):
                 item.outcome = _change_error(operation, item.domain, code)
                 names.append(_name(code))
@@ -511,7 +513,9 @@ class _Kernel:
         device = self._device(wg) if wg else None
         if wg is None or device is None:
             return state
-        ours = frozenset(routes.get(wg.number, ()))
+        # Each address is told three times, by peer, route and FDB entry: of thousands, one copy each is enough.
+        known = {peer.link_local: peer.link_local for peer in device.peers}
+        ours = frozenset(known.get(address, address) for address in routes.get(wg.number, ()))
         return replace(
             state,
             wg_present=True,
@@ -522,7 +526,7 @@ class _Kernel:
             peers=device.peers,
             routes=ours,
             foreign_routes=self._foreign_routes(wg, device.peers, ours),
-            fdb_entries=self._fdb(vx, wg) if vx else frozenset(),
+            fdb_entries=frozenset(known.get(address, address) for address in self._fdb(vx, wg)) if vx else frozenset(),
         )
 
     def _foreign_routes(self, wg: wire.Link, peers: Iterable[Peer], ours: frozenset[bytes]) -> dict[bytes, int]:
@@ -552,9 +556,9 @@ class _Kernel:
                 return None
             raise
 
-    def _fdb(self, vx: wire.Link, wg: wire.Link) -> frozenset[bytes]:
+    def _fdb(self, vx: wire.Link, wg: wire.Link) -> Iterator[bytes]:
         bodies = self._dump(self._route.dump, wire.dump_fdb(vx.number))
-        return frozenset(destination for destination, via in wire.decode_fdb(bodies, vx.number) if via == wg.number)
+        return (destination for destination, via in wire.decode_fdb(bodies, vx.number) if via == wg.number)
 
     def _dump(self, work: Callable[..., _T], *request: wire.Request) -> _T:
         """Dump, again if it was interrupted.
@@ -581,9 +585,9 @@ class _Kernel:
 def _turns(changes: Sequence[Change]) -> Iterator[list[Change]]:
     """Cut a list into parts in which no key occurs twice in a domain, and that are not too long."""
     turn: list[Change] = []
-    seen: set[tuple[Domain, bytes]] = set()
+    seen: set[tuple[str, bytes]] = set()
     for change in changes:
-        identity = (change.domain, change.key.raw)
+        identity = (change.domain.name, change.key.raw)
         if identity in seen or len(turn) == _CHANGES_PER_TURN:
             yield turn
             turn, seen = [], set()

@@ -7,6 +7,7 @@ Pure: nothing here opens a socket, and nothing keeps state beyond one dump. Numb
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from wgkex_ops.consumer.runs import Layout
@@ -109,6 +110,7 @@ RECEIVE_BUFFER_BYTES: Final = MESSAGES_PER_SEND * _ANSWER_BYTES
 DATAGRAM_BYTES: Final = 1 << 16
 
 _ALL_ZERO_MAC: Final = bytes(6)
+_KEY_BYTES: Final = 32
 _ADDRESS_BYTES: Final = 16
 _ADDRESS_BITS: Final = 128
 SEQUENCE_MASK: Final = 0xFFFFFFFF
@@ -214,24 +216,23 @@ def add_peers(family: int, interface: int, peers: Iterable[tuple[bytes, bytes]])
         interface: index of the WireGuard interface.
         peers: public key and link-local address of each; the address becomes the peer's only allowed one.
     """
+    start, middle, end = _NEW_PEER
     return _set_device(
         family,
         interface,
-        (
-            attribute(_WGPEER_A_PUBLIC_KEY, key)
-            + _ONLY_THESE_ALLOWED_IPS
-            + nested(
-                _WGPEER_A_ALLOWEDIPS,
-                nested(0, _FAMILY_INET6, attribute(_WGALLOWEDIP_A_IPADDR, address), _WHOLE_ADDRESS),
-            )
+        [
+            # A key of another length is the kernel's to refuse, and no reason to send it a message that is no message.
+            start + key + middle + address + end if len(key) == _KEY_BYTES else _new_peer(key, address)
             for key, address in peers
-        ),
+        ],
     )
 
 
 def remove_peers(family: int, interface: int, keys: Iterable[bytes]) -> Request:
     """Remove WireGuard peers, at most PEERS_PER_MESSAGE; the kernel passes over those that are not there."""
-    return _set_device(family, interface, (attribute(_WGPEER_A_PUBLIC_KEY, key) + _REMOVE_IF_THERE for key in keys))
+    return _set_device(
+        family, interface, [nested(0, attribute(_WGPEER_A_PUBLIC_KEY, key), _REMOVE_IF_THERE) for key in keys]
+    )
 
 
 def add_route(interface: int, address: bytes, protocol: int) -> Request:
@@ -309,30 +310,65 @@ _FAMILY_INET6: Final = attribute(_WGALLOWEDIP_A_FAMILY, _U16.pack(_AF_INET6))
 _WHOLE_ADDRESS: Final = attribute(_WGALLOWEDIP_A_CIDR_MASK, _U8.pack(_ADDRESS_BITS))
 
 
-def _set_device(family: int, interface: int, peers: Iterable[bytes]) -> Request:
+def _new_peer(key: bytes, address: bytes) -> bytes:
+    allowed_ip = nested(0, _FAMILY_INET6, attribute(_WGALLOWEDIP_A_IPADDR, address), _WHOLE_ADDRESS)
+    return nested(
+        0,
+        attribute(_WGPEER_A_PUBLIC_KEY, key),
+        _ONLY_THESE_ALLOWED_IPS,
+        nested(_WGPEER_A_ALLOWEDIPS, allowed_ip),
+    )
+
+
+def _around(key: bytes, address: bytes) -> tuple[bytes, bytes, bytes]:
+    """What is before a new peer's key, between key and address, and after the address."""
+    start, _, rest = _new_peer(key, address).partition(key)
+    middle, _, end = rest.partition(address)
+    return start, middle, end
+
+
+# A storm of keys is made of these: put together once, with two gaps.
+_NEW_PEER: Final = _around(b"K" * _KEY_BYTES, b"A" * _ADDRESS_BYTES)
+
+
+def _set_device(family: int, interface: int, peers: Sequence[bytes]) -> Request:
     body = (
         _GENERIC.pack(_WG_CMD_SET_DEVICE, _WG_GENL_VERSION)
         + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface))
-        + nested(_WGDEVICE_A_PEERS, *(nested(0, peer) for peer in peers))
+        + nested(_WGDEVICE_A_PEERS, *peers)
     )
     return Request(family, 0, body)
 
 
 def _route(interface: int, address: bytes, protocol: int) -> bytes:
-    return (
-        _ROUTE.pack(_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN, protocol, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
-        + attribute(_RTA_DST, address)
-        + attribute(_RTA_OIF, _U32.pack(interface))
-    )
+    return _before_destination(protocol) + address + _interface(_RTA_OIF, interface)
 
 
 def _fdb_entry(vxlan: int, wireguard: int, address: bytes) -> bytes:
-    return (
-        _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
-        + attribute(_NDA_LLADDR, _ALL_ZERO_MAC)
-        + attribute(_NDA_DST, address)
-        + attribute(_NDA_IFINDEX, _U32.pack(wireguard))
-    )
+    return _before_remote(vxlan) + address + _interface(_NDA_IFINDEX, wireguard)
+
+
+# What is the same for all keys of a domain, of which there are some dozens.
+
+
+@lru_cache
+def _before_destination(protocol: int) -> bytes:
+    """The start of a route."""
+    route = _ROUTE.pack(_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN, protocol, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
+    return route + _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _RTA_DST)
+
+
+@lru_cache
+def _before_remote(vxlan: int) -> bytes:
+    """The start of an FDB entry."""
+    entry = _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
+    of_remote = _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _NDA_DST)
+    return entry + attribute(_NDA_LLADDR, _ALL_ZERO_MAC) + of_remote
+
+
+@lru_cache
+def _interface(kind: int, number: int) -> bytes:
+    return attribute(kind, _U32.pack(number))
 
 
 # --- Decoding -----------------------------------------------------------------------------------------------------
