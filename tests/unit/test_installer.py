@@ -27,7 +27,7 @@ from tests.helpers import (
     settle,
     until,
 )
-from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, Installer, KeepNothing
+from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, GATHERING, Installer, KeepNothing
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome
 from wgkex_ops.domains import Domain
@@ -153,6 +153,12 @@ def raw(*numbers: int) -> list[bytes]:
     return [key(number).raw for number in numbers]
 
 
+async def next_batch() -> None:
+    """Wait as long as an installer does that has just begun a batch."""
+    await asyncio.sleep(GATHERING)
+    await settle()
+
+
 def test_offered_key_is_installed_at_once_and_then_done() -> None:
     async def body(bench: Bench) -> None:
         await bench.offer(1)
@@ -212,7 +218,7 @@ def test_key_that_comes_while_it_is_being_installed_is_merged() -> None:
         assert len(bench.dataplane.batches) == 1
         # Once it is installed, the next one is refreshed.
         await bench.offer(1)
-        await settle()
+        await next_batch()
         assert len(bench.dataplane.batches) == 2
         assert bench.count("peers_installed") == 2
 
@@ -225,6 +231,8 @@ def test_large_crowd_is_worked_off_in_batches() -> None:
             await bench.offer(number)
         async with running(bench.installer.run()):
             await settle()
+            assert [len(changes) for _, changes in bench.dataplane.batches] == [BATCH_LIMIT, BATCH_LIMIT]
+            await next_batch()
         assert [len(changes) for _, changes in bench.dataplane.batches] == [BATCH_LIMIT, BATCH_LIMIT, 1]
         assert await bench.dataplane.installed() == raw(*range(2 * BATCH_LIMIT + 1))
 
@@ -238,9 +246,28 @@ def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
         await settle()
         for number in range(1, 5):
             await bench.offer(number)
+        await asyncio.sleep(GATHERING)
         bench.dataplane.may_work.set()
         await settle()
         assert [len(changes) for _, changes in bench.dataplane.batches] == [1, 4]
+
+    bench(body)
+
+
+def test_keys_that_come_one_after_the_other_share_batches_and_a_lonely_one_does_not_wait() -> None:
+    async def body(bench: Bench) -> None:
+        for number in range(10):
+            await bench.offer(number)
+            await asyncio.sleep(GATHERING * 0.3)
+        await asyncio.sleep(1)
+        assert [len(changes) for _, changes in bench.dataplane.batches] == [1, 3, 3, 3]
+        began = [moment for moment, _ in bench.dataplane.batches]
+        assert all(later - earlier >= GATHERING * 0.999 for earlier, later in pairwise(began))
+        await bench.offer(10)
+        offered_at = asyncio.get_running_loop().time()
+        await settle()
+        assert bench.dataplane.batches[-1] == (offered_at, [Change(Action.INSTALL, WELT, key(10))])
+        assert bench.installer.busy_for() == 0
 
     bench(body)
 
@@ -272,7 +299,7 @@ def test_refused_key_is_tried_again_with_growing_pauses_and_then_given_up() -> N
         }
         # Nothing of it is left: it may come again.
         await bench.offer(1)
-        await settle()
+        await next_batch()
         assert len(bench.dataplane.batches) == ATTEMPTS + 1
 
     bench(body)
@@ -299,7 +326,7 @@ def test_one_bad_key_does_not_stop_the_others() -> None:
         await settle()
         assert await bench.dataplane.installed() == raw(0, 2)
         await bench.offer(3)
-        await settle()
+        await next_batch()
         assert await bench.dataplane.installed() == raw(0, 2, 3)
         # The bad one waits for another attempt, and not at the expense of the others' places in the server's window.
         assert bench.done == {f"ffmuc_welt {number}": 1 for number in range(4)}
@@ -497,7 +524,7 @@ def test_what_the_store_has_kept_is_done_at_once_and_settled_at_the_end() -> Non
         assert bench.done == {"ffmuc_welt 1": 1, "ffmuc_welt 2": 1, "ffmuc_muc_cty 3": 1, "again": 1}
         bench.dataplane.create_interfaces(WELT)
         bench.installer.retry_now([WELT])
-        await settle()
+        await next_batch()
         ((installed, given_up),) = bench.store.settled[1:]
         assert (set(installed), given_up) == ({key(1), key(2)}, [])
         assert len(bench.store.asked) == 1
@@ -549,7 +576,7 @@ def test_keys_of_an_earlier_life_are_taken_up_and_need_not_be_kept_again() -> No
         assert bench.store.asked == [[key(3)]]
         bench.dataplane.create_interfaces(WELT)
         bench.installer.retry_now([WELT])
-        await settle()
+        await next_batch()
         assert sorted(await bench.dataplane.installed()) == raw(1, 2, 3)
 
     bench(body, keeps=True)

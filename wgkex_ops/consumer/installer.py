@@ -32,6 +32,9 @@ CAPACITY: Final = 20_000
 # What one call of the dataplane gets: enough to make the cost of a call negligible, and little enough for a key that
 # arrives now not to wait long for the one before it.
 BATCH_LIMIT: Final = 500
+# Seconds between two batches: a key that comes alone goes at once, and in a storm there are some dozens to share the
+# cost of a call, of a transaction of the store, and of telling it.
+GATHERING: Final = 0.05
 
 # The pause before another attempt doubles from 0.5 s: a key is given up about 8 s after it came. Its node needs the
 # peer within 10 s, and asks again within a minute.
@@ -184,6 +187,7 @@ class Installer:
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
         self._order = count()
         self._busy_since: float | None = None
+        self._next_batch_at = 0.0
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._room = asyncio.Event()
@@ -261,7 +265,7 @@ class Installer:
             await self._wait_for_work()
             batch = self._take()
             outcomes = await self._apply(batch)
-            while following := self._take():
+            while self._gathered() and (following := self._take()):
                 _, further = await asyncio.gather(self._conclude(batch, outcomes), self._apply(following))
                 batch, outcomes = following, further
             await self._conclude(batch, outcomes)
@@ -278,7 +282,12 @@ class Installer:
         for waiting in batch:
             del self._ready[waiting.identity]
         self._busy_since = now
+        self._next_batch_at = now + GATHERING
         return batch
+
+    def _gathered(self) -> bool:
+        """Whether enough of what is to be tried has come together, or had the time to."""
+        return len(self._ready) >= BATCH_LIMIT or asyncio.get_running_loop().time() >= self._next_batch_at
 
     async def _wait_for_work(self) -> None:
         """Wait until something is to be tried."""
@@ -291,6 +300,8 @@ class Installer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
+        if not self._gathered():
+            await asyncio.sleep(self._next_batch_at - now())
 
     async def _conclude(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
         """Tell the store, then the bus and the brokers. Until then each key waits, and takes later messages in."""
