@@ -3,7 +3,8 @@
 From the first byte of the first POST to the kernel's own word of the last FDB entry, which is the last part of a peer.
 All processes are real ones, with the log lines, receipts and journal that they have by default. The client, a dozen
 connections with requests made beforehand, takes its share of the same two processors. Against it, in turns within one
-run, what the old way does at the end alone: one key at a time, installed with fresh sockets, without HTTP and MQTT.
+run, what the old way does at the end alone: one key at a time, installed with fresh sockets, without HTTP and MQTT. And
+how many such requests a second are answered by nothing but aiohttp, which has both processors with the client.
 """
 
 import json
@@ -12,21 +13,25 @@ import select
 import socket
 import statistics
 import struct
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway
+from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway, running
 from benchmarks.installing import seconds
 from benchmarks.old_way import install_the_old_way
+from tests.kernel.network import eventually
 from wgkex_ops.keys import PublicKey, link_local
 
 ROUNDS: Final = 3
 BURST: Final = 1000
 CONNECTIONS: Final = 16
 OLD_KEYS: Final = 25
+
+_BARE_PORT: Final = 5001
 
 _RTMGRP_NEIGH: Final = 4
 _RTM_NEWNEIGH: Final = 28
@@ -60,11 +65,11 @@ def destinations(datagram: bytes) -> set[bytes]:
     return found
 
 
-def burst() -> tuple[float, float]:
-    """Seconds until the last POST is answered, and until the last key is in the kernel."""
+def burst(port: int, *, installed: bool = True) -> tuple[float, float]:
+    """Seconds until the last POST is answered, and until the last key is in the kernel, if they get there."""
     keys = [PublicKey(os.urandom(32)) for _ in range(BURST)]
     requests = [request(key) for key in keys]
-    missing = {link_local(key.raw) for key in keys}
+    missing = {link_local(key.raw) for key in keys} if installed else set()
     connections = {}
     poll = select.poll()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as news:
@@ -72,7 +77,7 @@ def burst() -> tuple[float, float]:
         news.bind((0, _RTMGRP_NEIGH))
         poll.register(news, select.POLLIN)
         for _ in range(CONNECTIONS):
-            connection = socket.create_connection(("127.0.0.1", HTTP_PORT))
+            connection = socket.create_connection(("127.0.0.1", port))
             connections[connection.fileno()] = connection
             poll.register(connection, select.POLLIN)
         started = time.monotonic()
@@ -109,6 +114,14 @@ def processor_times(pids: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
+def answering(port: int) -> Callable[[], bool]:
+    def answers() -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", port)) == 0
+
+    return answers
+
+
 def old() -> None:
     for _ in range(OLD_KEYS):
         install_the_old_way(DOMAIN, PublicKey(os.urandom(32)))
@@ -117,24 +130,32 @@ def old() -> None:
 def main() -> None:
     rates: list[float] = []
     old_rates: list[float] = []
+    bare_rates: list[float] = []
     spent: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder, gateway(with_broker=True, folder=Path(folder)) as running:
-        pids = running.pids | {"client": os.getpid()}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        gateway(with_broker=True, folder=Path(folder)) as processes,
+        running([sys.executable, "-m", "benchmarks.bare_http", str(_BARE_PORT)], Path(folder, "bare_http.log")),
+    ):
+        pids = processes.pids | {"client": os.getpid()}
+        eventually(answering(_BARE_PORT), "aiohttp answers")
         for number in range(ROUNDS + 1):
             old_rate = OLD_KEYS / seconds(old)
             before = processor_times(pids)
-            answered_after, installed_after = burst()
+            answered_after, installed_after = burst(HTTP_PORT)
             # Receipts are still on their way.
             time.sleep(2)
             after = processor_times(pids)
+            bare_rate = BURST / burst(_BARE_PORT, installed=False)[0]
             print(
                 f"{BURST} keys: answered after {answered_after:.1f} s, installed after {installed_after:.1f} s; "
-                f"the old way: {old_rate:.1f} keys/s",
+                f"the old way: {old_rate:.1f} keys/s; aiohttp alone: {bare_rate:.1f} requests/s",
                 flush=True,
             )
             # The first round warms up.
             if number:
                 old_rates.append(old_rate)
+                bare_rates.append(bare_rate)
                 rates.append(BURST / installed_after)
                 spent.append({name: (after[name] - before[name]) * 1000 / BURST for name in pids})
     rate, old_rate = statistics.median(rates), statistics.median(old_rates)
@@ -142,6 +163,8 @@ def main() -> None:
         f"POST to installed peer: {rate:.1f} keys/s ({min(rates):.1f} to {max(rates):.1f}); {rate / old_rate:.1f} of "
         f"the old install alone, {old_rate:.1f} keys/s ({min(old_rates):.1f} to {max(old_rates):.1f})"
     )
+    bare_rate = statistics.median(bare_rates)
+    print(f"aiohttp alone: {bare_rate:.1f} requests/s; {bare_rate / old_rate:.1f} of the old install alone")
     times = (f"{name} {statistics.median(one[name] for one in spent):.1f} ms" for name in pids)
     print(f"processor time per key: {', '.join(times)}")
 

@@ -74,7 +74,7 @@ def gateway(*, with_broker: bool, folder: Path) -> Iterator[Gateway]:
         # The last to be called, when no process uses them any more.
         stack.callback(host.remove_links, DOMAIN.vx, DOMAIN.wg)
         pids = {
-            name: stack.enter_context(_running(command, folder / f"{name}.log")) for name, command in commands.items()
+            name: stack.enter_context(running(command, folder / f"{name}.log")) for name, command in commands.items()
         }
         for name, url in pages.items():
             eventually(_answering(f"{url}/-/ready"), f"the {name} is ready")
@@ -93,7 +93,8 @@ def _answering(url: str) -> Callable[[], bool]:
 
 
 @contextmanager
-def _running(command: list[str], log: Path) -> Iterator[int]:
+def running(command: list[str], log: Path) -> Iterator[int]:
+    """A process, by its number."""
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
             yield process.pid

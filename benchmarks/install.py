@@ -18,6 +18,7 @@ from benchmarks.installing import Installing, seconds
 from benchmarks.old_way import install_the_old_way
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
+from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey, link_local
 
@@ -104,6 +105,7 @@ def measure(domains: Sequence[Domain], folder: Path) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    be_responsive()
     host = Namespace()
     domains = fresh_domains(host, DOMAINS)
     with tempfile.TemporaryDirectory() as folder:

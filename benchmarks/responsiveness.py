@@ -6,10 +6,8 @@ worker has its usual tasks, and two who scrape it each second; it runs long enou
 """
 
 import asyncio
-import gc
 import os
 import struct
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from typing import Final, TypeVar
 import structlog
 
 from benchmarks.scrape import DOMAINS, configuration, scrape, servers
+from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.config import CleanupConfig, Config, Listen
 from wgkex_ops.consumer import wire
 from wgkex_ops.consumer.memory import MemoryDataplane
@@ -182,10 +181,7 @@ async def measure() -> None:
 def main() -> None:
     """Print the figures."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
-    # As the program does: what was imported is nothing that the garbage collector has to go through, and threads take
-    # shorter turns.
-    gc.freeze()
-    sys.setswitchinterval(0.001)
+    be_responsive()
     asyncio.run(measure())
 
 

@@ -16,6 +16,7 @@ from benchmarks.bare import Bare, fresh_domains, random_keys
 from benchmarks.installing import Installing, seconds
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
+from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey, link_local
 
@@ -86,6 +87,7 @@ async def measure(domain: Domain, folder: Path) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    be_responsive()
     host = Namespace()
     (domain,) = fresh_domains(host, 1)
     with tempfile.TemporaryDirectory() as folder, logging_to(Path(folder) / "log", "info"):

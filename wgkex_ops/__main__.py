@@ -54,11 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     supervisor = Supervisor.from_environment(os.environ, os.getpid())
     command = _command(arguments, config, supervisor)
     delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
-    # What was imported stays to the end: without it, a full garbage collection stops the event loop for 5 ms, not 65.
+    be_responsive()
+    return _run(_until_signal(command, supervisor, delay))
+
+
+def be_responsive() -> None:
+    """Have nothing stop the event loop for longer than it must."""
+    # What was imported stays to the end: without it, a full garbage collection takes 5 ms, not 65.
     gc.freeze()
     # And threads that read thousands of peers let the event loop in after 1 ms, not 5.
     sys.setswitchinterval(0.001)
-    return _run(_until_signal(command, supervisor, delay))
 
 
 def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> Coroutine[None, None, None]:

@@ -90,10 +90,12 @@ def _to_json(event: EventDict, **kwargs: Any) -> str:  # noqa: ANN401  what stru
 
     Nothing but ASCII leaves here: some of what hostile names are made of would be commands to a terminal.
     """
-    with contextlib.suppress(PydanticSerializationError):
+    try:
         line = to_json(event)
-        if line.isascii():
-            return line.decode()
+    except PydanticSerializationError:
+        line = b""
+    if line and line.isascii():
+        return line.decode()
     return json.dumps(event, separators=(",", ":"), **kwargs)
 
 

@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Final, NoReturn, Protocol
 
@@ -123,8 +123,8 @@ class _Waiting:
     change: Change
     since: float
     accepted_at: float | None
-    request_ids: list[str] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
+    request_ids: tuple[str, ...] = ()
+    replies: tuple[Reply, ...] = ()
     done: Callable[[], None] | None = None
     kept: bool = False
     attempts: int = 0
@@ -132,9 +132,9 @@ class _Waiting:
     def join(self, origin: Origin, done: Callable[[], None] | None) -> None:
         """Take in one more message with this key."""
         if origin.request_id and len(self.request_ids) < _REQUEST_IDS_KEPT:
-            self.request_ids.append(origin.request_id)
+            self.request_ids += (origin.request_id,)
         if origin.reply is not None and len(self.replies) < _REPLIES_KEPT and origin.reply not in self.replies:
-            self.replies.append(origin.reply)
+            self.replies += (origin.reply,)
         if done is not None:
             # One message is enough for the bus to keep, and it is the latest: that one came on the connection that
             # lasts. An earlier one may be the same, from before a reconnect, and can no longer be acknowledged.
@@ -266,7 +266,8 @@ class Installer:
             batch = self._take()
             outcomes = await self._apply(batch)
             while self._gathered() and (following := self._take()):
-                _, further = await asyncio.gather(self._conclude(batch, outcomes), self._apply(following))
+                # In this order: the kernel has its work before the other one begins.
+                further, _ = await asyncio.gather(self._apply(following), self._conclude(batch, outcomes))
                 batch, outcomes = following, further
             await self._conclude(batch, outcomes)
 
@@ -377,5 +378,5 @@ def _context(waiting: _Waiting) -> dict[str, object]:
     """What logs tell of a key."""
     context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.change.key)}
     if waiting.request_ids:
-        context["request_ids"] = waiting.request_ids
+        context["request_ids"] = list(waiting.request_ids)
     return context

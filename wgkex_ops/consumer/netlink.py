@@ -419,23 +419,25 @@ class _Kernel:
         for position, item in enumerate(items):
             by_interface.setdefault(item.interfaces.wg, []).append(position)
         codes = [0] * len(items)
-        for positions in by_interface.values():
-            for start in range(0, len(positions), wire.PEERS_PER_MESSAGE):
-                part = positions[start : start + wire.PEERS_PER_MESSAGE]
-                answers = self._halving([items[position] for position in part], lambda some: request(family, some))
-                for position, code in zip(part, answers, strict=True):
+        parts = [
+            positions[start : start + wire.PEERS_PER_MESSAGE]
+            for positions in by_interface.values()
+            for start in range(0, len(positions), wire.PEERS_PER_MESSAGE)
+        ]
+        while parts:
+            answers = self._generic.exchange([request(family, [items[one] for one in part]) for part in parts])
+            halves: list[list[int]] = []
+            for part, code in zip(parts, answers, strict=True):
+                if code == errno.ENOENT:
+                    self._wireguard = None  # no such family: the module was loaded anew
+                if code in _PEER_ERRORS and len(part) > 1:
+                    # The kernel stops at the first peer that it refuses, and does not say which one.
+                    halves += [part[: len(part) // 2], part[len(part) // 2 :]]
+                    continue
+                for position in part:
                     codes[position] = code
+            parts = halves
         return codes
-
-    def _halving(self, items: Sequence[_Item], request: Callable[[Sequence[_Item]], wire.Request]) -> list[int]:
-        """Send a message of peers, and find those that the kernel refuses: it stops at the first one."""
-        (code,) = self._generic.exchange([request(items)])
-        if code == errno.ENOENT:
-            self._wireguard = None  # no such family: the module was loaded anew
-        if code not in _PEER_ERRORS or len(items) == 1:
-            return [code] * len(items)
-        middle = len(items) // 2
-        return self._halving(items[:middle], request) + self._halving(items[middle:], request)
 
     def _family(self) -> int:
         """WireGuard's number among the generic netlink families.

@@ -101,9 +101,10 @@ PEERS_PER_MESSAGE: Final = 256
 
 # The kernel answers while it still reads a send. If all of it fails, that many answers have to fit into the receive
 # buffer, each with its bookkeeping (sk_buff and the page fragment around it).
-MESSAGES_PER_SEND: Final = 128
+MESSAGES_PER_SEND: Final = 256
 _ANSWER_BYTES: Final = 1280
-RECEIVE_BUFFER_BYTES: Final = MESSAGES_PER_SEND * _ANSWER_BYTES
+# What is asked for: the kernel doubles it (socket(7), SO_RCVBUF). By default, up to 208 KiB are granted.
+RECEIVE_BUFFER_BYTES: Final = MESSAGES_PER_SEND * _ANSWER_BYTES // 2
 
 # What one recv() can hold. The kernel makes no dump message longer than 32 KiB (net/netlink/af_netlink.c,
 # netlink_dump), and what does not fit into the caller's buffer is lost.

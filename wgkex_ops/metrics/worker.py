@@ -123,8 +123,11 @@ class ConsumerMetrics:
                 the exemplar.
         """
         # Only the latest exemplar of a bucket is ever read, and one costs more than all else here.
-        for number, (seconds, request_ids) in enumerate(sorted(ways, reverse=True)):
-            exemplar = {"request_id": request_ids[0]} if request_ids and not number else None
+        known = list(ways)
+        slowest = max(known, default=None)
+        for way in known:
+            seconds, request_ids = way
+            exemplar = {"request_id": request_ids[0]} if way is slowest and request_ids else None
             self._propagation.observe(min(max(0.0, seconds), _LONGEST_PROPAGATION), exemplar)
 
 
