@@ -6,6 +6,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
+import msgspec
+
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey, link_local
@@ -48,8 +50,11 @@ class Operation(StrEnum):
 Outcome = DataplaneError | None
 
 
-class Peer(NamedTuple):
-    """One WireGuard peer as the dataplane sees it. There are thousands in a snapshot: nothing is made faster than this.
+class Peer(msgspec.Struct, frozen=True, gc=False):
+    """One WireGuard peer as the dataplane sees it.
+
+    There are thousands in a snapshot. A struct of this kind is made in a quarter of the time of a named tuple, and is
+    nothing that the garbage collector goes through while the event loop stands still; it refers to no other objects.
 
     Attributes:
         public_key: 32 bytes.

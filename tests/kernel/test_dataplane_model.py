@@ -7,6 +7,7 @@ from ipaddress import IPv6Address
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec import structs
 
 from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, TouchableDataplane
 from tests.helpers import Nobody
@@ -58,7 +59,8 @@ class PaintedKernel(KernelDataplane):
             name: replace(
                 state,
                 peers=tuple(
-                    peer._replace(handshake=self._handshakes.get((name, peer.public_key), 0.0)) for peer in state.peers
+                    structs.replace(peer, handshake=self._handshakes.get((name, peer.public_key), 0.0))
+                    for peer in state.peers
                 ),
             )
             for name, state in snapshot.domains.items()

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from tests.helpers import CITY, WELT, key
 from wgkex_ops.dataplane import DomainState, Peer, Snapshot
 from wgkex_ops.drift import Drift, find_drift
@@ -35,7 +37,7 @@ def test_route_without_a_peer() -> None:
 
 
 def test_route_to_a_peer_with_another_address_lacks_its_peer() -> None:
-    state = replace(whole(1), peers=(peers(1)[0]._replace(link_local=b""),))
+    state = replace(whole(1), peers=(structs.replace(peers(1)[0], link_local=b""),))
     assert drift(state) == Drift(peer=addresses(1), route=NONE, fdb=NONE)
 
 
@@ -57,8 +59,8 @@ def test_peer_that_somebody_else_has_routed_is_not_ours() -> None:
 
 
 def test_static_peer_with_an_address_of_its_own_is_not_ours() -> None:
-    static = peers(1)[0]._replace(link_local=bytes(16))
-    assert drift(DomainState(peers=(static, static._replace(link_local=b"")))) == Drift(NONE, NONE, NONE)
+    static = structs.replace(peers(1)[0], link_local=bytes(16))
+    assert drift(DomainState(peers=(static, structs.replace(static, link_local=b"")))) == Drift(NONE, NONE, NONE)
 
 
 def test_node_that_has_moved_to_another_domain_has_taken_its_route_along() -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 import structlog
+from msgspec import structs
 
 from wgkex_ops.dataplane import (
     ROUTE_PROTOCOL,
@@ -103,7 +104,7 @@ class _Gateway:
         peer = self.peers.get(raw) or Peer(raw, 0.0, receive_bytes=0, transmit_bytes=0, link_local=b"")
         self.single.discard(peer.link_local)
         self.allowed[raw] = addresses
-        self.peers[raw] = peer._replace(link_local=addresses[0] if len(addresses) == 1 else b"")
+        self.peers[raw] = structs.replace(peer, link_local=addresses[0] if len(addresses) == 1 else b"")
         if len(addresses) == 1:
             self.single.add(addresses[0])
 
@@ -174,7 +175,7 @@ class MemoryDataplane:
         peers = self._gateways[domain.name].peers
         if key.raw not in peers:
             return False
-        peers[key.raw] = peers[key.raw]._replace(handshake=self._clock() if when is None else when)
+        peers[key.raw] = structs.replace(peers[key.raw], handshake=self._clock() if when is None else when)
         return True
 
     # What others do

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from wgkex_ops.consumer.runs import Layout
 from wgkex_ops.dataplane import Peer
 
@@ -472,7 +474,7 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
             element, start = _next(elements, start)
             if peers and element.startswith(peers[-1].public_key, _ATTRIBUTE.size):
                 allowed += dict(walk(element)).get(_WGPEER_A_ALLOWEDIPS, b"")
-                peers[-1] = peers[-1]._replace(link_local=_only_address(allowed))
+                peers[-1] = structs.replace(peers[-1], link_local=_only_address(allowed))
             else:
                 peer, allowed = _decode_peer(element)
                 peers.append(peer)
