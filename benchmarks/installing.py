@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.installer import CAPACITY, GATHERING, Installer
 from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.consumer.netlink import KernelDataplane
 from wgkex_ops.consumer.turns import Turns
@@ -56,14 +56,16 @@ class Installing:
             finally:
                 task.cancel()
 
-    async def install(self, keys: Sequence[tuple[Domain, PublicKey]]) -> float:
-        """Install keys, as fast as they can be offered; the seconds that takes."""
+    async def install(self, keys: Sequence[tuple[Domain, PublicKey]], at_once: int = _AT_ONCE) -> float:
+        """Install keys, as fast as they can be offered, so many at once; the seconds that takes."""
         before = self._installed()
+        # Else the first of them would wait for what came before them.
+        await asyncio.sleep(GATHERING)
         started = time.monotonic()
         for number, (domain, key) in enumerate(keys, 1):
             await self._installer.room()
             self._installer.offer(domain, key, Origin("0" * 32, time.time()), None)
-            if not number % _AT_ONCE:
+            if not number % at_once:
                 await asyncio.sleep(0)
         await self._installer.drain(_FOR_EVER)
         taken = time.monotonic() - started

@@ -49,8 +49,8 @@ class Ladder:
         for name, installing in (("installer", self._plain), ("installer with journal", self._journalled)):
             keys = random_keys(BATCH)
             offered = [(self._domain, PublicKey(key)) for key in keys]
-            self._note(f"{name}: new", await installing.install(offered))
-            self._note(f"{name}: refresh", await installing.install(offered))
+            self._note(f"{name}: new", await installing.install(offered, at_once=BATCH))
+            self._note(f"{name}: refresh", await installing.install(offered, at_once=BATCH))
             self._remove(keys)
         peers = [(key, link_local(key)) for key in random_keys(BATCH)]
         addresses = [address for _, address in peers]

@@ -94,13 +94,16 @@ class Bench:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     done: Counter[str] = field(default_factory=Counter)
     answers: list[tuple[list[bytes], str]] = field(default_factory=list)
+    # How many batches had been begun when each of them was given.
+    begun: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY)
-        self.installer = Installer(self.dataplane, metrics, lambda: NOW, store=self.store, answer=self._answer)
+        self.installer = Installer(self.dataplane, metrics, lambda: NOW, store=self.store, answer=self.answer)
 
-    def _answer(self, replies: Sequence[Reply], reason: str) -> None:
+    def answer(self, replies: Sequence[Reply], reason: str) -> None:
         self.answers.append(([reply.correlation for reply in replies], reason))
+        self.begun.append(len(self.dataplane.batches))
 
     async def offer(
         self,
@@ -270,6 +273,35 @@ def test_keys_that_come_one_after_the_other_share_batches_and_a_lonely_one_does_
         assert bench.installer.busy_for() == 0
 
     bench(body)
+
+
+def test_lonely_key_does_not_wait_after_a_slow_batch() -> None:
+    async def body(bench: Bench) -> None:
+        bench.dataplane.may_work.clear()
+        await bench.offer(1)
+        await asyncio.sleep(GATHERING * 1.2)
+        bench.dataplane.may_work.set()
+        await settle()
+        await bench.offer(2)
+        offered_at = asyncio.get_running_loop().time()
+        await settle()
+        assert [moment for moment, _ in bench.dataplane.batches] == [0, offered_at]
+
+    bench(body)
+
+
+def test_next_batch_is_begun_before_the_last_one_is_concluded() -> None:
+    async def body(bench: Bench) -> None:
+        # One that has nothing to wait for.
+        metrics = ConsumerMetrics(CollectorRegistry(), DOMAINS, CAPACITY)
+        bench.installer = Installer(bench.dataplane, metrics, answer=bench.answer)
+        for number in range(2 * BATCH_LIMIT):
+            await bench.offer(number, reply=b"x" if number % BATCH_LIMIT == 0 else b"")
+        async with running(bench.installer.run()):
+            await settle()
+        assert bench.begun == [2, 2]
+
+    bench(body, start=False)
 
 
 def test_refused_key_is_tried_again_with_growing_pauses_and_then_given_up() -> None:
@@ -701,3 +733,15 @@ def test_propagation_is_from_the_brokers_acceptance_to_the_installation(age: flo
         assert exemplar == '{request_id="4711"}'
 
     bench(body)
+
+
+def test_exemplar_of_a_batch_is_the_slowest_key_that_has_an_id() -> None:
+    async def body(bench: Bench) -> None:
+        for number, (age, request_id) in enumerate([(2.0, "quick"), (2.2, "slow"), (2.4, ""), (2.1, "middle")]):
+            await bench.offer(number, request_id=request_id, accepted_at=NOW - age)
+        async with running(bench.installer.run()):
+            await settle()
+        exposition = as_openmetrics(bench.registry)
+        assert re.findall(r"_propagation_seconds_bucket.* # (\{.*\})", exposition) == ['{request_id="slow"}']
+
+    bench(body, start=False)

@@ -283,11 +283,12 @@ class Installer:
         for waiting in batch:
             del self._ready[waiting.identity]
         self._busy_since = now
-        self._next_batch_at = now + GATHERING
+        if batch:
+            self._next_batch_at = now + GATHERING
         return batch
 
     def _gathered(self) -> bool:
-        """Whether enough of what is to be tried has come together, or had the time to."""
+        """Whether enough of what is to be tried has come together, or had the time to; looked at between batches."""
         return len(self._ready) >= BATCH_LIMIT or asyncio.get_running_loop().time() >= self._next_batch_at
 
     async def _wait_for_work(self) -> None:

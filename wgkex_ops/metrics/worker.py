@@ -119,15 +119,15 @@ class ConsumerMetrics:
 
         Args:
             ways: of keys that arrived together, the seconds by two clocks (below 0 they disagree, and beyond a day one
-                of them is wrong) and the ids of the submissions that offered it. The slowest key's first one becomes
-                the exemplar.
+                of them is wrong) and the ids of the submissions that offered it. The first one of the slowest key
+                that has any becomes the exemplar.
         """
         # Only the latest exemplar of a bucket is ever read, and one costs more than all else here.
         known = list(ways)
-        slowest = max(known, default=None)
+        slowest = max((way for way in known if way[1]), default=None)
         for way in known:
             seconds, request_ids = way
-            exemplar = {"request_id": request_ids[0]} if way is slowest and request_ids else None
+            exemplar = {"request_id": request_ids[0]} if way is slowest else None
             self._propagation.observe(min(max(0.0, seconds), _LONGEST_PROPAGATION), exemplar)
 
 
