@@ -19,7 +19,10 @@ from pyroute2 import WireGuard
 from benchmarks.bare import Bare, fresh_domains, random_keys
 from benchmarks.installing import seconds
 from tests.kernel.lab import Namespace
-from wgkex_ops.consumer import netlink, wire
+from wgkex_ops.consumer import wire
+from wgkex_ops.consumer.changing import number_of
+from wgkex_ops.consumer.reading import Reading
+from wgkex_ops.consumer.sockets import NetlinkSocket, WireGuardSocket
 from wgkex_ops.dataplane import ROUTE_PROTOCOL
 from wgkex_ops.domains import Domain
 from wgkex_ops.metrics.worker import NetlinkMetrics
@@ -28,27 +31,27 @@ from wgkex_ops.metrics.worker import NetlinkMetrics
 SIZES: Final = ((2_000, 11, 5), (20_000, 5, 0))
 
 
-class Reading:
+class Ways:
     """The ways to read one domain's interfaces, each with its number of peers."""
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         observer = NetlinkMetrics(CollectorRegistry())
         # What the thread of a KernelDataplane works with: the way there and back is not the matter here.
-        self._kernel = netlink._Kernel([domain], observer, ROUTE_PROTOCOL)  # noqa: SLF001
+        self._wireguard, self._route = WireGuardSocket(), NetlinkSocket(wire.NETLINK_ROUTE)
+        self._reading = Reading([domain], self._wireguard, self._route, observer, ROUTE_PROTOCOL)
         self.read = 0
 
     def close(self) -> None:
-        self._kernel.close()
+        self._wireguard.close()
+        self._route.close()
 
     def device(self) -> None:
-        (link,) = (link for link in self._kernel.links() if link.name == self._domain.wg)
-        device = self._kernel._device(link)  # noqa: SLF001
-        assert isinstance(device, wire.Device)
-        self.read = len(device.peers)
+        request = wire.dump_device(self._wireguard.family(), number_of(self._domain.wg))
+        self.read = len(wire.decode_device(self._wireguard.dump(request)).peers)
 
     def snapshot(self) -> None:
-        state = self._kernel.snapshot().domains[self._domain.name]
+        state = self._reading.snapshot().domains[self._domain.name]
         self.read = len(state.peers)
         assert len(state.routes) == len(state.fdb_entries) == self.read
 
@@ -63,7 +66,7 @@ class Reading:
 
 
 def measure(host: Namespace, domain: Domain, rounds: int, library_rounds: int) -> dict[str, float]:
-    reading = Reading(domain)
+    reading = Ways(domain)
     ways = {
         "wg show dump": reading.wg,
         "peers": reading.device,

@@ -78,15 +78,19 @@ def record(number: int, count: int) -> tuple[list[bytes], list[bytes], list[byte
     keys = [os.urandom(32) for _ in range(count)]
     peers = [_peer(key) for key in keys]
     addresses = [link_local(key) for key in keys]
-    routes = [wire.add_route(number, address, ROUTE_PROTOCOL) for address in addresses]
-    entries = [wire.add_fdb_entry(number, number, address) for address in addresses]
     return (
         [
-            _datagram([wire.Request(0, 0, bytes(4) + wire.nested(_PEERS, *part))])
+            wire.encode(wire.Requests(0, 0, [bytes(4) + wire.nested(_PEERS, *part)]), 1)
             for part in _parts(peers, _PEERS_PER_MESSAGE)
         ],
-        [_datagram(part) for part in _parts(routes, _ROUTES_PER_DATAGRAM)],
-        [_datagram(part) for part in _parts(entries, _ROUTES_PER_DATAGRAM)],
+        [
+            wire.encode(wire.add_routes(ROUTE_PROTOCOL, [(number, part)]), 1)
+            for part in _parts(addresses, _ROUTES_PER_DATAGRAM)
+        ],
+        [
+            wire.encode(wire.add_fdb_entries([(number, number, part)]), 1)
+            for part in _parts(addresses, _ROUTES_PER_DATAGRAM)
+        ],
     )
 
 
@@ -117,10 +121,6 @@ def _peer(key: bytes) -> bytes:
 def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _datagram(requests: Sequence[wire.Request]) -> bytes:
-    return wire.encode(requests, 1)
 
 
 def _received(datagrams: Sequence[bytes]) -> list[bytes]:

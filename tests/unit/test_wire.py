@@ -14,6 +14,7 @@ from wgkex_ops.dataplane import Peer
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))
 ADDRESS = IPv6Address("fe80::7").packed
+OTHER_ADDRESS = IPv6Address("fe80::8").packed
 
 # Whole dumps with the end that belongs to them, and with sequence number 7. The interface has a peer as other gateways
 # are, with an endpoint and two networks, and one as nodes are.
@@ -103,12 +104,13 @@ def device_message(*peers: bytes) -> bytes:
 
 
 def test_only_the_last_request_asks_for_an_acknowledgement() -> None:
-    sent = wire.encode([wire.Request(24, 0x500, b"1234"), wire.Request(25, 0, b""), wire.Request(25, 0, b"5678")], 41)
-    assert list(wire.messages(sent)) == [(24, 0x501, 41, b"1234"), (25, 0x001, 42, b""), (25, 0x005, 43, b"5678")]
+    sent = wire.encode(wire.Requests(24, 0x500, [b"1234", b"", b"5678"]), 41)
+    assert list(wire.messages(sent)) == [(24, 0x501, 41, b"1234"), (24, 0x501, 42, b""), (24, 0x505, 43, b"5678")]
+    assert list(wire.messages(wire.encode(wire.Requests(25, 0, [b"1234"]), 7))) == [(25, 0x005, 7, b"1234")]
 
 
 def test_sequence_numbers_start_anew_after_32_bits() -> None:
-    sent = wire.encode([wire.Request(24, 0, b"")] * 3, 0x1_FFFF_FFFF)
+    sent = wire.encode(wire.Requests(24, 0, [b""] * 3), 0x1_FFFF_FFFF)
     assert [message.sequence for message in wire.messages(sent)] == [0xFFFF_FFFF, 0, 1]
 
 
@@ -123,46 +125,60 @@ def test_adding_peers() -> None:
         f"14000200{ADDRESS.hex()}"
         "0500030080000000"  # 128 bits
     )
-    request = wire.add_peers(family=32, interface=5, peers=[(KEY, ADDRESS), (KEY, ADDRESS)])
-    assert request == (32, 0, bytes.fromhex(f"01010000 0800010005000000 bc000880 {one} {one}"))
+    peer = wire.new_peer(KEY, ADDRESS)
+    requests = wire.set_peers(family=32, parts=[(5, [peer, peer]), (6, [peer])])
+    two_of_one = bytes.fromhex(f"01010000 0800010005000000 bc000880 {one} {one}")
+    one_of_another = bytes.fromhex(f"01010000 0800010006000000 60000880 {one}")
+    assert requests == (32, 0, [two_of_one, one_of_another])
 
 
 def test_a_key_of_another_length_leaves_the_message_readable() -> None:
-    request = wire.add_peers(32, 5, [(KEY, ADDRESS), (KEY[:31], ADDRESS), (KEY, ADDRESS)])
-    (peers,) = [value for kind, value in wire.walk(request.body, 4) if kind == 8]
+    requests = wire.set_peers(32, [(5, [wire.new_peer(key, ADDRESS) for key in (KEY, KEY[:31], KEY)])])
+    (peers,) = [value for kind, value in wire.walk(requests.bodies[0], 4) if kind == 8]
     assert [dict(wire.walk(peer))[1] for _, peer in wire.walk(peers)] == [KEY, KEY[:31], KEY]
 
 
 def test_removing_peers() -> None:
-    request = wire.remove_peers(family=32, interface=5, keys=[KEY])
+    requests = wire.set_peers(family=32, parts=[(5, [wire.gone_peer(KEY)])])
     flags = "0800030005000000"  # remove me, update only
-    assert request == (32, 0, bytes.fromhex(f"01010000 0800010005000000 34000880 30000080 24000100{KEY.hex()} {flags}"))
+    body = bytes.fromhex(f"01010000 0800010005000000 34000880 30000080 24000100{KEY.hex()} {flags}")
+    assert requests == (32, 0, [body])
 
 
 def test_a_full_message_of_peers_fits_its_length_field() -> None:
-    request = wire.add_peers(32, 5, [(KEY, ADDRESS)] * wire.PEERS_PER_MESSAGE)
-    assert len(request.body) == 16 + wire.PEERS_PER_MESSAGE * 92 < 1 << 16
+    requests = wire.set_peers(32, [(5, [wire.new_peer(KEY, ADDRESS)] * wire.PEERS_PER_MESSAGE)])
+    assert len(requests.bodies[0]) == 16 + wire.PEERS_PER_MESSAGE * 92 < 1 << 16
 
 
 def test_routes() -> None:
-    body = bytes.fromhex(f"0a800000fe9e000100000000 14000100{ADDRESS.hex()} 0800040005000000")
-    assert wire.add_route(5, ADDRESS, 158) == (24, 0x500, body)  # create, replace
-    assert wire.remove_route(5, ADDRESS, 158) == (25, 0, body)
+    bodies = [
+        bytes.fromhex(f"0a800000fe9e000100000000 14000100{address.hex()} 08000400{interface}000000")
+        for address, interface in ((ADDRESS, "05"), (OTHER_ADDRESS, "05"), (ADDRESS, "06"))
+    ]
+    parts = [(5, [ADDRESS, OTHER_ADDRESS]), (6, [ADDRESS])]
+    assert wire.add_routes(158, parts) == (24, 0x500, bodies)  # create, replace
+    assert wire.remove_routes(158, parts) == (25, 0, bodies)
 
 
 def test_fdb_entries() -> None:
-    body = bytes.fromhex(f"0700000006000000c0000200 0a00020000000000 00000000 14000100{ADDRESS.hex()} 0800080005000000")
-    assert wire.add_fdb_entry(6, 5, ADDRESS) == (28, 0xC00, body)  # create, append
-    assert wire.remove_fdb_entry(6, 5, ADDRESS) == (29, 0, body)
+    bodies = [
+        bytes.fromhex(
+            f"07000000{vxlan}000000c0000200 0a00020000000000 00000000 14000100{address.hex()} 08000800{wireguard}000000"
+        )
+        for vxlan, wireguard, address in (("06", "05", ADDRESS), ("06", "05", OTHER_ADDRESS), ("08", "07", ADDRESS))
+    ]
+    parts = [(6, 5, [ADDRESS, OTHER_ADDRESS]), (8, 7, [ADDRESS])]
+    assert wire.add_fdb_entries(parts) == (28, 0xC00, bodies)  # create, append
+    assert wire.remove_fdb_entries(parts) == (29, 0, bodies)
 
 
 def test_dumps() -> None:
-    assert wire.dump_families() == (16, 0x300, bytes.fromhex("03010000"))
-    assert wire.dump_device(32, 5) == (32, 0x300, bytes.fromhex("00010000 0800010005000000"))
-    assert wire.dump_links() == (18, 0x300, bytes(16) + bytes.fromhex("08001d0008000000"))
-    assert wire.dump_routes(158) == (26, 0x300, bytes.fromhex("0a000000fe9e000100000000"))
-    assert wire.dump_routes_over(5) == (26, 0x300, bytes.fromhex("0a000000fe0000010000000008000400 05000000"))
-    assert wire.dump_fdb(6) == (30, 0x300, bytes.fromhex("070000000600000000000000"))
+    assert wire.dump_families() == (16, 0x300, [bytes.fromhex("03010000")])
+    assert wire.dump_device(32, 5) == (32, 0x300, [bytes.fromhex("00010000 0800010005000000")])
+    assert wire.dump_links() == (18, 0x300, [bytes(16) + bytes.fromhex("08001d0008000000")])
+    assert wire.dump_routes(158) == (26, 0x300, [bytes.fromhex("0a000000fe9e000100000000")])
+    assert wire.dump_routes_over(5) == (26, 0x300, [bytes.fromhex("0a000000fe0000010000000008000400 05000000")])
+    assert wire.dump_fdb(6) == (30, 0x300, [bytes.fromhex("070000000600000000000000")])
 
 
 # --- What the kernel says

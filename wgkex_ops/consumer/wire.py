@@ -7,7 +7,6 @@ Pure: nothing here opens a socket, and nothing keeps state beyond one dump. Numb
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from msgspec import structs
@@ -136,22 +135,22 @@ class DecodeError(ValueError):
     """The kernel's answer is not what its headers promise. `netlink` makes one of our errors of it."""
 
 
-class Request(NamedTuple):
-    """One message to the kernel, without its sequence number: a socket gives it that.
+class Requests(NamedTuple):
+    """Messages of one kind to the kernel, without their sequence numbers: a socket gives them those.
 
     Attributes:
-        kind: the message's type; for generic netlink the number of the family.
+        kind: the messages' type; for generic netlink the number of the family.
         flags: NLM_F_…, without NLM_F_REQUEST and NLM_F_ACK.
-        body: everything after the netlink header.
+        bodies: everything after the netlink header, of each.
     """
 
     kind: int
     flags: int
-    body: bytes
+    bodies: Sequence[bytes]
 
 
 class Message(NamedTuple):
-    """One message from the kernel; the fields are those of a request."""
+    """One message from the kernel; `kind` and `flags` are those of requests."""
 
     kind: int
     flags: int
@@ -194,106 +193,125 @@ class Device:
 # --- Encoding -----------------------------------------------------------------------------------------------------
 
 
-def encode(requests: Sequence[Request], first: int) -> bytes:
+def encode(requests: Requests, first: int) -> bytes:
     """Join requests for one send, with ascending sequence numbers from `first` on.
 
     Only the last one asks for an acknowledgement. The kernel works in order and reports a failure whether it is asked
     to or not (net/netlink/af_netlink.c, netlink_rcv_skb), so the one at the end tells that all others, having said
     nothing, have succeeded. That saves a datagram for each.
     """
+    kind, flags, bodies = requests
+    flags |= NLM_F_REQUEST
     parts: list[bytes] = []
-    for sequence, (kind, flags, body) in enumerate(requests, first):
-        wanted = NLM_F_ACK if sequence - first == len(requests) - 1 else 0
-        parts += (
-            _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | wanted | flags, sequence & SEQUENCE_MASK, 0),
-            body,
-        )
+    for sequence, body in enumerate(bodies, first):
+        parts += (_HEADER.pack(_HEADER.size + len(body), kind, flags, sequence & SEQUENCE_MASK, 0), body)
+    last = first + len(bodies) - 1
+    parts[-2:-1] = [_HEADER.pack(_HEADER.size + len(parts[-1]), kind, flags | NLM_F_ACK, last & SEQUENCE_MASK, 0)]
     return b"".join(parts)
 
 
-def add_peers(family: int, interface: int, peers: Iterable[tuple[bytes, bytes]]) -> Request:
-    """Add or refresh WireGuard peers, at most PEERS_PER_MESSAGE.
+def new_peer(key: bytes, address: bytes) -> bytes:
+    """What WireGuard is told of a peer that is to be there, new or not.
+
+    Args:
+        key: its public key (32 bytes).
+        address: its link-local address (16 bytes), which becomes its only allowed one.
+    """
+    if len(key) != _KEY_BYTES:
+        # It is the kernel's to refuse, and no reason to send it a message that is no message.
+        return _new_peer(key, address)
+    start, middle, end = _NEW_PEER
+    return start + key + middle + address + end
+
+
+def gone_peer(key: bytes) -> bytes:
+    """What WireGuard is told of a peer that is to go; the kernel passes over one that is not there."""
+    return nested(0, attribute(_WGPEER_A_PUBLIC_KEY, key), _REMOVE_IF_THERE)
+
+
+def set_peers(family: int, parts: Iterable[tuple[int, Iterable[bytes]]]) -> Requests:
+    """Add, refresh or remove WireGuard peers.
 
     Args:
         family: WireGuard's number among the generic netlink families.
-        interface: index of the WireGuard interface.
-        peers: public key and link-local address of each; the address becomes the peer's only allowed one.
+        parts: what becomes one message each: the index of a WireGuard interface, and at most PEERS_PER_MESSAGE of what
+            `new_peer` and `gone_peer` return.
     """
-    start, middle, end = _NEW_PEER
-    return _set_device(
+    start = _GENERIC.pack(_WG_CMD_SET_DEVICE, _WG_GENL_VERSION)
+    return Requests(
         family,
-        interface,
+        0,
         [
-            # A key of another length is the kernel's to refuse, and no reason to send it a message that is no message.
-            start + key + middle + address + end if len(key) == _KEY_BYTES else _new_peer(key, address)
-            for key, address in peers
+            start + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface)) + nested(_WGDEVICE_A_PEERS, *peers)
+            for interface, peers in parts
         ],
     )
 
 
-def remove_peers(family: int, interface: int, keys: Iterable[bytes]) -> Request:
-    """Remove WireGuard peers, at most PEERS_PER_MESSAGE; the kernel passes over those that are not there."""
-    return _set_device(
-        family, interface, [nested(0, attribute(_WGPEER_A_PUBLIC_KEY, key), _REMOVE_IF_THERE) for key in keys]
-    )
+def add_routes(protocol: int, parts: Iterable[tuple[int, Iterable[bytes]]]) -> Requests:
+    """Route IPv6 addresses to interfaces, each in place of any route of the same metric to it.
+
+    Args:
+        protocol: the number that the routes carry.
+        parts: the index of an interface, and the addresses (16 bytes).
+    """
+    return Requests(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _routes(protocol, parts))
 
 
-def add_route(interface: int, address: bytes, protocol: int) -> Request:
-    """Route one IPv6 address to an interface, in place of any route of the same metric to it."""
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(interface, address, protocol))
+def remove_routes(protocol: int, parts: Iterable[tuple[int, Iterable[bytes]]]) -> Requests:
+    """Remove routes that `add_routes` made; one with another protocol number stays, and the kernel says ESRCH."""
+    return Requests(RTM_DELROUTE, 0, _routes(protocol, parts))
 
 
-def remove_route(interface: int, address: bytes, protocol: int) -> Request:
-    """Remove the route that `add_route` made; one with another protocol number stays, and the kernel says ESRCH."""
-    return Request(RTM_DELROUTE, 0, _route(interface, address, protocol))
+def add_fdb_entries(parts: Iterable[tuple[int, int, Iterable[bytes]]]) -> Requests:
+    """Add destinations to VXLAN interfaces' all-zero entries; one that is there already is no error.
+
+    Args:
+        parts: the indices of a VXLAN interface and of the WireGuard interface in between, and the addresses (16 bytes).
+    """
+    return Requests(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, _fdb_entries(parts))
 
 
-def add_fdb_entry(vxlan: int, wireguard: int, address: bytes) -> Request:
-    """Add one more destination to a VXLAN interface's all-zero entry; one that is there already is no error."""
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_APPEND, _fdb_entry(vxlan, wireguard, address))
+def remove_fdb_entries(parts: Iterable[tuple[int, int, Iterable[bytes]]]) -> Requests:
+    """Remove exactly these destinations of the all-zero entries; the kernel says ENOENT of one that is not there."""
+    return Requests(RTM_DELNEIGH, 0, _fdb_entries(parts))
 
 
-def remove_fdb_entry(vxlan: int, wireguard: int, address: bytes) -> Request:
-    """Remove exactly this destination of the all-zero entry; the kernel says ENOENT when it is not there."""
-    return Request(RTM_DELNEIGH, 0, _fdb_entry(vxlan, wireguard, address))
-
-
-def dump_families() -> Request:
+def dump_families() -> Requests:
     """Ask for all generic netlink families.
 
     To ask for one by name would make the kernel load its module (net/netlink/genetlink.c, ctrl_getfamily).
     """
-    return Request(_GENL_ID_CTRL, NLM_F_DUMP, _GENERIC.pack(_CTRL_CMD_GETFAMILY, 1))
+    return Requests(_GENL_ID_CTRL, NLM_F_DUMP, [_GENERIC.pack(_CTRL_CMD_GETFAMILY, 1)])
 
 
-def dump_device(family: int, interface: int) -> Request:
+def dump_device(family: int, interface: int) -> Requests:
     """Ask for a WireGuard interface and its peers."""
     body = _GENERIC.pack(_WG_CMD_GET_DEVICE, _WG_GENL_VERSION) + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface))
-    return Request(family, NLM_F_DUMP, body)
+    return Requests(family, NLM_F_DUMP, [body])
 
 
-def dump_links() -> Request:
+def dump_links() -> Requests:
     """Ask for all interfaces."""
     body = _LINK.pack(_AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
-    return Request(_RTM_GETLINK, NLM_F_DUMP, body)
+    return Requests(_RTM_GETLINK, NLM_F_DUMP, [body])
 
 
-def dump_routes(protocol: int) -> Request:
+def dump_routes(protocol: int) -> Requests:
     """Ask for the IPv6 routes of the main table that carry a protocol number (which needs NETLINK_GET_STRICT_CHK)."""
-    return Request(
-        _RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(_AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, protocol, 0, _RTN_UNICAST, 0)
-    )
+    body = _ROUTE.pack(_AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, protocol, 0, _RTN_UNICAST, 0)
+    return Requests(_RTM_GETROUTE, NLM_F_DUMP, [body])
 
 
-def dump_routes_over(interface: int) -> Request:
+def dump_routes_over(interface: int) -> Requests:
     """Ask for the IPv6 routes of the main table over one interface, whoever has made them (needs the same)."""
     body = _ROUTE.pack(_AF_INET6, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_UNSPEC, 0, _RTN_UNICAST, 0)
-    return Request(_RTM_GETROUTE, NLM_F_DUMP, body + attribute(_RTA_OIF, _U32.pack(interface)))
+    return Requests(_RTM_GETROUTE, NLM_F_DUMP, [body + attribute(_RTA_OIF, _U32.pack(interface))])
 
 
-def dump_fdb(vxlan: int) -> Request:
+def dump_fdb(vxlan: int) -> Requests:
     """Ask for the forwarding database of one interface (which needs NETLINK_GET_STRICT_CHK)."""
-    return Request(_RTM_GETNEIGH, NLM_F_DUMP, _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, 0, 0, 0))
+    return Requests(_RTM_GETNEIGH, NLM_F_DUMP, [_NEIGHBOUR.pack(_AF_BRIDGE, vxlan, 0, 0, 0)])
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -334,44 +352,24 @@ def _around(key: bytes, address: bytes) -> tuple[bytes, bytes, bytes]:
 _NEW_PEER: Final = _around(b"K" * _KEY_BYTES, b"A" * _ADDRESS_BYTES)
 
 
-def _set_device(family: int, interface: int, peers: Sequence[bytes]) -> Request:
-    body = (
-        _GENERIC.pack(_WG_CMD_SET_DEVICE, _WG_GENL_VERSION)
-        + attribute(_WGDEVICE_A_IFINDEX, _U32.pack(interface))
-        + nested(_WGDEVICE_A_PEERS, *peers)
-    )
-    return Request(family, 0, body)
+def _routes(protocol: int, parts: Iterable[tuple[int, Iterable[bytes]]]) -> list[bytes]:
+    start = _ROUTE.pack(_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN, protocol, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
+    start += _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _RTA_DST)
+    bodies: list[bytes] = []
+    for interface, addresses in parts:
+        end = attribute(_RTA_OIF, _U32.pack(interface))
+        bodies += [start + address + end for address in addresses]
+    return bodies
 
 
-def _route(interface: int, address: bytes, protocol: int) -> bytes:
-    return _before_destination(protocol) + address + _interface(_RTA_OIF, interface)
-
-
-def _fdb_entry(vxlan: int, wireguard: int, address: bytes) -> bytes:
-    return _before_remote(vxlan) + address + _interface(_NDA_IFINDEX, wireguard)
-
-
-# What is the same for all keys of a domain, of which there are some dozens.
-
-
-@lru_cache
-def _before_destination(protocol: int) -> bytes:
-    """The start of a route."""
-    route = _ROUTE.pack(_AF_INET6, _ADDRESS_BITS, 0, 0, _RT_TABLE_MAIN, protocol, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
-    return route + _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _RTA_DST)
-
-
-@lru_cache
-def _before_remote(vxlan: int) -> bytes:
-    """The start of an FDB entry."""
-    entry = _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
-    of_remote = _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _NDA_DST)
-    return entry + attribute(_NDA_LLADDR, _ALL_ZERO_MAC) + of_remote
-
-
-@lru_cache
-def _interface(kind: int, number: int) -> bytes:
-    return attribute(kind, _U32.pack(number))
+def _fdb_entries(parts: Iterable[tuple[int, int, Iterable[bytes]]]) -> list[bytes]:
+    bodies: list[bytes] = []
+    for vxlan, wireguard, addresses in parts:
+        start = _NEIGHBOUR.pack(_AF_BRIDGE, vxlan, _NUD_NOARP | _NUD_PERMANENT, _NTF_SELF, 0)
+        start += attribute(_NDA_LLADDR, _ALL_ZERO_MAC) + _ATTRIBUTE.pack(_ATTRIBUTE.size + _ADDRESS_BYTES, _NDA_DST)
+        end = attribute(_NDA_IFINDEX, _U32.pack(wireguard))
+        bodies += [start + address + end for address in addresses]
+    return bodies
 
 
 # --- Decoding -----------------------------------------------------------------------------------------------------
