@@ -58,7 +58,7 @@ class PublicKey:
         return cls(raw)
 
     def __str__(self) -> str:
-        return base64.b64encode(self.raw).decode("ascii")
+        return binascii.b2a_base64(self.raw, newline=False).decode("ascii")
 
     @property
     def link_local(self) -> IPv6Address:

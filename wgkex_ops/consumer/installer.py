@@ -11,10 +11,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count, islice
 from typing import Final, NoReturn, Protocol
 
+import msgspec
 import structlog
 
 from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome
@@ -104,8 +104,7 @@ def tell_nobody(domain: Domain, key: PublicKey) -> None:
     """Leave everybody without news of what is asked for."""
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     """A key on its way into the kernel.
 
     Attributes:
