@@ -39,6 +39,7 @@ from wgkex_ops.topics import (
     parse_receipt,
     parse_worker_event,
     receipt_topic,
+    split_correlation,
     status_payload,
 )
 
@@ -240,14 +241,14 @@ class Broker:
 
     def _take_receipt(self, message: Message) -> None:
         receipt = parse_receipt(message.payload)
-        handover = self._outstanding.find(message.correlation)
-        if handover is None:
-            # Nothing is wrong with it: a key that was sent twice is confirmed twice, and some receipts come late.
-            return
+        found = map(self._outstanding.find, split_correlation(message.correlation))
+        # Nothing is wrong with others: a key that was sent twice is confirmed twice, and some receipts come late.
+        handovers = [handover for handover in found if handover is not None]
         # Nobody can make us keep the receipts of any number of workers.
-        if receipt.worker not in self._gateways.workers:
+        if handovers and receipt.worker not in self._gateways.workers:
             raise UnknownOriginError("unknown_worker")
-        self._outstanding.take(handover, receipt)
+        for handover in handovers:
+            self._outstanding.take(handover, receipt)
 
     async def _refresh_gateway_metrics(self) -> None:
         """Bring the gateways' gauges up to date; of unlisted workers under one label, the sums."""

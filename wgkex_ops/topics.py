@@ -22,7 +22,8 @@ _ACCEPTED_AT: Final = "wgkex-accepted-at"
 
 # New topics live under wgkex/ only: old brokers take whatever comes elsewhere for something of theirs.
 _RECEIPTS: Final = "wgkex/receipts/"
-# Brokers take 16 bytes.
+# What our brokers know a key by. Receipts of several such keys can share a message.
+CORRELATION_BYTES: Final = 16
 _CORRELATION_LIMIT: Final = 64
 _REASON: Final = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
 
@@ -226,6 +227,11 @@ def receipt_payload(receipt: Receipt) -> bytes:
     if not receipt.reason:
         return json.dumps({"worker": receipt.worker, "result": "installed"}).encode()
     return json.dumps({"worker": receipt.worker, "result": "failed", "reason": receipt.reason}).encode()
+
+
+def split_correlation(correlation: bytes) -> list[bytes]:
+    """Take a receipt's correlation data apart: that of each key that it answers, one after another."""
+    return [correlation[at : at + CORRELATION_BYTES] for at in range(0, len(correlation), CORRELATION_BYTES)]
 
 
 def parse_receipt(payload: bytes) -> Receipt:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import signal
@@ -148,6 +149,26 @@ async def test_key_says_where_its_receipt_is_wanted(mosquitto: Mosquitto) -> Non
             await awaiting(broker, 0)
         assert marks[0] != marks[1]
         assert broker.metric("wgkex_broker_key_install_duration_seconds_count", worker="gw01") == 2
+
+
+async def test_one_message_is_the_receipt_of_many_keys(mosquitto: Mosquitto) -> None:
+    async with gateway(mosquitto, "gw01") as gw01, broker_of(mosquitto) as broker:
+        await known(broker, "gw01")
+        messages = []
+        for key in [new_key() for _ in range(6)]:
+            assert (await broker.submit(1, WELT.name, key)).status == 200
+            messages.append(await gw01.gets(key))
+        first, second, *others, last = messages
+        # One that nobody knows, one twice, and one that was cut off.
+        marks = [first.correlation, bytes(16), second.correlation, first.correlation, last.correlation[:15]]
+        await gw01.answer(dataclasses.replace(first, correlation=b"".join(marks)))
+        await awaiting(broker, 4)
+        assert broker.metric("wgkex_broker_key_install_duration_seconds_count", worker="gw01") == 2
+        marks = [message.correlation for message in (*others, last)]
+        await gw01.answer(dataclasses.replace(last, correlation=b"".join(marks)), "EPERM")
+        await awaiting(broker, 0)
+        assert broker.metric("wgkex_broker_key_install_duration_seconds_count", worker="gw01") == 2
+        assert broker.metric("wgkex_broker_key_install_failures_total", worker="gw01") == 4
 
 
 async def test_version_2_waits_for_the_gateway_that_it_names(mosquitto: Mosquitto) -> None:

@@ -30,6 +30,7 @@ from wgkex_ops.topics import (
     parse_receipt,
     parse_worker_event,
     receipt_payload,
+    split_correlation,
 )
 
 T = TypeVar("T")
@@ -473,6 +474,14 @@ def test_receipt_is_wanted_nowhere_else(topic: str) -> None:
 def test_receipt_without_a_mark_or_with_a_huge_one_is_not_wanted(correlation: bytes) -> None:
     properties = {"wgkex-request-id": "0123"}
     assert parse_origin(properties, "wgkex/receipts/b1", correlation) == Origin("0123")
+
+
+def test_receipt_of_many_keys_is_taken_apart() -> None:
+    marks = [bytes([number]) * 16 for number in range(3)]
+    assert split_correlation(b"".join(marks)) == marks
+    assert split_correlation(marks[0]) == marks[:1]
+    assert split_correlation(b"".join(marks)[:-1]) == [*marks[:2], marks[2][:-1]]
+    assert split_correlation(b"") == []
 
 
 def test_no_worker_is_called_like_all_of_them() -> None:

@@ -1,4 +1,7 @@
-"""Receipts: a broker is told what became of a key that it wanted to know of.
+"""Receipts: a broker is told what became of the keys that it wanted to know of.
+
+In a storm, a message for each key from each gateway would be most of what a broker has to read: receipts that say the
+same to the same broker share one.
 
 Nothing waits for a receipt here, and none is sent twice: a broker that has got none sends its key again, which is
 installed or refused once more, and answered.
@@ -15,14 +18,17 @@ import structlog
 from wgkex_ops.errors import BusError
 from wgkex_ops.metrics.worker import ReceiptMetrics
 from wgkex_ops.mqtt import Session
-from wgkex_ops.topics import Receipt, Reply, receipt_payload
+from wgkex_ops.topics import CORRELATION_BYTES, Receipt, Reply, receipt_payload
 
 _log = structlog.get_logger(__name__)
 
 # As many as keys may wait, at about half a kilobyte each. Older ones are worth less: their brokers ask again.
 QUEUE_LIMIT: Final = 20_000
-# Enough for hundreds a second over a link of hundreds of milliseconds. The server's window holds back what it must.
-_AT_ONCE: Final = 200
+# A broker reads such a message in some milliseconds, and if it is lost, sends so many keys again.
+_KEYS_PER_MESSAGE: Final = 256
+# Messages on their way, each with all that has come together meanwhile: thousands of keys a second over a link of
+# hundreds of milliseconds.
+_AT_ONCE: Final = 20
 # After 5 s a broker sends its key again.
 _PUBLISH_TIMEOUT: Final = 5.0
 # The same failure is told again after this long.
@@ -42,7 +48,9 @@ class ReceiptSender:
         self._session = session
         self._worker = worker
         self._metrics = metrics
-        self._queue: deque[tuple[Reply, str]] = deque()
+        # Correlation data by topic and reason, which take turns.
+        self._queued: dict[tuple[str, str], deque[bytes]] = {}
+        self._length = 0
         self._in_flight = 0
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._woken = asyncio.Event()
@@ -51,17 +59,18 @@ class ReceiptSender:
         self._told: tuple[str, float] = ("", 0.0)
 
     def answer(self, replies: Sequence[Reply], reason: str) -> None:
-        """Have receipts sent; if there are too many, the oldest are thrown away.
+        """Have receipts sent; if there are too many, old ones are thrown away.
 
         Args:
             replies: where they are wanted.
             reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
         """
         for reply in replies:
-            if len(self._queue) >= QUEUE_LIMIT:
-                self._queue.popleft()
+            if self._length >= QUEUE_LIMIT:
+                self._take(1)
                 self._metrics.failures.inc()
-            self._queue.append((reply, reason))
+            self._queued.setdefault((reply.topic, reason), deque()).append(reply.correlation)
+            self._length += 1
             self._idle.clear()
             self._woken.set()
 
@@ -69,13 +78,24 @@ class ReceiptSender:
         """Send for ever."""
         async with asyncio.TaskGroup() as group:
             while True:
-                while not self._queue:
+                await self._places.acquire()
+                while not self._length:
                     self._woken.clear()
                     await self._woken.wait()
-                await self._places.acquire()
-                reply, reason = self._queue.popleft()
                 self._in_flight += 1
-                group.create_task(self._send(reply, reason), name="receipt")
+                group.create_task(self._send(*self._take(_KEYS_PER_MESSAGE)), name="receipt")
+
+    def _take(self, limit: int) -> tuple[str, str, list[bytes]]:
+        """Take the next topic and reason, and the correlation data that can go there in one message."""
+        topic, reason = next(iter(self._queued))
+        waiting = self._queued.pop((topic, reason))
+        taken = [waiting.popleft()]
+        while waiting and len(taken) < limit and len(taken[-1]) == len(waiting[0]) == CORRELATION_BYTES:
+            taken.append(waiting.popleft())
+        self._length -= len(taken)
+        if waiting:
+            self._queued[topic, reason] = waiting
+        return topic, reason, taken
 
     async def flush(self, within: float) -> None:
         """Wait until all are sent, but no longer than some seconds."""
@@ -83,19 +103,19 @@ class ReceiptSender:
             async with asyncio.timeout(within):
                 await self._idle.wait()
 
-    async def _send(self, reply: Reply, reason: str) -> None:
+    async def _send(self, topic: str, reason: str, correlations: Sequence[bytes]) -> None:
         payload = receipt_payload(Receipt(self._worker, reason))
         try:
-            await self._session.publish(reply.topic, payload, timeout=_PUBLISH_TIMEOUT, correlation=reply.correlation)
+            await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, correlation=b"".join(correlations))
         except BusError as error:
-            self._metrics.failures.inc()
+            self._metrics.failures.inc(len(correlations))
             self._tell(error)
         else:
-            self._metrics.sent.labels("failed" if reason else "installed").inc()
+            self._metrics.sent.labels("failed" if reason else "installed").inc(len(correlations))
         finally:
             self._places.release()
             self._in_flight -= 1
-            if not self._queue and not self._in_flight:
+            if not self._length and not self._in_flight:
                 self._idle.set()
 
     def _tell(self, error: BusError) -> None:

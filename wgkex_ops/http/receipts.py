@@ -12,7 +12,7 @@ import structlog
 from wgkex_ops.http.gateways import Gateways
 from wgkex_ops.http.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
-from wgkex_ops.topics import ALL_WORKERS, Origin, Receipt, Reply
+from wgkex_ops.topics import ALL_WORKERS, CORRELATION_BYTES, Origin, Receipt, Reply
 
 _log = structlog.get_logger(__name__)
 
@@ -23,7 +23,6 @@ KEPT_FOR: Final = 120.0
 # Seconds of silence before a worker is sent a key again, and again after that. The last of them ends within KEPT_FOR.
 PAUSES: Final = (5.0, 10.0, 20.0, 40.0)
 
-_CORRELATION_BYTES: Final = 16
 _NEVER: Final = float("inf")
 
 
@@ -109,7 +108,7 @@ class Outstanding:
         """
         if len(self._held) >= LIMIT:
             self._give_up([next(iter(self._held.values()))])
-        correlation = secrets.token_bytes(_CORRELATION_BYTES)
+        correlation = secrets.token_bytes(CORRELATION_BYTES)
         reply = Reply(self._topic, correlation) if self._topic else None
         handover = Handover(submission, Origin(request_id, accepted_at, reply), correlation, _now())
         self._held[correlation] = handover
