@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="the configuration; default: $WGKEX_CONFIG_FILE, else /etc/wgkex.yaml",
+        help="the configuration; default: $WGKEX_CONFIG_FILE, else /etc/wgkex.yaml, or for 'up' example domains",
     )
     common.add_argument("--check-config", action="store_true", help="tell all problems of the configuration, and exit")
     common.add_argument("--log-level", choices=get_args(LogLevel), help="default: what the configuration says")
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         "up",
         parents=[common],
         help="try it out: broker, worker and MQTT server in one process",
-        description="Run everything in one process. Without --config and $WGKEX_CONFIG_FILE, with example domains.",
+        description="Run everything in one process.",
     )
     up_parser.add_argument(
         "--nodes", type=_count, default=0, metavar="N", help="simulate N routers that ask for a tunnel; default: 0"

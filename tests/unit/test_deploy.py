@@ -16,7 +16,7 @@ from wgkex_ops.__main__ import EXIT_CONFIGURATION, parser
 
 FOLDER: Final = ROOT / "deploy"
 BOTH: Final = pytest.mark.parametrize("command", ["broker", "worker"])
-INSTALLED: Final = "/opt/wgkex-ops/bin/wgkex-ops"
+INSTALLED: Final = "/opt/wgkex-ops/current/bin/wgkex-ops"
 # What systemd calls 2.0 is "OK"; it counts in tenths.
 EXPOSURE: Final = 20
 
