@@ -53,6 +53,7 @@ ACTIVE: Final = 180.0
 FUTURE: Final = 60.0
 AGREEMENT: Final = 300.0
 FEW: Final = 10
+SLACK: Final = 60.0
 
 # A key in a domain, by its name.
 Identity = tuple[str, int]
@@ -161,6 +162,7 @@ class Process:
         asked: when each key was last asked for, or put back.
         future: handshakes of the future, with the time of the run that saw them first.
         active, active_at: who was active at the last run that was not held, and when that was.
+        idle: who was not, though there had been a handshake: which one, and when.
         held: whom the last run has held back.
         doubted: who has not gone yet for a doubt: with which handshake, and since when.
     """
@@ -170,6 +172,7 @@ class Process:
     future: dict[Identity, tuple[float, float]] = field(default_factory=dict)
     active: set[Identity] | None = None
     active_at: float = 0.0
+    idle: dict[Identity, tuple[float, float]] = field(default_factory=dict)
     held: AbstractSet[Identity] = frozenset()
     doubted: dict[Identity, tuple[float, float]] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
@@ -216,6 +219,19 @@ class Model:
             return max(since_start, self.clocks.wall - self.remembered[identity])
         return since_start
 
+    def has_left_another(self, identity: Identity) -> bool:
+        """Whether a peer has the route of which one in another domain is ours."""
+        domain, number = identity
+        elsewhere = {(home.name, number) for home in DOMAINS if home.name != domain}
+        return self.kernel.routes.get(number) == (domain, OURS) and bool(elsewhere & self.kernel.ours)
+
+    def can_be_old(self, identity: Identity) -> bool:
+        """Whether there was time for that since the last run, by the clock that nobody sets."""
+        handshake, since = self.process.idle.get(identity, (-1.0, 0.0))
+        if handshake != self.kernel.nodes[identity].handshake:
+            since = self.process.active_at - ACTIVE
+        return self.clocks.monotonic - since + SLACK >= STALE_AFTER
+
     def clean(self) -> None:
         """One run of the cleanup."""
         process, kernel = self.process, self.kernel
@@ -231,6 +247,7 @@ class Model:
         ages = {one: self.age(one) for one in ours}
         connected = {one: age for one, age in ages.items() if age is not None}
         goes = {one for one in ours if one[1] != PROTECTED and self.unasked(one) >= NEVER_AFTER}
+        goes = {one for one in goes if not self.has_left_another(one)}
         never = goes - connected.keys()
         stale = {one for one in goes & connected.keys() if connected[one] >= STALE_AFTER}
 
@@ -245,19 +262,25 @@ class Model:
         agreed = {one for one, known in waiting.items() if one in process.doubted and now - known[1] >= AGREEMENT}
         first = process.active is None
         active = connected.keys() if process.active is None else process.active
-        sudden = (stale if process.active is None else (stale | never) & process.active) - agreed
+        odd = {one for one in stale | never if first or not self.can_be_old(one)}
+        if process.active is None:
+            sudden = stale - agreed
+        else:
+            sudden = ((stale | never) & process.active | stale & process.idle.keys() & odd) - agreed
         held = 2 * len(sudden) > len(active) and (not first or len(sudden) >= FEW)
         process.counted["held" if held else "completed"] += 1
         process.held = waiting.keys() if held else set()
         if held:
             process.doubted = waiting
             return
-        too_soon = first or now - process.active_at + ACTIVE < STALE_AFTER
         still = {one for one, known in waiting.items() if known == process.doubted.get(one)} - agreed
-        doubted = still | (sudden if too_soon else set())
+        doubted = still | sudden & odd
         process.doubted = {one: waiting[one] for one in doubted}
         process.active = {one for one, age in connected.items() if age < ACTIVE}
         process.active_at = now
+        process.idle = {
+            one: (kernel.nodes[one].handshake, now - age) for one, age in connected.items() if age >= ACTIVE
+        }
         never -= doubted
         stale -= doubted
         # Who is adopted becomes ours, and is judged by the next run.
@@ -424,10 +447,10 @@ def address_of(number: int) -> bytes:
 
 
 def judged_ours(snapshot: Snapshot) -> set[tuple[str, bytes]]:
-    """Who would go if nobody were too young to go."""
-    limits = Limits(-math.inf, -math.inf, frozenset())
+    """Whose peers are ours, old or young."""
+    limits = Limits(math.inf, math.inf, frozenset())
     judgement = judge(snapshot, DOMAINS, limits=limits, asked=lambda _: 0.0, future={}, now=0.0)
-    return {departure.identity for departure in judgement.departures}
+    return {(name, one) for name, found in judgement.peers.items() for one in found}
 
 
 # --- what happens

@@ -27,16 +27,15 @@ def find_drift(snapshot: Snapshot) -> Mapping[str, Drift]:
     Peers of others are none: a static one has a route of its own, as has one of the older wgkex. Nor is a node that has
     moved to another domain, and has taken its route along.
     """
-    routed = snapshot.routed
+    # Wherever a route of others leads: to mend the peer would take it.
+    routed = snapshot.routed.union(*(state.foreign_routes for state in snapshot.domains.values()))
     return {name: _find_drift(state, routed) for name, state in snapshot.domains.items()}
 
 
 def _find_drift(state: DomainState, routed: frozenset[bytes]) -> Drift:
     addresses = frozenset(peer.link_local for peer in state.peers)
     without_route = frozenset(
-        peer.link_local
-        for peer in state.peers
-        if peer.link_local not in routed and peer.link_local not in state.foreign_routes and peer.has_derived_address
+        peer.link_local for peer in state.peers if peer.link_local not in routed and peer.has_derived_address
     )
     return Drift(
         peer=state.routes - addresses,

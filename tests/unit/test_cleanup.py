@@ -268,6 +268,39 @@ async def test_what_a_node_leaves_behind_that_moves_to_another_domain_goes_when_
     assert bench.counted['peers_removed{domain="ffmuc_welt",reason="stale"}'] == 1
 
 
+async def test_a_node_that_moves_and_never_connects_here_leaves_no_half_behind(bench: Bench) -> None:
+    """It has moved to another gateway: all of them get its key, and one its handshake."""
+    await bench.connect(WELT, 1)
+    await bench.cleanup.clean()
+    await bench.ask(CITY, 1)
+    bench.times.pass_by(2 * NEVER)
+    await bench.cleanup.clean()
+    # Whose the old peer is, only this route can tell.
+    assert await bench.peers(CITY) == {1}
+    bench.times.pass_by(STALE)
+    await bench.cleanup.clean()
+    assert (await bench.dataplane.snapshot()).domains[WELT.name].peers == ()
+    assert await bench.peers(CITY) == {1}
+    await bench.cleanup.clean()
+    assert await bench.peers(CITY) == set()
+    assert {name: value for name, value in bench.counted.items() if "removed" in name} == {
+        'peers_removed{domain="ffmuc_welt",reason="stale"}': 1,
+        'peers_removed{domain="ffmuc_muc_cty",reason="never_connected"}': 1,
+    }
+
+
+async def test_a_node_that_moves_to_and_fro_is_removed_where_it_was_for_a_while(bench: Bench) -> None:
+    await bench.connect(WELT, 1)
+    await bench.cleanup.clean()
+    await bench.ask(CITY, 1)
+    await bench.connect(WELT, 1)
+    bench.times.pass_by(NEVER)
+    bench.shake(WELT, 1)
+    await bench.cleanup.clean()
+    assert (await bench.dataplane.snapshot()).domains[CITY.name].peers == ()
+    assert await bench.peers(WELT) == {1}
+
+
 async def test_a_peer_that_has_no_route_of_ours_is_not_ours(bench: Bench) -> None:
     await bench.connect(WELT, 1, 2)
     bench.dataplane.lose(WELT, key(1), "route")
@@ -347,6 +380,44 @@ async def test_a_jump_of_the_clock_wipes_nothing_and_is_told(bench: Bench) -> No
     assert await bench.peers() == set(range(8))
     assert bench.counted["cleanup_last_success_timestamp_seconds"] == bench.times.wall
     assert "cleanup_held_peers" not in bench.counted
+
+
+@pytest.mark.parametrize("back_after", [0, MINUTE, 11 * MINUTE], ids=["in time", "soon", "never"])
+async def test_a_jump_after_an_outage_wipes_nothing_either(bench: Bench, back_after: float) -> None:
+    """At the last run hardly anybody was active, as the gateway had no uplink for some minutes."""
+    await bench.connect(WELT, *range(10))
+    await bench.cleanup.clean()
+    bench.times.pass_by(6 * MINUTE)
+    bench.shake(WELT, *range(10))
+    bench.times.pass_by(4 * MINUTE)
+    if back_after == 0:
+        bench.shake(WELT, 0, 1)
+    await bench.cleanup.clean()
+    bench.times.pass_by(MINUTE)
+    if back_after <= MINUTE:
+        bench.shake(WELT, *range(10))
+    bench.times.wall += STALE
+    bench.times.pass_by(9 * MINUTE)
+    await bench.cleanup.clean()
+    assert await bench.peers() == set(range(10))
+    assert len(bench.logged("cleanup_held")) == 1
+    bench.times.pass_by(10 * MINUTE)
+    if back_after <= MINUTE:
+        bench.shake(WELT, *range(10))
+    await bench.cleanup.clean()
+    assert await bench.peers() == (set(range(10)) if back_after <= MINUTE else set())
+
+
+async def test_a_clock_that_is_set_a_little_forward_is_no_reason_to_doubt(bench: Bench) -> None:
+    await bench.connect(WELT, 1, 2, 3)
+    await bench.cleanup.clean()
+    bench.times.pass_by(STALE - 10 * MINUTE)
+    await bench.cleanup.clean()
+    bench.times.wall += MINUTE
+    bench.times.pass_by(9 * MINUTE)
+    await bench.cleanup.clean()
+    assert await bench.peers() == set()
+    assert not bench.logged("cleanup_held")
 
 
 async def test_while_the_clock_jumps_and_jumps_nobody_goes(bench: Bench) -> None:

@@ -66,3 +66,8 @@ def test_static_peer_with_an_address_of_its_own_is_not_ours() -> None:
 def test_node_that_has_moved_to_another_domain_has_taken_its_route_along() -> None:
     left_behind = DomainState(peers=peers(1), fdb_entries=addresses(1))
     assert drift(left_behind, whole(1)) == Drift(NONE, NONE, NONE)
+
+
+def test_peer_whose_route_is_somebody_elses_in_another_domain_is_not_mended() -> None:
+    left_behind = DomainState(peers=peers(1), fdb_entries=addresses(1))
+    assert drift(left_behind, DomainState(foreign_routes=dict.fromkeys(addresses(1), 4))) == Drift(NONE, NONE, NONE)

@@ -184,6 +184,16 @@ async def test_what_is_there_is_left_alone(booting: Bench) -> None:
     assert booting.dataplane.batches == [changes(WELT, 2)]
 
 
+async def test_who_has_taken_an_address_meanwhile_keeps_it(booting: Bench) -> None:
+    """A peer of somebody else's, with a route or without one, in this domain or in another one."""
+    await booting.remember(WELT, 1, 2, 3, 4)
+    booting.dataplane.add_static(CITY, key(1))
+    booting.dataplane.add_static(WELT, key(77), key(2).link_local.packed)
+    booting.dataplane.readdress(WELT, key(78), key(3).link_local.packed)
+    await booting.sweeper.restore(60)
+    assert booting.dataplane.batches == [changes(WELT, 4)]
+
+
 async def test_the_gateways_own_key_is_no_peer(booting: Bench) -> None:
     own = PublicKey((await booting.dataplane.snapshot()).domains[WELT.name].public_key)
     await booting.journal.settle([(WELT, own), (WELT, key(1))], [])
@@ -338,6 +348,30 @@ async def test_an_interface_made_anew_in_silence_gets_its_peers(bench: Bench) ->
             assert bench.repaired.get(WELT.name, 0) == before
         await bench.look(1, *hurry)
         assert bench.repaired[WELT.name] == before + 2
+
+
+async def test_an_interface_made_anew_while_its_peers_are_put_back_gets_them_again(bench: Bench) -> None:
+    await bench.install(WELT, *range(1200))
+    apply = bench.dataplane.apply
+
+    async def apply_and_make_anew(changes: Sequence[Change]) -> list[Outcome]:
+        outcomes = await apply(changes)
+        if len(bench.dataplane.batches) == 2:
+            make_anew()
+        return outcomes
+
+    def make_anew() -> None:
+        bench.dataplane.remove_interfaces(WELT)
+        bench.dataplane.create_interfaces(WELT)
+        for present in (False, True):
+            bench.sweeper.notice(LinkEvent(WELT.wg, present=present, up=present))
+
+    bench.dataplane.apply = apply_and_make_anew  # type: ignore[method-assign]
+    make_anew()
+    await bench.sweeper.look(everywhere=False)
+    assert await bench.dataplane.complete(WELT) == raw(*range(1000, 1200))
+    await bench.sweeper.look(everywhere=False)
+    assert await bench.dataplane.complete(WELT) == raw(*range(1200))
 
 
 async def test_interfaces_that_are_missing_are_left_alone(bench: Bench) -> None:

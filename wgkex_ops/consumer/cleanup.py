@@ -39,15 +39,18 @@ _BATCH_LIMIT: Final = 250
 _AGREEMENT: Final = 300.0
 # Where the last run is not known, so few old peers are no sign of a clock that was set.
 _FEW: Final = 10
+# Clocks that are set a little forward are no reason to doubt them.
+_SLACK: Final = 60.0
 
 
 class Cleanup:
     """Looks now and then for peers that have to go. Who they are is told by `departures.judge`.
 
-    After a jump of the clock, peers look old that are not. So whoever was active at the last run does not go in this
-    one: nobody becomes so old from one to the next. Whoever is there has a new handshake some minutes later, and
-    whoever has not, has really gone. When more than half of the active ones would go at once, the run is held, and
-    told: then nobody goes at all. The first run knows no last one, and takes all that ever had a handshake for active.
+    After a jump of the clock, peers look old that are not. So nobody goes in a run who cannot have become so old since
+    the last one, by a clock that is never set, above all nobody who was active then. Whoever is there has a new
+    handshake some minutes later, and whoever has not, has really gone. When more than half of the active ones would go
+    at once, the run is held, and told: then nobody goes at all. The first run knows no last one, and takes all that
+    ever had a handshake for active.
 
     Args:
         dataplane: what is looked at, and changed.
@@ -85,9 +88,10 @@ class Cleanup:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        # Who was active at the last run that was not held, and when that was. Who would have gone, but for a doubt:
-        # with which handshake, and since when. Whose handshake lies in the future.
+        # Who was active at the last run that was not held, and who idle, and when that was. Who would have gone, but
+        # for a doubt: with which handshake, and since when. Whose handshake lies in the future.
         self._active: set[Identity] | None = None
+        self._idle: dict[Identity, Sighting] = {}
         self._active_at = math.inf
         self._doubted: dict[Identity, Sighting] = {}
         self._future: dict[Identity, Sighting] = {}
@@ -124,7 +128,7 @@ class Cleanup:
                 detail="more than half of the active peers would go at once: was the clock set? The next run decides",
             )
             return HELD
-        self._active, self._active_at = judgement.active, self._monotonic()
+        self._active, self._idle, self._active_at = judgement.active, judgement.idle, self._monotonic()
         adopted = await self._adopt(look) if self._settings.adopt else True
         removed = await self._remove(
             look, [departure for departure in judgement.departures if departure.identity not in self._doubted]
@@ -157,8 +161,6 @@ class Cleanup:
         """Find out who must not go yet, though they seem to have to; and tell whether the run is held."""
         now = self._monotonic()
         earlier, self._doubted = self._doubted, {}
-        # Was there time enough since the last run to become so old?
-        possible = now - self._active_at + ACTIVE_SECONDS >= self._settings.stale_after
         at_once = 0
         waiting: dict[Identity, Sighting] = {}
         for departure in judgement.departures:
@@ -167,7 +169,11 @@ class Cleanup:
             waiting[identity] = known or Sighting(departure.handshake, now)
             if known is not None and now - known.since >= _AGREEMENT:
                 continue
-            suspicious = departure.reason == STALE if self._active is None else identity in self._active
+            possible, stale = self._can_be_old(departure), departure.reason == STALE
+            if self._active is None:
+                suspicious = stale
+            else:
+                suspicious = identity in self._active or (stale and identity in self._idle and not possible)
             at_once += suspicious
             if known is not None or (suspicious and not possible):
                 self._doubted[identity] = waiting[identity]
@@ -176,6 +182,13 @@ class Cleanup:
         if held:
             self._doubted = waiting
         return held
+
+    def _can_be_old(self, departure: Departure) -> bool:
+        """Whether there was time enough for it, by the clock that is never set."""
+        idle = known_sighting(self._idle, departure.identity, departure.handshake)
+        # With another handshake than at the last run, that one came later.
+        since = self._active_at - ACTIVE_SECONDS if idle is None else idle.since
+        return self._monotonic() - since + _SLACK >= self._settings.stale_after
 
     async def _adopt(self, look: Look) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""

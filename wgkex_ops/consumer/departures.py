@@ -51,9 +51,10 @@ class Limits:
 
 
 class Sighting(NamedTuple):
-    """A handshake whose age may not be what it seems, and when it was first seen so, by a clock that is never set.
+    """A handshake whose age may not be what it seems, and a moment by a clock that is never set.
 
-    It lies in the future (`judge`), or makes somebody look old who need not be (`Cleanup`).
+    Of one that lies in the future (`judge`), or makes somebody look old who need not be (`Cleanup`), it is when it was
+    first seen so; of one that is neither, when it was.
     """
 
     handshake: float
@@ -73,6 +74,7 @@ class Judgement:
     Attributes:
         departures: who has to go.
         active: who has a live session.
+        idle: who had one, and has none.
         connected: how many ever had a handshake.
         future: whose handshake lies in the future.
         peers: all keys (32 bytes), by domain.
@@ -80,6 +82,7 @@ class Judgement:
 
     departures: list[Departure] = field(default_factory=list)
     active: set[Identity] = field(default_factory=set)
+    idle: dict[Identity, Sighting] = field(default_factory=dict)
     connected: int = 0
     future: dict[Identity, Sighting] = field(default_factory=dict)
     peers: dict[str, frozenset[bytes]] = field(default_factory=dict)
@@ -98,7 +101,8 @@ def judge(
 
     A peer is ours exactly when its only allowed IP derives from its key, and a route of ours leads there. It may lead
     over another domain's interface, unless somebody else's leads over the peer's own: a node that moves takes its route
-    along, and leaves its peer behind.
+    along, and leaves its peer behind. Until that has gone, the one with the route stays: without the route nobody could
+    tell any longer whose the other one is.
 
     Args:
         snapshot: what is there.
@@ -110,16 +114,21 @@ def judge(
     """
     found = Judgement()
     routed = snapshot.routed
-    for domain in domains:
-        ours = [
+    ours = {
+        domain.name: [
             peer
             for peer in snapshot.domains[domain.name].peers
             if peer.link_local in routed
             and peer.link_local not in snapshot.domains[domain.name].foreign_routes
             and peer.has_derived_address
         ]
-        found.peers[domain.name] = frozenset(peer.public_key for peer in ours)
-        for peer in ours:
+        for domain in domains
+    }
+    found.peers = {name: frozenset(peer.public_key for peer in peers) for name, peers in ours.items()}
+    for domain in domains:
+        routes = snapshot.domains[domain.name].routes
+        others = [peers for name, peers in found.peers.items() if name != domain.name]
+        for peer in ours[domain.name]:
             identity = Identity(domain.name, peer.public_key)
             if peer.handshake:
                 found.connected += 1
@@ -131,10 +140,18 @@ def judge(
                     age = now - sighting.since
                 if age < ACTIVE_SECONDS:
                     found.active.add(identity)
+                else:
+                    found.idle[identity] = Sighting(peer.handshake, now - age)
                 reason = STALE if age >= limits.stale_after else ""
             else:
                 reason = NEVER_CONNECTED
-            if reason and asked(identity) >= limits.never_after and peer.public_key not in limits.protected:
+            moved_here = peer.link_local in routes and any(peer.public_key in keys for keys in others)
+            if (
+                reason
+                and not moved_here
+                and asked(identity) >= limits.never_after
+                and peer.public_key not in limits.protected
+            ):
                 found.departures.append(Departure(domain, PublicKey(peer.public_key), reason, peer.handshake))
     return found
 

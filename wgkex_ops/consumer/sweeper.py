@@ -40,14 +40,15 @@ class _Finding:
     Attributes:
         drift: parts that are missing.
         restore: whether all peers that the journal knows are to be there.
-        routed_elsewhere: if so, addresses that routes of ours lead to over other domains' interfaces.
+        taken: if so, addresses that somebody has already: a peer of the domain, a route of others, or a route of ours
+            over other domains' interfaces.
     """
 
     domain: Domain
     state: DomainState
     drift: Drift
     restore: bool
-    routed_elsewhere: frozenset[bytes]
+    taken: frozenset[bytes]
 
 
 @dataclass(slots=True)
@@ -157,34 +158,40 @@ class Sweeper:
             everywhere: or only at domains whose interfaces have changed.
         """
         hurried, self._hurried = self._hurried, set()
+        # What becomes due from now on is not what this look is about.
+        due, self._due = self._due, set()
         self._woken.clear()
         try:
             async with self._dataplane.looking() as look:
-                await self._mend(look, hurried, everywhere=everywhere)
+                await self._mend(look, hurried, due, everywhere=everywhere)
         except DataplaneError as error:
             # They stay hurried, for the next look.
             self._hurried |= hurried
             _log.error("snapshot_failed", error=str(error))
+        finally:
+            self._due |= due
 
-    async def _mend(self, look: Look, hurried: set[str], *, everywhere: bool) -> None:
+    async def _mend(self, look: Look, hurried: set[str], due: set[str], *, everywhere: bool) -> None:
         await self._journal.handshakes(look.snapshot)
         # Thousands of peers take a while.
         drift = await asyncio.to_thread(find_drift, look.snapshot)
-        plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
+        plan = await self._plan(self._judge(look.snapshot, drift, hurried, due, everywhere=everywhere))
         self._tell("unknown_routes", plan.unknown)
         self._tell("unclaimed_peers", plan.unclaimed)
         for domain in self._domains:
-            await self._carry_out(look, domain, plan)
+            if await self._carry_out(look, domain, plan):
+                due.discard(domain.name)
 
     def _judge(
-        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], *, everywhere: bool
+        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], due: set[str], *, everywhere: bool
     ) -> list[_Finding]:
-        """Tell what is certain from what has to be seen again."""
+        """Tell what is certain from what has to be seen again; and add the domains that have lost all."""
         findings = []
+        foreign = frozenset[bytes]().union(*(state.foreign_routes for state in snapshot.domains.values()))
         for domain in self._domains:
             name, state, found = domain.name, snapshot.domains[domain.name], drift[domain.name]
             if not state.wg_present:
-                self._due.add(name)
+                due.add(name)
             if not state.ready:
                 # Nothing can be installed. Its coming is an event.
                 self._suspected.pop(name, None)
@@ -196,16 +203,17 @@ class Sweeper:
                 self._empty.discard(name)
             elif name in hurried or name in self._empty:
                 # That it was made anew may have gone unnoticed.
-                self._due.add(name)
+                due.add(name)
             else:
                 self._empty.add(name)
             certain = found if name in hurried else _both(found, self._suspected.get(name, _NOTHING))
             self._suspected[name] = found
-            restore = name in self._due
-            # Only whole peers may lie elsewhere, and for thousands of them it takes a while to find out.
-            others = (other.routes for key, other in snapshot.domains.items() if restore and key != name)
-            elsewhere = frozenset[bytes]().union(*others)
-            findings.append(_Finding(domain, state, certain, restore=restore, routed_elsewhere=elsewhere))
+            restore, taken = name in due, frozenset[bytes]()
+            if restore:
+                # For thousands of peers it takes a while to find out.
+                others = (other.routes for key, other in snapshot.domains.items() if key != name)
+                taken = foreign.union(*others, (peer.link_local for peer in state.peers))
+            findings.append(_Finding(domain, state, certain, restore=restore, taken=taken))
         return findings
 
     async def _plan(self, findings: Sequence[_Finding]) -> _Plan:
@@ -230,7 +238,8 @@ class Sweeper:
                 _log.warning(event, domain=name, count=len(new), example=str(IPv6Address(min(new))))
             self._told[event, name] = addresses
 
-    async def _carry_out(self, look: Look, domain: Domain, plan: _Plan) -> None:
+    async def _carry_out(self, look: Look, domain: Domain, plan: _Plan) -> bool:
+        """Mend a domain; whether all its peers are back that the journal knows."""
         changes = [change for change in plan.missing if change.domain == domain]
         done: Counter[str] = Counter()
         failures: list[str] = []
@@ -251,8 +260,7 @@ class Sweeper:
                     else:
                         self._metrics.restored.labels(domain.name).inc()
                         done["restored"] += 1
-            if domain.name in plan.complete and not failures:
-                self._due.discard(domain.name)
+            return domain.name in plan.complete and not failures
         finally:
             # It may be cut short.
             if done:
@@ -302,6 +310,8 @@ def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str,
 def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:
     """Plan to put back whole peers: those that the kernel lacks, as it knows better of all others.
 
+    Whoever has their address meanwhile keeps it.
+
     Args:
         plan: is added to.
         findings: the domains whose peers are to be there.
@@ -310,6 +320,6 @@ def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[
     for finding in findings:
         there = {peer.public_key for peer in finding.state.peers} | {finding.state.public_key}
         for key in known[finding.domain.name]:
-            if key.raw not in there and link_local(key.raw) not in finding.routed_elsewhere:
+            if key.raw not in there and link_local(key.raw) not in finding.taken:
                 plan.add(finding.domain, key)
         plan.complete.add(finding.domain.name)
