@@ -188,6 +188,17 @@ async def test_the_route_goes_along_when_a_node_moves_to_another_domain(
     assert_exactly(here, B, keys)
 
 
+@pytest.mark.parametrize("domains", [(A, B), (B, A)], ids=["there", "back"])
+async def test_the_route_goes_to_where_a_node_has_asked_last_in_one_batch(
+    here: Namespace, own_keys: list[str], dataplane: KernelDataplane, domains: tuple[Domain, Domain]
+) -> None:
+    first, last = domains
+    keys = new_keys(3)
+    assert await dataplane.apply([*install(first, keys), *install(last, keys)]) == [None] * 6
+    assert here.routes(first.wg, ROUTE_PROTOCOL) == []
+    assert_exactly(here, last, keys)
+
+
 async def test_nothing_to_do(dataplane: KernelDataplane, recorder: Recorder) -> None:
     recorder.seen.clear()
     assert await dataplane.apply([]) == []

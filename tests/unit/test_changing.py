@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from wgkex_ops.consumer import changing, wire
-from wgkex_ops.consumer.changing import Changing, Plan
+from wgkex_ops.consumer.changing import Changing, Plan, plans
 from wgkex_ops.consumer.sockets import WireGuardSocket
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome
 from wgkex_ops.domains import Domain
@@ -72,7 +72,7 @@ def carry_out(
 
 
 def test_one_send_for_each_step_however_the_domains_are_mixed() -> None:
-    changes = [change(domain, number) for number in range(100) for domain in (A, B)]
+    changes = [change((A, B)[number % 2], number) for number in range(200)]
     outcomes, peers, routes, observer = carry_out(changes)
     assert outcomes == [None] * 200
     assert [len(said.bodies) for said in peers] == [2]
@@ -83,7 +83,7 @@ def test_one_send_for_each_step_however_the_domains_are_mixed() -> None:
 
 
 def test_removing_goes_the_other_way() -> None:
-    outcomes, peers, routes, observer = carry_out([change(A, 1, Action.REMOVE), change(B, 1, Action.REMOVE)])
+    outcomes, peers, routes, observer = carry_out([change(A, 1, Action.REMOVE), change(B, 2, Action.REMOVE)])
     assert outcomes == [None, None]
     assert [said.kind for said in routes] == [wire.RTM_DELNEIGH, wire.RTM_DELROUTE]
     assert [said.kind for said in peers] == [FAMILY]
@@ -98,15 +98,23 @@ def test_removing_goes_the_other_way() -> None:
 def test_a_peer_that_the_kernel_refuses_is_found_among_the_others(bad: set[int]) -> None:
     changes = [change(random.choice((A, B)), number) for number in range(100)]
     refused = [key(number).raw for number in bad]
-    outcomes, peers, routes, observer = carry_out(
-        changes, peers=lambda body: errno.EINVAL if any(raw in body for raw in refused) else 0
-    )
+    accepted: list[bytes] = []
+
+    def answer(body: bytes) -> int:
+        if any(raw in body for raw in refused):
+            return errno.EINVAL
+        accepted.append(body)
+        return 0
+
+    outcomes, peers, routes, observer = carry_out(changes, peers=answer)
     assert {number for number, outcome in enumerate(outcomes) if outcome is not None} == bad
     assert all(
         isinstance(outcomes[number], DataplaneError) and outcomes[number].error == "EINVAL"  # type: ignore[union-attr]
         for number in bad
     )
     # It is in no message but those that failed, and each of the others is in one that did not.
+    told = b"".join(accepted)
+    assert all((key(number).raw in told) == (number not in bad) for number in range(100))
     assert observer.seen[0] == (Operation.PEER_ADD, 100, ["EINVAL"] * len(bad))
     assert len(peers) <= 1 + 7  # 100, 50, 25, 13, 7, 4, 2, 1
     for said in routes:
@@ -142,3 +150,37 @@ def test_what_is_not_there_is_removed_already() -> None:
     outcomes, *_, observer = carry_out([change(A, 1, Action.REMOVE)], lambda _: errno.ENODEV, lambda _: errno.ENODEV)
     assert outcomes == [None]
     assert all(errors == [] for *_, errors in observer.seen)
+
+
+def test_plans_are_not_too_long_and_have_no_key_twice() -> None:
+    def sizes(changes: Sequence[Change]) -> list[int]:
+        made = [len(plan.outcomes) for plan in plans(changes)]
+        assert sum(made) == len(changes)
+        return made
+
+    assert sizes([]) == []
+    assert sizes([change(A, number) for number in range(600)]) == [256, 256, 88]
+    assert sizes([change(A, 1), change(A, 2), change(A, 1), change(B, 2)]) == [2, 2]
+    # Its route goes to where it is asked for last, whatever the domains' names.
+    for first, last in ((A, B), (B, A)):
+        assert [list(plan.domains) for plan in plans([change(first, 1), change(last, 1)])] == [[first], [last]]
+
+
+def test_wireguard_has_another_number_when_its_module_was_loaded_anew() -> None:
+    class Kernel(WireGuardSocket):
+        number = 32
+
+        def dump(self, request: wire.Requests) -> list[bytes]:
+            if request == wire.dump_families():
+                name = wire.attribute(2, b"wireguard\0")
+                return [bytes(4) + wire.attribute(1, self.number.to_bytes(2, "little")) + name]
+            if request != wire.dump_device(self.number, 7):
+                raise OSError(errno.ENOENT, "no such family")
+            return [b"answer"]
+
+    kernel = Kernel()
+    assert kernel.dump_device(7) == [b"answer"]
+    kernel.number = 33
+    assert kernel.dump_device(7) == [b"answer"]
+    with pytest.raises(FileNotFoundError):
+        kernel.dump_device(8)

@@ -159,6 +159,24 @@ def test_too_many_cost_the_oldest() -> None:
     bench(body)
 
 
+def test_a_broker_with_too_many_receipts_costs_another_one_none() -> None:
+    async def body(bench: Bench) -> None:
+        bench.bus.seconds = 1000.0
+        for number in range(20):
+            bench.sender.answer(replies(1, f"wgkex/receipts/{number}"), "")
+        await settle()
+        bench.sender.answer(replies(QUEUE_LIMIT - 1), "")
+        bench.sender.answer(replies(1, "wgkex/receipts/b2"), "")
+        bench.sender.answer(replies(3), "EBUSY")
+        assert bench.counts() == (0, 0, 3)
+        bench.bus.seconds = 0.0
+        await bench.sender.flush(2000.0)
+        assert bench.counts() == (20 + QUEUE_LIMIT - 3, 3, 3)
+        assert [topic for topic, _, _ in bench.bus.published].count("wgkex/receipts/b2") == 1
+
+    bench(body)
+
+
 @pytest.mark.parametrize(
     "error",
     [NotConnectedError("gone"), NoSubscribersError("nobody"), PublishRefusedError(0x87)],

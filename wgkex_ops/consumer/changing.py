@@ -9,7 +9,7 @@ import itertools
 import operator
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,6 +21,9 @@ from wgkex_ops.dataplane import Action, Change, Operation, OperationObserver, Ou
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.keys import link_local
+
+# Of one plan: one send for each step, and little enough for the event loop not to stand still while it makes the plan.
+_CHANGES_PER_PLAN: Final = min(wire.PEERS_PER_MESSAGE, wire.MESSAGES_PER_SEND)
 
 # What the kernel says of a single peer in a message full of them; anything else is about the interface or about us.
 _PEER_ERRORS: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.EPFNOSUPPORT})
@@ -63,8 +66,7 @@ class Plan:
     """Changes of different keys, so that their order does not matter, and what can be known of them beforehand.
 
     Args:
-        changes: what is asked for: not more than fits into one message of peers (PEERS_PER_MESSAGE), or into one send
-            of routes (MESSAGES_PER_SEND).
+        changes: one of the parts that `plans` makes.
     """
 
     def __init__(self, changes: Sequence[Change]) -> None:
@@ -79,6 +81,24 @@ class Plan:
     def outcomes(self) -> list[Outcome]:
         """One for each change, in their order."""
         return [item.outcome for item in self._items]
+
+
+def plans(changes: Iterable[Change]) -> Iterator[Plan]:
+    """Plan changes in their order, each part when it is asked for.
+
+    No part is too long for the messages of its steps, and in none of them a key occurs twice, be it in two domains:
+    the route goes to where it is asked for last.
+    """
+    part: list[Change] = []
+    seen: set[bytes] = set()
+    for change in changes:
+        if change.key.raw in seen or len(part) == _CHANGES_PER_PLAN:
+            yield Plan(part)
+            part, seen = [], set()
+        part.append(change)
+        seen.add(change.key.raw)
+    if part:
+        yield Plan(part)
 
 
 def _planned(change: Change) -> _Item:

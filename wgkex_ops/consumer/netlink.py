@@ -13,26 +13,22 @@ What the kernel says leaves these files as our own errors only. CAP_NET_ADMIN is
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
-from wgkex_ops.consumer.changing import Changing, Plan
+from wgkex_ops.consumer.changing import Changing, plans
 from wgkex_ops.consumer.errnos import dump_error
 from wgkex_ops.consumer.links import LinkNews, LinkTracker
 from wgkex_ops.consumer.reading import Reading
 from wgkex_ops.consumer.sockets import NetlinkSocket, WireGuardSocket
-from wgkex_ops.consumer.wire import MESSAGES_PER_SEND, NETLINK_ROUTE, PEERS_PER_MESSAGE
+from wgkex_ops.consumer.wire import NETLINK_ROUTE
 from wgkex_ops.dataplane import ROUTE_PROTOCOL, Change, LinkEvent, Operation, OperationObserver, Outcome, Snapshot
 from wgkex_ops.domains import Domain
 
 _T = TypeVar("_T")
-
-# What the thread does at once, before somebody else has a turn: a snapshot, another apply(), the end. One send for each
-# step, and little enough for the event loop not to stand still while it plans the next turn.
-_CHANGES_PER_TURN: Final = min(PEERS_PER_MESSAGE, MESSAGES_PER_SEND)
 
 
 def probe(domains: Sequence[Domain]) -> str | None:
@@ -93,9 +89,10 @@ class KernelDataplane:
         outcomes: list[Outcome] = []
         following: asyncio.Future[list[Outcome]] | None = None
         try:
-            # The next turn is planned, and waits for the thread, while the kernel works on the one before it.
-            for turn in _turns(changes):
-                begun, following = following, self._in_thread(partial(self._changing.carry_out, Plan(turn)))
+            # The next one is made, and waits for the thread, while the kernel works on the one before it. Whoever else
+            # wants the thread, for a snapshot for example, has to wait for no more than these two.
+            for plan in plans(changes):
+                begun, following = following, self._in_thread(partial(self._changing.carry_out, plan))
                 if begun is not None:
                     outcomes += await begun
             if following is not None:
@@ -169,18 +166,3 @@ class _Nobody:
     """Does not care about operations."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
-
-
-def _turns(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """Cut a list into parts in which no key occurs twice in a domain, and that are not too long."""
-    turn: list[Change] = []
-    seen: set[tuple[str, bytes]] = set()
-    for change in changes:
-        identity = (change.domain.name, change.key.raw)
-        if identity in seen or len(turn) == _CHANGES_PER_TURN:
-            yield turn
-            turn, seen = [], set()
-        turn.append(change)
-        seen.add(identity)
-    if turn:
-        yield turn

@@ -52,7 +52,7 @@ class Reading:
         if not present:
             return f"none of the WireGuard interfaces is there ({', '.join(sorted(wanted))})"
         try:
-            self._dump(self._wireguard.dump, wire.dump_device(self._wireguard.family(), present[0]))
+            self._dump(self._wireguard.dump_device, present[0])
         except (OSError, wire.DecodeError) as problem:
             if code_of(problem) == errno.EOPNOTSUPP:
                 return "the kernel offers no WireGuard: it has none, or its module is not loaded"
@@ -143,9 +143,7 @@ class Reading:
     def _device(self, wg: wire.Link) -> wire.Device | None:
         """The WireGuard interface with its peers; None if it has gone in the meantime, or is of another kind."""
         try:
-            return wire.decode_device(
-                self._dump(self._wireguard.dump, wire.dump_device(self._wireguard.family(), wg.number))
-            )
+            return wire.decode_device(self._dump(self._wireguard.dump_device, wg.number))
         except OSError as problem:
             if problem.errno in (errno.ENODEV, errno.EOPNOTSUPP):
                 return None
@@ -155,7 +153,7 @@ class Reading:
         bodies = self._dump(self._route.dump, wire.dump_fdb(vx.number))
         return (destination for destination, via in wire.decode_fdb(bodies, vx.number) if via == wg.number)
 
-    def _dump(self, work: Callable[..., _T], *request: wire.Requests) -> _T:
+    def _dump(self, work: Callable[..., _T], *request: wire.Requests | int) -> _T:
         """Dump, again if it was interrupted.
 
         Raises:

@@ -22,7 +22,7 @@ from wgkex_ops.topics import CORRELATION_BYTES, Receipt, Reply, receipt_payload
 
 _log = structlog.get_logger(__name__)
 
-# As many as keys may wait, at about half a kilobyte each. Older ones are worth less: their brokers ask again.
+# As many as keys may wait. Older ones are worth less: their brokers ask again.
 QUEUE_LIMIT: Final = 20_000
 # A broker reads such a message in some milliseconds, and if it is lost, sends so many keys again.
 _KEYS_PER_MESSAGE: Final = 256
@@ -59,7 +59,7 @@ class ReceiptSender:
         self._told: tuple[str, float] = ("", 0.0)
 
     def answer(self, replies: Sequence[Reply], reason: str) -> None:
-        """Have receipts sent; if there are too many, old ones are thrown away.
+        """Have receipts sent; if there are too many, the oldest that say the most frequent are thrown away.
 
         Args:
             replies: where they are wanted.
@@ -67,8 +67,7 @@ class ReceiptSender:
         """
         for reply in replies:
             if self._length >= QUEUE_LIMIT:
-                self._take(1)
-                self._metrics.failures.inc()
+                self._throw_one_away()
             self._queued.setdefault((reply.topic, reason), deque()).append(reply.correlation)
             self._length += 1
             self._idle.clear()
@@ -83,14 +82,22 @@ class ReceiptSender:
                     self._woken.clear()
                     await self._woken.wait()
                 self._in_flight += 1
-                group.create_task(self._send(*self._take(_KEYS_PER_MESSAGE)), name="receipt")
+                group.create_task(self._send(*self._take()), name="receipt")
 
-    def _take(self, limit: int) -> tuple[str, str, list[bytes]]:
+    def _throw_one_away(self) -> None:
+        longest = max(self._queued, key=lambda one: len(self._queued[one]))
+        self._queued[longest].popleft()
+        if not self._queued[longest]:
+            del self._queued[longest]
+        self._length -= 1
+        self._metrics.failures.inc()
+
+    def _take(self) -> tuple[str, str, list[bytes]]:
         """Take the next topic and reason, and the correlation data that can go there in one message."""
         topic, reason = next(iter(self._queued))
         waiting = self._queued.pop((topic, reason))
         taken = [waiting.popleft()]
-        while waiting and len(taken) < limit and len(taken[-1]) == len(waiting[0]) == CORRELATION_BYTES:
+        while waiting and len(taken) < _KEYS_PER_MESSAGE and len(taken[-1]) == len(waiting[0]) == CORRELATION_BYTES:
             taken.append(waiting.popleft())
         self._length -= len(taken)
         if waiting:

@@ -140,6 +140,16 @@ class WireGuardSocket(NetlinkSocket):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         return self._family
 
+    def dump_device(self, interface: int) -> list[bytes]:
+        """Ask for a WireGuard interface, by its index, and its peers; see `dump`."""
+        try:
+            return self.dump(wire.dump_device(self.family(), interface))
+        except OSError as problem:
+            if problem.errno != errno.ENOENT:
+                raise
+            self.forget_family()
+            return self.dump(wire.dump_device(self.family(), interface))
+
     def forget_family(self) -> None:
         """Ask for the number again: the module was loaded anew."""
         self._family = None

@@ -132,7 +132,7 @@ _TIME: Final = struct.Struct("=qq")  # struct __kernel_timespec: seconds, nanose
 
 
 class DecodeError(ValueError):
-    """The kernel's answer is not what its headers promise. `netlink` makes one of our errors of it."""
+    """The kernel's answer is not what its headers promise. `errnos` makes one of our errors of it."""
 
 
 class Requests(NamedTuple):
