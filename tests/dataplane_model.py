@@ -274,7 +274,7 @@ class Model:
             process.doubted = waiting
             return
         still = {one for one, known in waiting.items() if known == process.doubted.get(one)} - agreed
-        doubted = still | sudden & odd
+        doubted = still | ((sudden | stale) - agreed) & odd
         process.doubted = {one: waiting[one] for one in doubted}
         process.active = {one for one, age in connected.items() if age < ACTIVE}
         process.active_at = now

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -221,7 +222,8 @@ class Worker:
     async def _resume(self) -> None:
         """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
         domains = {domain.name: domain for domain in self._config.domains}
-        kept = await self._journal.pending(domains, self._config.cleanup.stale_after) or {}
+        # However long ago: the clock may be wrong now, and a peer that nobody uses is removed soon.
+        kept = await self._journal.pending(domains, math.inf) or {}
         self._installer.resume(
             (domains[name], key)
             for name, keys in kept.items()

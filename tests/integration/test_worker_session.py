@@ -4,9 +4,11 @@ import asyncio
 import json
 import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, WELT
 from tests.integration.inprocess import (
@@ -20,9 +22,11 @@ from tests.integration.inprocess import (
 )
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program, eventually, eventually_answered
+from wgkex_ops.consumer.journal import Journal
 from wgkex_ops.dataplane import Operation
 from wgkex_ops.errors import NoSubscribersError
 from wgkex_ops.keys import PublicKey
+from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.topics import key_topic, worker_data_topic
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -151,6 +155,17 @@ async def test_a_key_that_waits_is_acknowledged_once_the_journal_has_it(mosquitt
             )
             worker.dataplane.create_interfaces(WELT)
             await has_all(worker, waiting)
+
+
+@pytest.mark.parametrize("year", [1970, 2100])
+async def test_a_key_that_waits_outlives_a_process_whatever_its_clock_said(mosquitto: Mosquitto, year: int) -> None:
+    """It was acknowledged: nobody else has it."""
+    config, key = configuration(mosquitto.port), new_key()
+    clock = datetime(year, 1, 1, tzinfo=UTC).timestamp() + 1
+    async with Journal(config.worker.state_dir, JournalMetrics(CollectorRegistry()), lambda: clock) as journal:
+        assert await journal.keep([(WELT, key)])
+    async with running_worker(config) as worker:
+        await has_all(worker, [key])
 
 
 async def test_without_an_expiry_the_worker_leaves_no_session_behind(mosquitto: Mosquitto) -> None:

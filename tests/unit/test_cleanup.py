@@ -408,6 +408,29 @@ async def test_a_jump_after_an_outage_wipes_nothing_either(bench: Bench, back_af
     assert await bench.peers() == (set(range(10)) if back_after <= MINUTE else set())
 
 
+async def test_a_jump_costs_nobody_who_was_not_there_at_the_last_run(bench: Bench) -> None:
+    """Nor who had no handshake then, or no route."""
+    await bench.connect(WELT, 1, 2, 3)
+    await bench.ask(WELT, 4)
+    bench.dataplane.lose(WELT, key(3), "route")
+    await bench.cleanup.clean()
+    await bench.ask(WELT, 3)
+    await bench.connect(WELT, 5)
+    bench.times.pass_by(NEVER)
+    bench.shake(WELT, *range(1, 6))
+    bench.times.wall += STALE
+    bench.times.pass_by(MINUTE)
+    # Otherwise the run would be held.
+    bench.shake(WELT, 1, 2)
+    await bench.cleanup.clean()
+    assert await bench.peers() == {1, 2, 3, 4, 5}
+    # The next run, if they are really gone.
+    bench.times.pass_by(10 * MINUTE)
+    bench.shake(WELT, 3)
+    await bench.cleanup.clean()
+    assert await bench.peers() == {1, 2, 3}
+
+
 async def test_a_clock_that_is_set_a_little_forward_is_no_reason_to_doubt(bench: Bench) -> None:
     await bench.connect(WELT, 1, 2, 3)
     await bench.cleanup.clean()

@@ -175,7 +175,7 @@ class Cleanup:
             else:
                 suspicious = identity in self._active or (stale and identity in self._idle and not possible)
             at_once += suspicious
-            if known is not None or (suspicious and not possible):
+            if known is not None or ((suspicious or stale) and not possible):
                 self._doubted[identity] = waiting[identity]
         active = judgement.connected if self._active is None else len(self._active)
         held = at_once * 2 > active and (self._active is not None or at_once >= _FEW)
