@@ -47,8 +47,7 @@ class Ways:
         self._route.close()
 
     def device(self) -> None:
-        request = wire.dump_device(self._wireguard.family(), number_of(self._domain.wg))
-        self.read = len(wire.decode_device(self._wireguard.dump(request)).peers)
+        self.read = len(wire.decode_device(self._wireguard.dump_device(number_of(self._domain.wg))).peers)
 
     def snapshot(self) -> None:
         state = self._reading.snapshot().domains[self._domain.name]

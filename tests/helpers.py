@@ -5,7 +5,7 @@ import contextlib
 import json
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -39,6 +39,20 @@ class Nobody:
     """Observes nothing of what a dataplane does."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
+
+
+@dataclass
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    seen: list[tuple[Operation, int, tuple[str, ...]]] = field(default_factory=list)
+
+    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
+        assert seconds >= 0
+        self.seen.append((operation, count, tuple(errors)))
+
+    def of(self, operation: Operation) -> list[tuple[int, tuple[str, ...]]]:
+        return [(count, errors) for kind, count, errors in self.seen if kind is operation]
 
 
 # --- time

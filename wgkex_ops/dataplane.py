@@ -129,6 +129,11 @@ class Snapshot:
         """What routes of ours lead to, in all domains; put together anew each time."""
         return frozenset[bytes]().union(*(state.routes for state in self.domains.values()))
 
+    @property
+    def routed_by_others(self) -> frozenset[bytes]:
+        """The same of other people's routes, as far as they were read."""
+        return frozenset[bytes]().union(*(state.foreign_routes for state in self.domains.values()))
+
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:

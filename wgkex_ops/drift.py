@@ -28,7 +28,7 @@ def find_drift(snapshot: Snapshot) -> Mapping[str, Drift]:
     moved to another domain, and has taken its route along.
     """
     # Wherever a route of others leads: to mend the peer would take it.
-    routed = snapshot.routed.union(*(state.foreign_routes for state in snapshot.domains.values()))
+    routed = snapshot.routed | snapshot.routed_by_others
     return {name: _find_drift(state, routed) for name, state in snapshot.domains.items()}
 
 

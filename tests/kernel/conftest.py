@@ -1,12 +1,11 @@
 """Every test here finds an empty network namespace on a kernel that can do it all: scripts/kernel-tests sees to it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.helpers import Recorder
 from tests.kernel.lab import Namespace, namespaces
-from wgkex_ops.dataplane import Operation
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,20 +28,6 @@ def here(own_namespace: None) -> Iterator[Namespace]:
 def add_namespace(own_namespace: None) -> Iterator[Callable[[str], Namespace]]:
     with namespaces() as add:
         yield add
-
-
-@dataclass
-class Recorder:
-    """An observer that keeps what it is told."""
-
-    seen: list[tuple[Operation, int, tuple[str, ...]]] = field(default_factory=list)
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        assert seconds >= 0
-        self.seen.append((operation, count, tuple(errors)))
-
-    def of(self, operation: Operation) -> list[tuple[int, tuple[str, ...]]]:
-        return [(count, errors) for kind, count, errors in self.seen if kind is operation]
 
 
 @pytest.fixture

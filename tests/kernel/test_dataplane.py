@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from tests.kernel.conftest import Recorder
+from tests.helpers import Recorder
 from tests.kernel.lab import Namespace, eventually
 from wgkex_ops.consumer import wire
 from wgkex_ops.consumer.netlink import KernelDataplane, probe

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from tests.kernel.conftest import Recorder
+from tests.helpers import Recorder
 from tests.kernel.lab import Namespace, eventually
 from wgkex_ops.consumer import links
 from wgkex_ops.consumer.netlink import KernelDataplane

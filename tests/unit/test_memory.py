@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
 import structlog
 
-from tests.helpers import CITY, DOMAINS, WELT, key
+from tests.helpers import CITY, DOMAINS, WELT, Recorder, key
 from wgkex_ops.consumer.memory import MemoryDataplane
 from wgkex_ops.dataplane import Action, Change, Dataplane, DomainState, LinkEvent, Operation
 from wgkex_ops.domains import Domain
@@ -18,17 +17,6 @@ from wgkex_ops.keys import PublicKey, link_local
 
 OTHER = IPv6Address("fe80::5:1").packed
 ANOTHER = IPv6Address("fe80::5:2").packed
-
-
-@dataclass
-class Recorder:
-    """Keeps what it is told."""
-
-    seen: list[tuple[Operation, int, list[str]]] = field(default_factory=list)
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        assert seconds >= 0
-        self.seen.append((operation, count, list(errors)))
 
 
 @pytest.fixture
@@ -126,14 +114,14 @@ async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
     assert [peer.public_key for peer in found.peers] == [key(1).raw, key(2).raw, key(3).raw]
     assert found.routes == found.fdb_entries == {key(1).link_local.packed, key(3).link_local.packed}
     assert recorder.seen[:6] == [
-        (Operation.PEER_ADD, 3, []),
-        (Operation.ROUTE_ADD, 3, ["EBUSY"]),
-        (Operation.FDB_ADD, 2, []),
-        (Operation.FDB_REMOVE, 1, []),
-        (Operation.ROUTE_REMOVE, 1, []),
-        (Operation.PEER_REMOVE, 1, []),
+        (Operation.PEER_ADD, 3, ()),
+        (Operation.ROUTE_ADD, 3, ("EBUSY",)),
+        (Operation.FDB_ADD, 2, ()),
+        (Operation.FDB_REMOVE, 1, ()),
+        (Operation.ROUTE_REMOVE, 1, ()),
+        (Operation.PEER_REMOVE, 1, ()),
     ]
-    assert recorder.seen[6:] == [(Operation.DUMP, 1, [])]
+    assert recorder.seen[6:] == [(Operation.DUMP, 1, ())]
     assert isinstance((await dataplane.apply([install(2)]))[0], DataplaneError)
 
 

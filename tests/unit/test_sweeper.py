@@ -350,7 +350,9 @@ async def test_an_interface_made_anew_in_silence_gets_its_peers(bench: Bench) ->
         assert bench.repaired[WELT.name] == before + 2
 
 
-async def test_an_interface_made_anew_while_its_peers_are_put_back_gets_them_again(bench: Bench) -> None:
+async def test_an_interface_made_anew_while_its_peers_are_put_back_gets_them_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await bench.install(WELT, *range(1200))
     apply = bench.dataplane.apply
 
@@ -366,7 +368,7 @@ async def test_an_interface_made_anew_while_its_peers_are_put_back_gets_them_aga
         for present in (False, True):
             bench.sweeper.notice(LinkEvent(WELT.wg, present=present, up=present))
 
-    bench.dataplane.apply = apply_and_make_anew  # type: ignore[method-assign]
+    monkeypatch.setattr(bench.dataplane, "apply", apply_and_make_anew)
     make_anew()
     await bench.sweeper.look(everywhere=False)
     assert await bench.dataplane.complete(WELT) == raw(*range(1000, 1200))

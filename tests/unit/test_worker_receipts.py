@@ -77,6 +77,14 @@ def replies(count: int, topic: str = TOPIC) -> list[Reply]:
     return [Reply(topic, number.to_bytes(16, "big")) for number in range(count)]
 
 
+async def hold_up(bench: Bench) -> None:
+    """Have as many messages on their way as may be, so that all others wait."""
+    bench.bus.seconds = 1000.0
+    for number in range(20):
+        bench.sender.answer(replies(1, f"wgkex/receipts/{number}"), "")
+    await settle()
+
+
 def test_brokers_get_the_result_with_their_own_marks() -> None:
     async def body(bench: Bench) -> None:
         assert bench.counts() == (0, 0, 0)
@@ -142,10 +150,7 @@ def test_a_broker_with_many_receipts_leaves_room_for_another_one() -> None:
 
 def test_too_many_cost_the_oldest() -> None:
     async def body(bench: Bench) -> None:
-        bench.bus.seconds = 1000.0
-        for number in range(20):
-            bench.sender.answer(replies(1, f"wgkex/receipts/{number}"), "")
-        await settle()
+        await hold_up(bench)
         bench.sender.answer(replies(QUEUE_LIMIT + 3), "")
         assert bench.counts() == (0, 0, 3)
         await settle()
@@ -161,10 +166,7 @@ def test_too_many_cost_the_oldest() -> None:
 
 def test_a_broker_with_too_many_receipts_costs_another_one_none() -> None:
     async def body(bench: Bench) -> None:
-        bench.bus.seconds = 1000.0
-        for number in range(20):
-            bench.sender.answer(replies(1, f"wgkex/receipts/{number}"), "")
-        await settle()
+        await hold_up(bench)
         bench.sender.answer(replies(QUEUE_LIMIT - 1), "")
         bench.sender.answer(replies(1, "wgkex/receipts/b2"), "")
         bench.sender.answer(replies(3), "EBUSY")

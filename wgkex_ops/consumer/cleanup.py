@@ -169,7 +169,7 @@ class Cleanup:
             waiting[identity] = known or Sighting(departure.handshake, now)
             if known is not None and now - known.since >= _AGREEMENT:
                 continue
-            possible, stale = self._can_be_old(departure), departure.reason == STALE
+            possible, stale = self._can_be_old(departure, now), departure.reason == STALE
             if self._active is None:
                 suspicious = stale
             else:
@@ -183,12 +183,12 @@ class Cleanup:
             self._doubted = waiting
         return held
 
-    def _can_be_old(self, departure: Departure) -> bool:
+    def _can_be_old(self, departure: Departure, now: float) -> bool:
         """Whether there was time enough for it, by the clock that is never set."""
         idle = known_sighting(self._idle, departure.identity, departure.handshake)
         # With another handshake than at the last run, that one came later.
         since = self._active_at - ACTIVE_SECONDS if idle is None else idle.since
-        return self._monotonic() - since + _SLACK >= self._settings.stale_after
+        return now - since + _SLACK >= self._settings.stale_after
 
     async def _adopt(self, look: Look) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""

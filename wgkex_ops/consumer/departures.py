@@ -145,12 +145,12 @@ def judge(
                 reason = STALE if age >= limits.stale_after else ""
             else:
                 reason = NEVER_CONNECTED
-            moved_here = peer.link_local in routes and any(peer.public_key in keys for keys in others)
             if (
                 reason
-                and not moved_here
                 and asked(identity) >= limits.never_after
                 and peer.public_key not in limits.protected
+                # Its node has moved here, and has left that other one behind.
+                and not (peer.link_local in routes and any(peer.public_key in keys for keys in others))
             ):
                 found.departures.append(Departure(domain, PublicKey(peer.public_key), reason, peer.handshake))
     return found

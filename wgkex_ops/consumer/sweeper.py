@@ -187,7 +187,6 @@ class Sweeper:
     ) -> list[_Finding]:
         """Tell what is certain from what has to be seen again; and add the domains that have lost all."""
         findings = []
-        foreign = frozenset[bytes]().union(*(state.foreign_routes for state in snapshot.domains.values()))
         for domain in self._domains:
             name, state, found = domain.name, snapshot.domains[domain.name], drift[domain.name]
             if not state.wg_present:
@@ -212,7 +211,7 @@ class Sweeper:
             if restore:
                 # For thousands of peers it takes a while to find out.
                 others = (other.routes for key, other in snapshot.domains.items() if key != name)
-                taken = foreign.union(*others, (peer.link_local for peer in state.peers))
+                taken = snapshot.routed_by_others.union(*others, (peer.link_local for peer in state.peers))
             findings.append(_Finding(domain, state, certain, restore=restore, taken=taken))
         return findings
 
