@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
@@ -181,7 +180,7 @@ class Worker:
             ):
                 tasks = [
                     group.create_task(self._installer.run(), name="installer"),
-                    group.create_task(self._intake.run(self._session.messages()), name="intake"),
+                    group.create_task(self._take_in(), name="intake"),
                     group.create_task(self._receipts.run(), name="receipts"),
                     group.create_task(self._sweeper.run(), name="sweeper"),
                     group.create_task(self._cleanup.run(), name="cleanup"),
@@ -216,21 +215,24 @@ class Worker:
         """Open the journal and put back what should be there: before any node is sent here."""
         async with self._journal:
             await self._sweeper.restore(_RESTORE_TIMEOUT)
-            await self._resume()
             yield
+
+    async def _take_in(self) -> None:
+        """Take keys, as soon as it is known which ones are static peers': until then the bus keeps them."""
+        await self._reporter.read_once.wait()
+        await self._resume()
+        await self._intake.run(self._session.messages())
 
     async def _resume(self) -> None:
         """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
         domains = {domain.name: domain for domain in self._config.domains}
-        # However long ago: the clock may be wrong now, and a peer that nobody uses is removed soon.
-        kept = await self._journal.pending(domains, math.inf) or {}
+        kept = await self._journal.pending() or {}
         self._installer.resume(
-            (domains[name], key)
-            for name, keys in kept.items()
-            for key in keys
+            (domain, key)
+            for name, domain in domains.items()
+            for key in kept.get(name, ())
             # What they are may have changed meanwhile.
-            if key.raw != self._reporter.own_key(domains[name])
-            and key.raw not in self._reporter.static_keys(domains[name])
+            if key.raw != self._reporter.own_key(domain) and key.raw not in self._reporter.static_keys(domain)
         )
 
     def _offered(self, domain: Domain, key: PublicKey) -> None:

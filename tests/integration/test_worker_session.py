@@ -23,8 +23,9 @@ from tests.integration.inprocess import (
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program, eventually, eventually_answered
 from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.dataplane import Operation
-from wgkex_ops.errors import NoSubscribersError
+from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.dataplane import Operation, Snapshot
+from wgkex_ops.errors import DataplaneError, NoSubscribersError
 from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.topics import key_topic, worker_data_topic
@@ -166,6 +167,32 @@ async def test_a_key_that_waits_outlives_a_process_whatever_its_clock_said(mosqu
         assert await journal.keep([(WELT, key)])
     async with running_worker(config) as worker:
         await has_all(worker, [key])
+
+
+async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, waiting, key, static = configuration(mosquitto.port), new_key(), new_key(), new_key()
+    async with Journal(config.worker.state_dir, JournalMetrics(CollectorRegistry())) as journal:
+        assert await journal.keep([(WELT, waiting), (WELT, static)])
+    read = MemoryDataplane.snapshot
+
+    async def fail(dataplane: MemoryDataplane) -> Snapshot:
+        raise DataplaneError(Operation.DUMP, "EINTR")
+
+    monkeypatch.setattr(MemoryDataplane, "snapshot", fail)
+    async with running_worker(config) as worker, client(mosquitto.port, client_id="sender") as sender:
+        worker.dataplane.readdress(WELT, static, bytes(16))
+        await publish(sender, [static, key])
+        await eventually(
+            lambda: mosquitto.output.count(f"Sending PUBLISH to {CLIENT_ID}") == 2, "both keys on their way"
+        )
+        monkeypatch.setattr(MemoryDataplane, "snapshot", read)
+        assert not await worker.has(WELT, key)
+        await has_all(worker, [waiting, key])
+        assert worker.metric("wgkex_worker_message_rejections_total", reason="static_key") == 1
+        (kept,) = (peer for peer in (await worker.state(WELT)).peers if peer.public_key == static.raw)
+        assert kept.link_local == bytes(16)
 
 
 async def test_without_an_expiry_the_worker_leaves_no_session_behind(mosquitto: Mosquitto) -> None:

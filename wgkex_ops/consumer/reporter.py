@@ -51,6 +51,7 @@ class Reporter:
 
     Attributes:
         announced: set once brokers could know this gateway.
+        read_once: set once the dataplane could be read: since then it is known which keys are static peers'.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Reporter:
         self._active: dict[str, int] = {}
         self._hurry = asyncio.Event()
         self.announced = asyncio.Event()
+        self.read_once = asyncio.Event()
 
     def problems(self) -> list[str]:
         """Why this gateway cannot serve all of its domains, by the latest reading."""
@@ -104,6 +106,7 @@ class Reporter:
             self._static_keys = {name: _static_keys(state) for name, state in latest.domains.items()}
             self._active = {name: count_active(state.peers, latest.taken_at) for name, state in latest.domains.items()}
             self._latest = _without_peers(latest)
+            self.read_once.set()
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             self._latest = _NOTHING
@@ -124,7 +127,7 @@ class Reporter:
                 pause = _AGAIN_AFTER
             else:
                 seen = number
-                pause = REPORT_INTERVAL
+                pause = _AGAIN_AFTER if self._latest is _NOTHING else REPORT_INTERVAL
             await self._wait(pause, number)
 
     async def say_goodbye(self, within: float) -> None:
