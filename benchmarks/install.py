@@ -22,7 +22,7 @@ from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.domains import Domain
 from wgkex_ops.keys import PublicKey, link_local
 
-ROUNDS: Final = 5
+ROUNDS: Final = 15
 DOMAINS: Final = 4
 KEYS: Final = 2000
 # They take a tenth of a second each.

@@ -419,7 +419,7 @@ class Worker:
 
     async def remembered(self) -> set[Identity]:
         """Whose peers the journal knows."""
-        known = await self.journal.peers([domain.name for domain in DOMAINS], math.inf)
+        known = await self.journal.peers(math.inf)
         assert known is not None
         keys = {key(number): number for number in range(KEYS)}
         return {(name, keys[one]) for name, found in known.items() for one in found}

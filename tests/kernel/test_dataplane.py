@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -416,6 +417,8 @@ async def test_a_snapshot_says_what_the_tools_say(
         assert (peer.handshake, peer.receive_bytes) == (0.0, 0)
         assert peer.transmit_bytes == seen.peers[key].transmit_bytes
         assert peer.link_local == (b"" if key == STATIC_KEY else IPv6Address(seen.peers[key].allowed_ips[:-4]).packed)
+    assert state.shared_addresses == packed(many.replace("/128", "").split(","))
+    assert state.wg_index == socket.if_nametoindex(A.wg)
     assert state.routes == packed(str(key.link_local) for key in keys)
     assert state.fdb_entries == packed([*here.fdb(A.vx)])
     assert len(state.fdb_entries) == 701

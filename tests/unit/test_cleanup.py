@@ -126,7 +126,7 @@ class Bench:
 
     async def known(self) -> set[int]:
         """Numbers of the peers that the journal would put back after a reboot."""
-        found = await self.journal.peers([WELT.name], 1e9) or {}
+        found = await self.journal.peers(1e9) or {}
         return {int.from_bytes(one.raw[3:], "big") for one in found[WELT.name]}
 
     @property

@@ -151,6 +151,18 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     assert found.listen_port == port
 
 
+async def test_an_interface_made_anew_has_another_index(dataplane: MemoryDataplane) -> None:
+    seen = []
+    for _ in range(2):
+        seen += [(await state(dataplane)).wg_index, (await state(dataplane, CITY)).wg_index]
+        dataplane.remove_interfaces(WELT)
+        assert (await state(dataplane)).wg_index == 0
+        dataplane.create_interfaces(WELT)
+    assert all(seen)
+    assert seen[1] == seen[3]
+    assert len(set(seen)) == 3
+
+
 async def test_events_tell_of_interfaces_in_order(dataplane: MemoryDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.create_interfaces(WELT)
@@ -254,6 +266,7 @@ async def test_peers_of_others_stay_as_they_are(dataplane: MemoryDataplane) -> N
     assert not found.routes
     assert found.fdb_entries == {key(8).link_local.packed, OTHER, ANOTHER}
     assert found.foreign_routes == {key(8).link_local.packed: 4, OTHER: 42, ANOTHER: 42}
+    assert found.shared_addresses == {OTHER, ANOTHER}
     for change in (install(1), install(1), remove(1)):
         assert await dataplane.apply([change]) == [None]
     assert await state(dataplane) == found

@@ -199,7 +199,7 @@ def test_device() -> None:
 
 
 def test_a_device_without_key_and_peers() -> None:
-    assert wire.decode_device([bytes(4) + attribute(6, b"\x41\x9c")]) == wire.Device(b"", 40001, ())
+    assert wire.decode_device([bytes(4) + attribute(6, b"\x41\x9c")]) == wire.Device(b"", 40001, (), frozenset())
 
 
 def test_a_peer_that_continues_in_the_next_message() -> None:
@@ -215,6 +215,21 @@ def test_a_peer_that_continues_in_the_next_message() -> None:
         Peer(KEY, 1_700_000_000.25, receive_bytes=10, transmit_bytes=20, link_local=ADDRESS),
         Peer(OTHER_KEY, 1_700_000_000.25, receive_bytes=10, transmit_bytes=20, link_local=b""),
     )
+    assert split.shared_addresses == {IPv6Address(f"fe80::{last}").packed for last in "89a"}
+
+
+def test_addresses_that_a_peer_has_beside_others() -> None:
+    """Networks are none, and who has one address only, has it for itself."""
+    network = attribute(0x8000, attribute(3, b"\x40") + attribute(1, b"\x0a\x00") + attribute(2, ADDRESS))
+    device = wire.decode_device(
+        [
+            device_message(peer(bytes(32), network), peer(KEY, allowed_ip("fe80::1"))),
+            device_message(peer(KEY, allowed_ip("fe80::2"), first=False), peer(bytes(31) + b"1")),
+            device_message(peer(OTHER_KEY, allowed_ip("fe80::3")), peer(bytes(31) + b"2", network, allowed_ip("::4"))),
+        ]
+    )
+    assert device.shared_addresses == {IPv6Address(one).packed for one in ("fe80::1", "fe80::2", "::4")}
+    assert [one.link_local for one in device.peers] == [b"", b"", b"", IPv6Address("fe80::3").packed, b""]
 
 
 def test_attributes_in_another_order() -> None:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,32 +212,35 @@ class Journal:
 
     # What all of them need at the start
 
-    async def peers(self, domains: Collection[str], limit: float) -> dict[str, list[PublicKey]] | None:
-        """Tell which peers were installed, or had a handshake, less than so many seconds ago.
+    async def peers(self, limit: float) -> dict[str, list[PublicKey]] | None:
+        """Tell which peers were installed, or had a handshake, less than so many seconds before the latest of them.
+
+        Not before now: the clock may be wrong, as it is on some hosts until the network is there.
 
         Returns:
-            their keys by the names of domains; None if the journal cannot be read.
+            their keys by the names of domains, be they configured or not; None if the journal cannot be read.
         """
         return await self._read(
-            "SELECT domain, key FROM peers WHERE max(installed_at, handshake) > ?", domains, self._clock() - limit
+            "SELECT domain, key FROM peers WHERE max(installed_at, handshake) > -?2 +"
+            " (SELECT min(?1, max(max(installed_at, handshake))) FROM peers)",
+            self._clock(),
+            limit,
         )
 
-    async def pending(self, domains: Collection[str], limit: float) -> dict[str, list[PublicKey]] | None:
-        """Tell which keys were kept less than so many seconds ago, and neither installed nor given up.
+    async def pending(self) -> dict[str, list[PublicKey]] | None:
+        """Tell which keys were kept, and neither installed nor given up.
 
         Returns:
-            them by the names of domains, the oldest first; None if the journal cannot be read.
+            them by the names of domains, be they configured or not, the oldest first; None if the journal cannot be
+            read.
         """
-        return await self._read(
-            "SELECT domain, key FROM pending WHERE since > ? ORDER BY since", domains, self._clock() - limit
-        )
+        return await self._read("SELECT domain, key FROM pending ORDER BY since")
 
-    async def _read(self, query: str, domains: Collection[str], after: float) -> dict[str, list[PublicKey]] | None:
+    async def _read(self, query: str, *parameters: float) -> dict[str, list[PublicKey]] | None:
         def work(connection: sqlite3.Connection) -> dict[str, list[PublicKey]] | None:
-            found: dict[str, list[PublicKey]] = {domain: [] for domain in domains}
-            for domain, key in connection.execute(query, [after]):
-                if domain in found:
-                    found[domain].append(PublicKey(key))
+            found: dict[str, list[PublicKey]] = {}
+            for domain, key in connection.execute(query, parameters):
+                found.setdefault(domain, []).append(PublicKey(key))
             return found
 
         return await self._do(work, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -70,6 +71,9 @@ class _Gateway:
         return replace(
             self.state,
             peers=tuple(self.peers.values()),
+            shared_addresses=frozenset(self.owners) - self.single
+            if len(self.owners) > len(self.single)
+            else frozenset(),
             routes=frozenset(self.routes),
             # Read on the same occasion as from the kernel.
             foreign_routes={} if self.single <= self.routes else dict(self.foreign_routes),
@@ -124,9 +128,8 @@ class MemoryDataplane:
         self._observer = observer
         self._clock = clock
         self._ports = {domain.name: _FIRST_PORT + number for number, domain in enumerate(domains)}
-        self._gateways = {
-            domain.name: _Gateway(_new_interfaces(domain, self._ports[domain.name])) for domain in domains
-        }
+        self._indices = itertools.count(1)
+        self._gateways = {domain.name: _Gateway(self._new_interfaces(domain)) for domain in domains}
         # There is one route to an address, whatever interface it leads over.
         self._leads_over: dict[bytes, _Gateway] = {}
         self._refused: dict[bytes, tuple[Operation, str]] = {}
@@ -230,7 +233,7 @@ class MemoryDataplane:
 
     def create_interfaces(self, domain: Domain) -> None:
         """Create a domain's interfaces, empty and up."""
-        self._replace(domain, _new_interfaces(domain, self._ports[domain.name]))
+        self._replace(domain, self._new_interfaces(domain))
         for interface in (domain.wg, domain.vx):
             self._events.put_nowait(LinkEvent(interface, present=True, up=True))
 
@@ -286,15 +289,15 @@ class MemoryDataplane:
         gateway.routes.discard(address)
         gateway.foreign_routes.pop(address, None)
 
-
-def _new_interfaces(domain: Domain, port: int) -> DomainState:
-    public_key = hashlib.sha256(domain.name.encode()).digest()
-    return DomainState(
-        wg_present=True,
-        wg_up=True,
-        vx_present=True,
-        vx_up=True,
-        public_key=public_key,
-        listen_port=port,
-        link_address=str(PublicKey(public_key).link_local),
-    )
+    def _new_interfaces(self, domain: Domain) -> DomainState:
+        public_key = hashlib.sha256(domain.name.encode()).digest()
+        return DomainState(
+            wg_present=True,
+            wg_up=True,
+            wg_index=next(self._indices),
+            vx_present=True,
+            vx_up=True,
+            public_key=public_key,
+            listen_port=self._ports[domain.name],
+            link_address=str(PublicKey(public_key).link_local),
+        )

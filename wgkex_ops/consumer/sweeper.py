@@ -5,7 +5,7 @@ import contextlib
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Final, NoReturn
@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import structlog
 
 from wgkex_ops.consumer.journal import Journal
+from wgkex_ops.consumer.moves import find_stayed
 from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.turns import Look, Turns
 from wgkex_ops.dataplane import Action, Change, DomainState, LinkEvent, Snapshot
@@ -40,8 +41,8 @@ class _Finding:
     Attributes:
         drift: parts that are missing.
         restore: whether all peers that the journal knows are to be there.
-        taken: if so, addresses that somebody has already: a peer of the domain, a route of others, or a route of ours
-            over other domains' interfaces.
+        taken: if so, addresses that somebody has already: a peer of the domain, be it one of several addresses, a
+            route of others, or a route of ours over other domains' interfaces.
     """
 
     domain: Domain
@@ -109,8 +110,10 @@ class Sweeper:
         self._hurried: set[str] = set()
         self._due = {domain.name for domain in domains}
         self._empty: set[str] = set()
-        # By domain, what the last look has found.
+        # By domain, the WireGuard interface that the last look has seen, and what it has found; and who has stayed.
+        self._indices: dict[str, int] = {}
         self._suspected: dict[str, Drift] = {}
+        self._stayed: set[tuple[Domain, bytes]] = set()
         # By event and domain, which halves were told.
         self._told: dict[tuple[str, str], set[bytes]] = {}
 
@@ -120,9 +123,6 @@ class Sweeper:
             if not event.interface or event.interface in (domain.wg, domain.vx):
                 self._hurried.add(domain.name)
                 self._woken.set()
-            if event.interface == domain.wg and not event.present:
-                # Its peers are gone with it, however soon there is another one.
-                self._due.add(domain.name)
 
     async def restore(self, within: float) -> None:
         """Put back what a reboot has taken away, for so many seconds at the most; what is left comes later.
@@ -158,39 +158,39 @@ class Sweeper:
             everywhere: or only at domains whose interfaces have changed.
         """
         hurried, self._hurried = self._hurried, set()
-        # What becomes due from now on is not what this look is about.
-        due, self._due = self._due, set()
         self._woken.clear()
         try:
             async with self._dataplane.looking() as look:
-                await self._mend(look, hurried, due, everywhere=everywhere)
+                await self._mend(look, hurried, everywhere=everywhere)
         except DataplaneError as error:
             # They stay hurried, for the next look.
             self._hurried |= hurried
             _log.error("snapshot_failed", error=str(error))
-        finally:
-            self._due |= due
 
-    async def _mend(self, look: Look, hurried: set[str], due: set[str], *, everywhere: bool) -> None:
+    async def _mend(self, look: Look, hurried: set[str], *, everywhere: bool) -> None:
         await self._journal.handshakes(look.snapshot)
         # Thousands of peers take a while.
         drift = await asyncio.to_thread(find_drift, look.snapshot)
-        plan = await self._plan(self._judge(look.snapshot, drift, hurried, due, everywhere=everywhere))
+        plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
+        if everywhere:
+            await self._bring_back(plan, look.snapshot)
         self._tell("unknown_routes", plan.unknown)
         self._tell("unclaimed_peers", plan.unclaimed)
         for domain in self._domains:
             if await self._carry_out(look, domain, plan):
-                due.discard(domain.name)
+                self._due.discard(domain.name)
 
     def _judge(
-        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], due: set[str], *, everywhere: bool
+        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], *, everywhere: bool
     ) -> list[_Finding]:
         """Tell what is certain from what has to be seen again; and add the domains that have lost all."""
         findings = []
         for domain in self._domains:
             name, state, found = domain.name, snapshot.domains[domain.name], drift[domain.name]
-            if not state.wg_present:
-                due.add(name)
+            if state.wg_index != self._indices.setdefault(name, state.wg_index):
+                # The old one's peers are gone with it, whether anything was told of that or not.
+                self._indices[name] = state.wg_index
+                self._due.add(name)
             if not state.ready:
                 # Nothing can be installed. Its coming is an event.
                 self._suspected.pop(name, None)
@@ -201,17 +201,18 @@ class Sweeper:
             if state.routes or found.route:
                 self._empty.discard(name)
             elif name in hurried or name in self._empty:
-                # That it was made anew may have gone unnoticed.
-                due.add(name)
+                # Somebody who sets up the interface has taken them all, and their routes.
+                self._due.add(name)
             else:
                 self._empty.add(name)
             certain = found if name in hurried else _both(found, self._suspected.get(name, _NOTHING))
             self._suspected[name] = found
-            restore, taken = name in due, frozenset[bytes]()
+            restore, taken = name in self._due, frozenset[bytes]()
             if restore:
                 # For thousands of peers it takes a while to find out.
                 others = (other.routes for key, other in snapshot.domains.items() if key != name)
-                taken = snapshot.routed_by_others.union(*others, (peer.link_local for peer in state.peers))
+                there = (peer.link_local for peer in state.peers)
+                taken = snapshot.routed_by_others.union(state.shared_addresses, *others, there)
             findings.append(_Finding(domain, state, certain, restore=restore, taken=taken))
         return findings
 
@@ -220,15 +221,27 @@ class Sweeper:
         plan = _Plan(unknown={name: set() for name in names}, unclaimed={name: set() for name in names})
         if any(finding.drift != _NOTHING for finding in findings):
             # However old: what is known of a peer that is half there tells where its other half belongs.
-            known = await self._journal.peers([domain.name for domain in self._domains], math.inf)
+            known = await self._journal.peers(math.inf)
+            configured = {domain.name for domain in self._domains}
             # To derive the addresses of all keys takes long.
-            await asyncio.to_thread(_plan_repairs, plan, findings, known or {})
+            await asyncio.to_thread(_plan_repairs, plan, findings, known or {}, configured)
         due = [finding for finding in findings if finding.restore]
         if due:
-            known = await self._journal.peers([finding.domain.name for finding in due], self._restore_limit)
+            known = await self._journal.peers(self._restore_limit)
             if known is not None:
                 await asyncio.to_thread(_plan_restoration, plan, due, known)
         return plan
+
+    async def _bring_back(self, plan: _Plan, snapshot: Snapshot) -> None:
+        """Plan to give the route back to who has not moved, seen twice in a row."""
+        found = await asyncio.to_thread(find_stayed, snapshot, self._domains, self._asked)
+        for domain, raw in found & self._stayed:
+            plan.add(domain, PublicKey(raw), "route")
+        self._stayed = found
+
+    def _asked(self, domain: str, raw: bytes) -> float:
+        age = self._offers.age(domain, raw)
+        return self._offers.since_start if age is None else age
 
     def _tell(self, event: str, found: Mapping[str, set[bytes]]) -> None:
         """Halves of which nobody knows whose they are: they are left alone, and told once."""
@@ -272,13 +285,16 @@ def _both(one: Drift, other: Drift) -> Drift:
     return Drift(peer=one.peer & other.peer, route=one.route & other.route, fdb=one.fdb & other.fdb)
 
 
-def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:
+def _plan_repairs(
+    plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]], configured: Collection[str]
+) -> None:
     """Plan what brings the missing parts back.
 
     Args:
         plan: is added to.
         findings: what is amiss.
         known: all keys of the journal by domain.
+        configured: the names of the configured domains.
     """
     # Without a route of its own a peer is ours only if the journal says so, and there a key has one home. A node that
     # has moved leaves a peer behind in its old domain, which must not get the route.
@@ -288,7 +304,9 @@ def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str,
         for peer in state.peers:
             address = peer.link_local
             if address in drift.route:
-                if homes.get(peer.public_key) == name:
+                home = homes.get(peer.public_key)
+                # Where its home is no domain any longer, nobody else has it.
+                if home == name or (home and home not in configured):
                     fdb = ["fdb"] if address in drift.fdb else []
                     plan.add(finding.domain, PublicKey(peer.public_key), "route", *fdb)
                 else:
@@ -297,10 +315,10 @@ def _plan_repairs(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str,
                 plan.add(finding.domain, PublicKey(peer.public_key), "fdb")
         if drift.peer:
             keys = {link_local(key.raw): key for key in known.get(name, ())}
-            # One that has another address now belongs to somebody else.
+            # One that has another address now belongs to somebody else, as does the peer that has this one now.
             taken = {peer.public_key for peer in state.peers} | {state.public_key}
             for address in drift.peer:
-                if address in keys and keys[address].raw not in taken:
+                if address in keys and keys[address].raw not in taken and address not in state.shared_addresses:
                     plan.add(finding.domain, keys[address], "peer")
                 else:
                     plan.unknown[name].add(address)
@@ -318,7 +336,7 @@ def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[
     """
     for finding in findings:
         there = {peer.public_key for peer in finding.state.peers} | {finding.state.public_key}
-        for key in known[finding.domain.name]:
+        for key in known.get(finding.domain.name, ()):
             if key.raw not in there and link_local(key.raw) not in finding.taken:
                 plan.add(finding.domain, key)
         plan.complete.add(finding.domain.name)

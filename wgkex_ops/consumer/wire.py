@@ -183,11 +183,12 @@ class FdbEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A WireGuard interface: its own key (empty if it has none), its UDP port and its peers."""
+    """A WireGuard interface, in the words of `DomainState`: its own key, its UDP port and its peers."""
 
     public_key: bytes
     listen_port: int
     peers: tuple[Peer, ...]
+    shared_addresses: frozenset[bytes]
 
 
 # --- Encoding -----------------------------------------------------------------------------------------------------
@@ -453,6 +454,7 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
     public_key, listen_port = b"", 0
     peers: list[Peer] = []
     allowed = b""  # the last peer's list of addresses
+    several: dict[bytes, bytes] = {}  # the same by key, of peers that have not exactly one
     for body in bodies:
         found = dict(walk(body, _GENERIC.size))
         public_key = found.get(_WGDEVICE_A_PUBLIC_KEY, public_key)
@@ -476,7 +478,10 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
             else:
                 peer, allowed = _decode_peer(element)
                 peers.append(peer)
-    return Device(public_key, listen_port, tuple(peers))
+            if not peers[-1].link_local:
+                several[peers[-1].public_key] = allowed
+    shared = frozenset(address for some in several.values() for address in _addresses(some))
+    return Device(public_key, listen_port, tuple(peers), shared)
 
 
 def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
@@ -640,14 +645,16 @@ def _only_address(allowed: bytes) -> bytes:
     """The address of a peer that has exactly one IPv6 /128, else nothing."""
     if len(allowed) == len(_ONE_ADDRESS) + _ADDRESS_BYTES and allowed.startswith(_ONE_ADDRESS):
         return allowed[-_ADDRESS_BYTES:]
-    entries = walk(allowed)
-    if len(entries) != 1:
-        return b""
-    found = dict(walk(entries[0][1]))
-    if found.get(_WGALLOWEDIP_A_CIDR_MASK) != _U8.pack(_ADDRESS_BITS):
-        return b""
-    address = found.get(_WGALLOWEDIP_A_IPADDR, b"")
-    return address if len(address) == _ADDRESS_BYTES else b""
+    return next(_addresses(allowed), b"") if len(walk(allowed)) == 1 else b""
+
+
+def _addresses(allowed: bytes) -> Iterator[bytes]:
+    """All IPv6 /128 of a peer's list of allowed IPs."""
+    for _, entry in walk(allowed):
+        found = dict(walk(entry))
+        address = found.get(_WGALLOWEDIP_A_IPADDR, b"")
+        if found.get(_WGALLOWEDIP_A_CIDR_MASK) == _U8.pack(_ADDRESS_BITS) and len(address) == _ADDRESS_BYTES:
+            yield address
 
 
 def _unpack(layout: struct.Struct, data: bytes) -> tuple[int, ...]:
