@@ -476,7 +476,8 @@ async def test_only_a_single_address_is_a_peers_address(
 
 async def test_an_interface_without_a_key(here: Namespace, dataplane: KernelDataplane) -> None:
     here.run("ip", "link", "add", A.wg, "type", "wireguard")
-    assert (await dataplane.snapshot()).domains[A.name] == DomainState(wg_present=True)
+    state = (await dataplane.snapshot()).domains[A.name]
+    assert state == DomainState(wg_present=True, wg_index=socket.if_nametoindex(A.wg))
 
 
 async def test_a_real_handshake(
