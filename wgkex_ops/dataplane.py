@@ -123,15 +123,18 @@ class Snapshot:
     Attributes:
         taken_at: seconds since the epoch, by the clock that the handshakes are told in.
         domains: the state by the domain's name; every configured domain is there.
+        routed_elsewhere: destinations (16 bytes) of routes that carry our protocol number, over interfaces of no
+            configured domain: another worker's, or those of a domain that was taken out of the configuration.
     """
 
     taken_at: float
     domains: Mapping[str, DomainState] = field(default_factory=dict)
+    routed_elsewhere: frozenset[bytes] = frozenset()
 
     @property
     def routed(self) -> frozenset[bytes]:
-        """What routes of ours lead to, in all domains; put together anew each time."""
-        return frozenset[bytes]().union(*(state.routes for state in self.domains.values()))
+        """What routes with our protocol number lead to; put together anew each time."""
+        return self.routed_elsewhere.union(*(state.routes for state in self.domains.values()))
 
     @property
     def routed_by_others(self) -> frozenset[bytes]:

@@ -48,6 +48,7 @@ _GOODBYE_TIMEOUT: Final = 1.5
 _DRAIN_TIMEOUT: Final = 1.0
 _RECEIPTS_TIMEOUT: Final = 0.5
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
+_LOOK_AGAIN_AFTER: Final = 5.0
 # How long the start may be held up by putting peers back: 20,000 take a few seconds.
 _RESTORE_TIMEOUT: Final = 60.0
 
@@ -219,7 +220,11 @@ class Worker:
 
     async def _take_in(self) -> None:
         """Take keys, as soon as it is known which ones are static peers': until then the bus keeps them."""
-        await self._reporter.read_once.wait()
+        if not self._reporter.read_once:
+            _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
+        while not self._reporter.read_once:
+            await asyncio.sleep(_LOOK_AGAIN_AFTER)
+            await self._reporter.look()
         await self._resume()
         await self._intake.run(self._session.messages())
 

@@ -394,6 +394,10 @@ async def test_a_snapshot_says_what_the_tools_say(
         f"ip -6 route add fe80::9/128 dev {A.wg} proto {ROUTE_PROTOCOL} table 42",
         f"bridge fdb append 00:00:00:00:00:00 dev {A.vx} dst {STATIC_ADDRESS} via {A.wg}",
         f"bridge fdb append 00:00:00:00:00:00 dev {A.vx} dst {STATIC_ADDRESS} via {B.wg}",
+        "ip link add other type dummy",
+        "ip link set other up",
+        f"ip -6 route add fe80::5:2/128 dev other proto {ROUTE_PROTOCOL}",
+        "ip -6 route add fe80::5:3/128 dev other proto static",
         f"bridge fdb add 02:00:00:00:00:01 dev {A.vx} dst fe80::8 via {A.wg}",
         f"ip address add fe80::aaaa/64 dev {A.wg}",
         f"ip link set {B.vx} down",
@@ -402,6 +406,7 @@ async def test_a_snapshot_says_what_the_tools_say(
     snapshot = await dataplane.snapshot()
     assert before <= snapshot.taken_at <= time.time()
     assert list(snapshot.domains) == [domain.name for domain in DOMAINS]
+    assert snapshot.routed_elsewhere == packed(["fe80::5:2"])
 
     state = snapshot.domains[A.name]
     seen = here.wg(A.wg)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from wgkex_ops.consumer.turns import Turns
 from wgkex_ops.dataplane import Action, Change, Operation, Outcome, Snapshot
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
@@ -58,6 +58,7 @@ class WatchedDataplane(MemoryDataplane):
         self.may_work.set()
         self.readable = True
         self.stubborn: set[bytes] = set()
+        self.routed_elsewhere = frozenset[bytes]()
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         self.batches.append(list(changes))
@@ -70,7 +71,7 @@ class WatchedDataplane(MemoryDataplane):
     async def snapshot(self) -> Snapshot:
         if not self.readable:
             raise DataplaneError(Operation.DUMP, "EINTR")
-        return await super().snapshot()
+        return replace(await super().snapshot(), routed_elsewhere=self.routed_elsewhere)
 
 
 class WatchedOffers(Offers):
@@ -266,6 +267,19 @@ async def test_what_a_node_leaves_behind_that_moves_to_another_domain_goes_when_
     assert snapshot.domains[WELT.name].peers == ()
     assert await bench.peers(CITY) == {1}
     assert bench.counted['peers_removed{domain="ffmuc_welt",reason="stale"}'] == 1
+
+
+async def test_what_a_node_leaves_behind_that_moves_to_another_workers_domain_goes_as_well(bench: Bench) -> None:
+    await bench.connect(WELT, 1)
+    bench.dataplane.lose(WELT, key(1), "route")
+    bench.times.pass_by(STALE)
+    await bench.cleanup.clean()
+    # Nobody knows whose it is, without a route that says so.
+    assert len((await bench.dataplane.snapshot()).domains[WELT.name].peers) == 1
+    bench.dataplane.routed_elsewhere = frozenset({link_local(key(1).raw)})
+    bench.times.pass_by(STALE)
+    await bench.cleanup.clean()
+    assert (await bench.dataplane.snapshot()).domains[WELT.name].peers == ()
 
 
 async def test_a_node_that_moves_and_never_connects_here_leaves_no_half_behind(bench: Bench) -> None:

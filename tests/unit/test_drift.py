@@ -24,8 +24,8 @@ def whole(*numbers: int) -> DomainState:
     return DomainState(peers=peers(*numbers), routes=addresses(*numbers), fdb_entries=addresses(*numbers))
 
 
-def drift(welt: DomainState, city: DomainState | None = None) -> Drift:
-    return find_drift(Snapshot(0.0, {WELT.name: welt, CITY.name: city or DomainState()}))[WELT.name]
+def drift(welt: DomainState, city: DomainState | None = None, elsewhere: frozenset[bytes] = NONE) -> Drift:
+    return find_drift(Snapshot(0.0, {WELT.name: welt, CITY.name: city or DomainState()}, elsewhere))[WELT.name]
 
 
 def test_whole_peers_and_none_are_no_drift() -> None:
@@ -43,6 +43,10 @@ def test_route_to_a_peer_with_another_address_lacks_its_peer() -> None:
 
 def test_peer_without_an_fdb_entry() -> None:
     assert drift(replace(whole(1, 2), fdb_entries=addresses(2))) == Drift(NONE, NONE, fdb=addresses(1))
+
+
+def test_peer_whose_route_leads_over_an_interface_of_no_domain() -> None:
+    assert drift(replace(whole(1, 2), routes=addresses(2)), elsewhere=addresses(1)) == Drift(NONE, NONE, NONE)
 
 
 def test_peer_that_nothing_is_routed_to() -> None:

@@ -1,77 +1,178 @@
 """Who has not moved to where their key was asked for, and who has."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 import pytest
-from msgspec import structs
 
 from tests.helpers import CITY, WELT, key
-from wgkex_ops.consumer.moves import find_stayed
+from wgkex_ops.consumer.moves import Moves
+from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.dataplane import DomainState, Peer, Snapshot
+from wgkex_ops.domains import Domain
 from wgkex_ops.keys import link_local
+from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 
-NOW: Final = 1_800_000_000.0
+MINUTE: Final = 60.0
+THIRD: Final = Domain("ffmuc_third", "wg-third", "vx-third")
+DOMAINS: Final = (WELT, CITY, THIRD)
+UP: Final = DomainState(wg_present=True, wg_up=True, vx_present=True, vx_up=True)
 RAW: Final = key(1).raw
 ADDRESS: Final = link_local(RAW)
 
-# Asked for in CITY 100 s ago, with a handshake in WELT a minute later.
-STAYED: Final = DomainState(
-    wg_present=True, wg_up=True, vx_present=True, vx_up=True, peers=(Peer(RAW, NOW - 40, 0, 0, ADDRESS),)
-)
-ROUTED: Final = replace(STAYED, peers=(Peer(RAW, 0.0, 0, 0, ADDRESS),), routes=frozenset({ADDRESS}))
+
+class Story:
+    """A key with peers in several domains, and one look a minute."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.offers = Offers(lambda: self.now)
+        self.moves = Moves(self.offers)
+        # By domain, the peers' handshakes; where the route leads; and what is different of a domain.
+        self.handshakes: dict[Domain, float] = {}
+        self.route: Domain | None = None
+        self.changes: dict[Domain, Mapping[str, object]] = {}
+
+    def ask(self, domain: Domain) -> None:
+        """The key is asked for, and installed."""
+        self.now += 1
+        self.offers.note(domain.name, RAW)
+        self.handshakes.setdefault(domain, 0.0)
+        self.route = domain
+
+    def shake(self, *domains: Domain, clock: float = 0.0) -> None:
+        """A handshake, by a clock that may be wrong by so many seconds."""
+        self.now += 1
+        for domain in domains:
+            self.handshakes[domain] = 1e9 + self.now + clock
+
+    def look(self) -> list[str]:
+        """The names of the domains whose peers should have the route."""
+        self.now += MINUTE
+        states = {domain.name: replace(UP, **self.changes.get(domain, {})) for domain in DOMAINS}  # type: ignore[arg-type]
+        for domain, handshake in self.handshakes.items():
+            peers = (Peer(key(2).raw, 0.0, 0, 0, key(2).link_local.packed), Peer(RAW, handshake, 0, 0, ADDRESS))
+            states[domain.name] = replace(states[domain.name], peers=peers)
+        if self.route is not None:
+            states[self.route.name] = replace(states[self.route.name], routes=frozenset({ADDRESS}))
+        found = self.moves.stayed(Snapshot(0.0, states), DOMAINS, self.offers.since_start)
+        assert all((one.peer.public_key, one.elsewhere) == (RAW, self.route and self.route.name) for one in found)
+        return [one.domain.name for one in found]
 
 
-def handshake(state: DomainState, when: float) -> DomainState:
-    return replace(state, peers=(structs.replace(state.peers[0], handshake=when),))
+@pytest.fixture
+def story() -> Story:
+    """A node of WELT; its key was asked for in CITY, too, and that was seen."""
+    story = Story()
+    story.ask(WELT)
+    story.shake(WELT)
+    story.ask(CITY)
+    assert story.look() == []
+    return story
 
 
-def stayed(welt: DomainState, city: DomainState = ROUTED, *, asked: float = 100.0) -> bool:
-    def age(domain: str, raw: bytes) -> float:
-        assert (domain, raw) == (CITY.name, RAW)
-        return asked
-
-    snapshot = Snapshot(NOW, {WELT.name: welt, CITY.name: city})
-    found = find_stayed(snapshot, (WELT, CITY), age)
-    assert found <= {(WELT, RAW)}
-    return bool(found)
+@pytest.mark.parametrize("clock", [0.0, 3600.0, -3600.0, -1e9])
+def test_who_has_a_handshake_where_it_was_has_stayed_whatever_the_clock_says(story: Story, clock: float) -> None:
+    assert story.look() == []
+    story.shake(WELT, clock=clock)
+    assert story.look() == [WELT.name]
 
 
-def test_a_handshake_after_the_key_was_asked_for_elsewhere_proves_that_the_node_has_stayed() -> None:
-    assert stayed(STAYED)
+def test_who_has_none_any_more_may_have_moved(story: Story) -> None:
+    for _ in range(10):
+        assert story.look() == []
+
+
+def test_who_has_one_where_the_route_leads_has_moved(story: Story) -> None:
+    for _ in range(10):
+        story.shake(CITY)
+        assert story.look() == []
+
+
+def test_a_handshake_before_the_question_proves_nothing(story: Story) -> None:
+    story.shake(WELT)
+    story.ask(CITY)
+    assert story.look() == []
+    assert story.look() == []
+
+
+def test_a_handshake_of_which_nobody_knows_whether_it_was_before_the_question_proves_nothing() -> None:
+    story = Story()
+    story.ask(WELT)
+    assert story.look() == []
+    story.ask(CITY)
+    story.shake(WELT)
+    assert story.look() == []
+    story.shake(WELT)
+    assert story.look() == [WELT.name]
+
+
+def test_what_was_asked_for_before_the_start_was_before(story: Story) -> None:
+    again = Story()
+    again.handshakes, again.route, again.now = story.handshakes, story.route, story.now
+    assert again.look() == []
+    again.shake(WELT)
+    assert again.look() == [WELT.name]
+
+
+def test_two_devices_with_one_key_do_not_get_the_route_by_turns(story: Story) -> None:
+    story.shake(WELT, CITY)
+    for number in range(20):
+        assert story.look() == []
+        story.shake((WELT, CITY)[number % 2])
+        assert story.look() == []
+        story.shake(WELT, CITY)
+        assert story.look() == []
+
+
+def test_when_one_of_them_is_gone_the_other_one_gets_it(story: Story) -> None:
+    story.shake(WELT, CITY)
+    silent_since = story.now
+    assert story.look() == []
+    while not story.look():
+        story.shake(WELT)
+    assert silent_since + ACTIVE_SECONDS <= story.now <= silent_since + ACTIVE_SECONDS + 3 * MINUTE
+
+
+def test_of_three_peers_the_living_one_gets_it(story: Story) -> None:
+    story.ask(THIRD)
+    assert story.look() == []
+    story.shake(THIRD, CITY)
+    assert story.look() == []
+    for _ in range(3):
+        assert story.look() == []
+    story.shake(WELT, CITY)
+    assert story.look() == []
+    for _ in range(3):
+        assert story.look() == []
+    story.shake(CITY)
+    assert story.look() == [CITY.name]
+
+
+def test_a_peer_that_comes_with_a_handshake_proves_nothing(story: Story) -> None:
+    """Somebody else has put it there."""
+    story.shake(THIRD)
+    assert story.look() == []
+
+
+def test_a_peer_that_was_made_anew_proves_nothing(story: Story) -> None:
+    story.handshakes[WELT] = 0.0
+    assert story.look() == []
 
 
 @pytest.mark.parametrize(
-    ("age", "proof"), [(-1.0, False), (0.0, True), (89.0, True), (90.0, False), (200.0, False)], ids=str
+    "changes", [{"vx_up": False}, {"foreign_routes": {ADDRESS: 4}}], ids=["not ready", "route of others"]
 )
-def test_it_has_to_be_later_and_not_from_the_future(age: float, proof: bool) -> None:
-    assert stayed(handshake(STAYED, NOW - age)) is proof
+def test_others_are_left_alone(story: Story, changes: Mapping[str, object]) -> None:
+    story.changes[WELT] = changes
+    for _ in range(3):
+        story.shake(WELT)
+        assert story.look() == []
 
 
-@pytest.mark.parametrize(("when", "proof"), [(NOW - 41, True), (NOW - 40, False), (NOW - 1, False)])
-def test_a_later_handshake_where_the_route_is_proves_that_it_has_moved(when: float, proof: bool) -> None:
-    assert stayed(STAYED, handshake(ROUTED, when)) is proof
-
-
-@pytest.mark.parametrize(
-    "welt",
-    [
-        handshake(STAYED, 0.0),
-        replace(STAYED, vx_up=False),
-        replace(STAYED, foreign_routes={ADDRESS: 4}),
-        replace(STAYED, routes=frozenset({ADDRESS})),
-        replace(STAYED, peers=(structs.replace(STAYED.peers[0], link_local=b""),)),
-        replace(STAYED, peers=(structs.replace(STAYED.peers[0], public_key=key(2).raw),)),
-    ],
-    ids=["no handshake", "not ready", "route of others", "route of ours", "no address", "not its address"],
-)
-def test_others_are_left_alone(welt: DomainState) -> None:
-    assert not stayed(welt)
-
-
-def test_where_there_is_no_route_at_all_the_journal_decides() -> None:
-    assert not stayed(STAYED, replace(ROUTED, routes=frozenset()))
-
-
-def test_a_route_without_a_peer_is_no_proof_of_a_move() -> None:
-    assert stayed(STAYED, replace(ROUTED, peers=()))
+def test_where_there_is_no_route_the_journal_decides(story: Story) -> None:
+    story.route = None
+    for _ in range(3):
+        story.shake(WELT)
+        assert story.look() == []

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from wgkex_ops.consumer.turns import Turns
 from wgkex_ops.dataplane import Action, Change, LinkEvent, Operation, Outcome, Snapshot
 from wgkex_ops.domains import Domain
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.topics import Origin
@@ -41,6 +41,7 @@ class WatchedDataplane(MemoryDataplane):
         self.may_work = asyncio.Event()
         self.may_work.set()
         self.readable = True
+        self.routed_elsewhere = frozenset[bytes]()
 
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         self.batches.append(list(changes))
@@ -50,7 +51,7 @@ class WatchedDataplane(MemoryDataplane):
     async def snapshot(self) -> Snapshot:
         if not self.readable:
             raise DataplaneError(Operation.DUMP, "EINTR")
-        return await super().snapshot()
+        return replace(await super().snapshot(), routed_elsewhere=self.routed_elsewhere)
 
     async def complete(self, domain: Domain) -> set[bytes]:
         """Keys of the peers that lack nothing."""
@@ -347,6 +348,10 @@ async def test_an_interface_made_anew_in_silence_gets_its_peers(bench: Bench) ->
     await bench.look()
     assert bench.repaired == {WELT.name: 2}
     assert await bench.dataplane.complete(WELT) == raw(1, 2, 3)
+    # And that is it: what somebody removes now stays removed.
+    await bench.dataplane.apply([Change(Action.REMOVE, WELT, key(1))])
+    await bench.look(3)
+    assert await bench.dataplane.complete(WELT) == raw(2, 3)
 
 
 async def test_an_interface_that_was_set_up_anew_gets_its_peers(bench: Bench) -> None:
@@ -491,6 +496,21 @@ async def test_the_peer_that_stayed_behind_gets_the_route_when_the_new_domain_is
     assert await bench.journal.peers(60) == {WELT.name: [key(1)]}
 
 
+async def test_a_route_over_an_interface_of_no_domain_is_not_taken(bench: Bench) -> None:
+    """Its domain was taken out of the configuration, or another worker has it; its node may be alive."""
+    await bench.install(WELT, 1)
+    gone = Domain("ffmuc_gone", "wg-gone", "vx-gone")
+    await bench.journal.settle([(gone, key(1)), (WELT, key(2)), (WELT, key(3))], [])
+    bench.dataplane.lose(WELT, key(1), "route")
+    bench.dataplane.routed_elsewhere = frozenset(link_local(raw) for raw in raw(1, 2))
+    await bench.look(3, LOST)
+    bench.dataplane.remove_interfaces(WELT)
+    bench.dataplane.create_interfaces(WELT)
+    await bench.look()
+    assert bench.dataplane.batches == [changes(WELT, 3)] * 2
+    assert bench.logged("unclaimed_peers") == []
+
+
 async def test_a_node_whose_key_somebody_else_asks_for_elsewhere_gets_its_route_back(bench: Bench) -> None:
     await bench.install(WELT, 1, 2)
     for number in (1, 2):
@@ -504,9 +524,16 @@ async def test_a_node_whose_key_somebody_else_asks_for_elsewhere_gets_its_route_
     bench.dataplane.shake_hands(WELT, key(1))
     bench.dataplane.shake_hands(CITY, key(2))
     await bench.look()
-    assert bench.dataplane.batches == []
-    await bench.look()
     assert bench.dataplane.batches == [changes(WELT, 1)]
+    assert bench.logged("route_given_back") == [
+        {
+            "event": "route_given_back",
+            "log_level": "info",
+            "domain": WELT.name,
+            "public_key": str(key(1)),
+            "from_domain": CITY.name,
+        }
+    ]
     await bench.look(3)
     assert bench.dataplane.batches == [changes(WELT, 1)]
     assert await bench.dataplane.complete(WELT) == raw(1)

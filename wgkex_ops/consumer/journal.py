@@ -102,7 +102,7 @@ class Journal:
         patience: float = _PATIENCE,
         retry_after: float = _RETRY_AFTER,
     ) -> None:
-        self._file = _File(folder, metrics, retry_after)
+        self._file = _File(folder, metrics, clock, retry_after)
         self._folder = folder
         self._metrics = metrics
         self._clock = clock
@@ -213,19 +213,23 @@ class Journal:
     # What all of them need at the start
 
     async def peers(self, limit: float) -> dict[str, list[PublicKey]] | None:
-        """Tell which peers were installed, or had a handshake, less than so many seconds before the latest of them.
+        """Tell which peers were installed, or had a handshake, less than so many seconds ago.
 
-        Not before now: the clock may be wrong, as it is on some hosts until the network is there.
+        The time in which no process was there is left out. So it does not matter how long that was, nor that the clock
+        may be ahead, as it is on some hosts until the network is there.
 
         Returns:
             their keys by the names of domains, be they configured or not; None if the journal cannot be read.
         """
-        return await self._read(
-            "SELECT domain, key FROM peers WHERE max(installed_at, handshake) > -?2 +"
-            " (SELECT min(?1, max(max(installed_at, handshake))) FROM peers)",
-            self._clock(),
-            limit,
-        )
+        before = self._clock() - limit
+
+        def work(connection: sqlite3.Connection) -> dict[str, list[PublicKey]]:
+            rows = connection.execute(
+                "SELECT domain, key FROM peers WHERE max(installed_at, handshake) > ?", [before - self._file.away]
+            )
+            return _by_domain(rows)
+
+        return await self._do(work, None)
 
     async def pending(self) -> dict[str, list[PublicKey]] | None:
         """Tell which keys were kept, and neither installed nor given up.
@@ -234,14 +238,9 @@ class Journal:
             them by the names of domains, be they configured or not, the oldest first; None if the journal cannot be
             read.
         """
-        return await self._read("SELECT domain, key FROM pending ORDER BY since")
 
-    async def _read(self, query: str, *parameters: float) -> dict[str, list[PublicKey]] | None:
-        def work(connection: sqlite3.Connection) -> dict[str, list[PublicKey]] | None:
-            found: dict[str, list[PublicKey]] = {}
-            for domain, key in connection.execute(query, parameters):
-                found.setdefault(domain, []).append(PublicKey(key))
-            return found
+        def work(connection: sqlite3.Connection) -> dict[str, list[PublicKey]]:
+            return _by_domain(connection.execute("SELECT domain, key FROM pending ORDER BY since"))
 
         return await self._do(work, None)
 
@@ -283,6 +282,13 @@ def _take_error(overdue: asyncio.Future[Any]) -> None:
     # Nobody waits for it any more.
     if not overdue.cancelled():
         overdue.exception()
+
+
+def _by_domain(rows: Iterable[tuple[str, bytes]]) -> dict[str, list[PublicKey]]:
+    found: dict[str, list[PublicKey]] = {}
+    for domain, key in rows:
+        found.setdefault(domain, []).append(PublicKey(key))
+    return found
 
 
 def _count(connection: sqlite3.Connection) -> int:
@@ -351,10 +357,16 @@ class _File:
     Args:
         folder: where the file is.
         metrics: how long transactions took, and how many keys there are.
+        clock: seconds since the epoch.
         retry_after: seconds between attempts after a failure.
+
+    Attributes:
+        away: for how many seconds nothing was noted when the file was opened first.
     """
 
-    def __init__(self, folder: Path, metrics: JournalMetrics, retry_after: float) -> None:
+    def __init__(self, folder: Path, metrics: JournalMetrics, clock: Callable[[], float], retry_after: float) -> None:
+        self.away = 0.0
+        self._clock = clock
         self._folder = folder
         self._path = folder / FILE
         self._metrics = metrics
@@ -363,6 +375,7 @@ class _File:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         self._failure = ""
+        self._ever_opened = False
         self._not_before = -math.inf
         self._last_set_aside = -math.inf
 
@@ -451,6 +464,10 @@ class _File:
         else:
             # Nothing checks whether a text is one, but the reading of it.
             connection.execute("SELECT domain FROM peers UNION SELECT domain FROM pending").fetchall()
+        if not self._ever_opened:
+            self._ever_opened = True
+            (latest,) = connection.execute("SELECT max(max(installed_at, handshake)) FROM peers").fetchone()
+            self.away = 0.0 if latest is None else max(0.0, self._clock() - latest)
         # In memory: on the disk, a temporary file would be in the way of a full one.
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.executescript(_COUNTING)

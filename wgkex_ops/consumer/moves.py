@@ -1,53 +1,99 @@
-"""Where a node is whose key has peers in two domains: the one route to it leads to where the key was last asked for."""
+"""Where a node is whose key has peers in several domains: the one route to it leads to where it was asked for last."""
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from wgkex_ops.dataplane import Snapshot
+from wgkex_ops.consumer.departures import Identity, Sighting
+from wgkex_ops.consumer.offers import Offers
+from wgkex_ops.dataplane import Peer, Snapshot
 from wgkex_ops.domains import Domain
-
-# Seconds by which a handshake has to be later: clocks are set a little now and then.
-_SLACK: Final = 10.0
+from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 
 
-def find_stayed(
-    snapshot: Snapshot, domains: Sequence[Domain], asked: Callable[[str, bytes], float]
-) -> set[tuple[Domain, bytes]]:
-    """Tell who has not moved to where their key was asked for.
+class Stayed(NamedTuple):
+    """A peer that should have the route to its address (16 bytes), and the domain, by its name, that has it."""
+
+    domain: Domain
+    peer: Peer
+    elsewhere: str
+
+
+class Moves:
+    """Finds out who has not moved to where their key was asked for.
 
     Nobody has to prove that a key is theirs: by mistake or on purpose it is asked for in another domain, and that takes
-    the route from a node that never left. But a handshake proves where a node is. So the route belongs to the peer that
-    had one after the key was asked for where the route leads now, if the peer there had none later.
+    the route from a node that never left. But a handshake proves where a node is. So the route belongs to a peer that
+    has had one since the key was asked for where the route leads now, if the key's other peers have had none for some
+    minutes: two devices with one key would have it by turns otherwise.
+
+    What the handshakes' times say does not matter, only that they change: the clock that tells them can be set.
 
     Args:
-        snapshot: what is there.
-        domains: the configured domains.
-        asked: for how many seconds a key (32 bytes) has not been asked for in a domain, by its name.
-
-    Returns:
-        the domain and the key (32 bytes) of each peer that should have the route.
+        offers: when each key was last asked for.
     """
-    found = []
-    for domain in domains:
-        state = snapshot.domains[domain.name]
-        for peer in state.peers if state.ready else ():
-            if peer.link_local in state.routes or peer.link_local in state.foreign_routes or not peer.handshake:
-                continue
-            elsewhere = next((name for name, other in snapshot.domains.items() if peer.link_local in other.routes), "")
-            if not elsewhere or not peer.has_derived_address:
-                continue
-            # One from the future tells nothing.
-            if 0 <= snapshot.taken_at - peer.handshake < asked(elsewhere, peer.public_key) - _SLACK:
-                found.append((domain, peer, elsewhere))
-    keys = {peer.public_key for _, peer, _ in found}
-    handshakes = {
-        (name, twin.public_key): twin.handshake
-        for name in {elsewhere for *_, elsewhere in found}
-        for twin in snapshot.domains[name].peers
-        if twin.public_key in keys
-    }
-    return {
-        (domain, peer.public_key)
-        for domain, peer, elsewhere in found
-        if peer.handshake > handshakes.get((elsewhere, peer.public_key), 0.0)
-    }
+
+    def __init__(self, offers: Offers) -> None:
+        self._offers = offers
+        # When the last snapshot was begun. What it said of the keys with several peers, and since when that is so.
+        self._last = 0.0
+        self._seen: dict[Identity, Sighting] = {}
+
+    def stayed(self, snapshot: Snapshot, domains: Sequence[Domain], begun: float) -> list[Stayed]:
+        """Tell whose route leads elsewhere than to where their node has been since the last time that this was asked.
+
+        Args:
+            snapshot: what is there.
+            domains: the configured domains.
+            begun: when it was begun to be taken, by `Offers.since_start`.
+        """
+        homeless = _homeless(snapshot, domains)
+        keys = {one.peer.public_key for one in homeless}
+        peers = {
+            Identity(name, peer.public_key): peer
+            for name, state in snapshot.domains.items()
+            for peer in (state.peers if keys else ())
+            if peer.public_key in keys
+        }
+        changed = {
+            identity
+            for identity, peer in peers.items()
+            if peer.handshake and identity in self._seen and self._seen[identity].handshake != peer.handshake
+        }
+        self._seen = {
+            identity: Sighting(peer.handshake, begun)
+            if identity in changed or identity not in self._seen
+            else self._seen[identity]
+            for identity, peer in peers.items()
+        }
+        last, self._last = self._last, begun
+        alive = Counter(
+            identity.key
+            for identity, sighting in self._seen.items()
+            if sighting.handshake and begun - sighting.since < ACTIVE_SECONDS
+        )
+        return [
+            one
+            for one in homeless
+            if Identity(one.domain.name, one.peer.public_key) in changed
+            # Itself.
+            and alive[one.peer.public_key] == 1
+            and self._asked_at(one.elsewhere, one.peer.public_key) < last
+        ]
+
+    def _asked_at(self, domain: str, raw: bytes) -> float:
+        age = self._offers.age(domain, raw)
+        return 0.0 if age is None else self._offers.since_start - age
+
+
+def _homeless(snapshot: Snapshot, domains: Sequence[Domain]) -> list[Stayed]:
+    """Peers whose route leads over another domain's interface."""
+    return [
+        Stayed(domain, peer, elsewhere)
+        for domain in domains
+        if (state := snapshot.domains[domain.name]).ready
+        for peer in state.peers
+        if peer.link_local not in state.routes and peer.link_local not in state.foreign_routes
+        for elsewhere, other in snapshot.domains.items()
+        if peer.link_local in other.routes and peer.has_derived_address
+    ]

@@ -86,7 +86,9 @@ class Reading:
             }
         except (OSError, wire.DecodeError) as problem:
             raise dump_error(problem) from problem
-        return Snapshot(taken_at=time.time(), domains=states)
+        here = {links[domain.wg].number for domain in self._domains if domain.wg in links}
+        elsewhere = (destinations for interface, destinations in routes.items() if interface not in here)
+        return Snapshot(time.time(), states, frozenset().union(*elsewhere))
 
     def _links(self) -> list[wire.Link]:
         return list(wire.decode_links(self._dump(self._route.dump, wire.dump_links())))

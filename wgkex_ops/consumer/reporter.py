@@ -51,7 +51,7 @@ class Reporter:
 
     Attributes:
         announced: set once brokers could know this gateway.
-        read_once: set once the dataplane could be read: since then it is known which keys are static peers'.
+        read_once: whether the dataplane could be read: since then it is known which keys are static peers'.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Reporter:
         self._active: dict[str, int] = {}
         self._hurry = asyncio.Event()
         self.announced = asyncio.Event()
-        self.read_once = asyncio.Event()
+        self.read_once = False
 
     def problems(self) -> list[str]:
         """Why this gateway cannot serve all of its domains, by the latest reading."""
@@ -106,7 +106,7 @@ class Reporter:
             self._static_keys = {name: _static_keys(state) for name, state in latest.domains.items()}
             self._active = {name: count_active(state.peers, latest.taken_at) for name, state in latest.domains.items()}
             self._latest = _without_peers(latest)
-            self.read_once.set()
+            self.read_once = True
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             self._latest = _NOTHING
@@ -127,7 +127,7 @@ class Reporter:
                 pause = _AGAIN_AFTER
             else:
                 seen = number
-                pause = _AGAIN_AFTER if self._latest is _NOTHING else REPORT_INTERVAL
+                pause = REPORT_INTERVAL
             await self._wait(pause, number)
 
     async def say_goodbye(self, within: float) -> None:
@@ -219,10 +219,17 @@ def _problems(domain: Domain, state: DomainState) -> list[str]:
 def _without_peers(snapshot: Snapshot) -> Snapshot:
     """What is left when thousands of peers need not be kept in memory until the next look."""
     domains = {
-        name: replace(state, peers=(), routes=frozenset(), foreign_routes={}, fdb_entries=frozenset())
+        name: replace(
+            state,
+            peers=(),
+            shared_addresses=frozenset(),
+            routes=frozenset(),
+            foreign_routes={},
+            fdb_entries=frozenset(),
+        )
         for name, state in snapshot.domains.items()
     }
-    return replace(snapshot, domains=domains)
+    return replace(snapshot, domains=domains, routed_elsewhere=frozenset())
 
 
 def _static_keys(state: DomainState) -> frozenset[bytes]:

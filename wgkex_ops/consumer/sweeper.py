@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 import structlog
 
 from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.moves import find_stayed
+from wgkex_ops.consumer.moves import Moves
 from wgkex_ops.consumer.offers import Offers
 from wgkex_ops.consumer.turns import Look, Turns
 from wgkex_ops.dataplane import Action, Change, DomainState, LinkEvent, Snapshot
@@ -21,6 +21,7 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.journal import RepairMetrics
 
 _log = structlog.get_logger(__name__)
@@ -59,17 +60,21 @@ class _Plan:
     Attributes:
         missing: which parts each change brings back; none for a whole peer out of the journal.
         unknown: by domain, addresses that a route of ours leads to without anybody knowing the key.
-        unclaimed: by domain, addresses of peers without a route that the journal does not know.
+        unclaimed: by domain, addresses of peers without a route that do not belong there by the journal.
         complete: domains of which everything is planned that the journal knows.
+        given_back: the domain, by its name, that loses the route, of each change that takes it.
     """
 
     missing: dict[Change, set[str]] = field(default_factory=dict)
     unknown: dict[str, set[bytes]] = field(default_factory=dict)
     unclaimed: dict[str, set[bytes]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
+    given_back: dict[Change, str] = field(default_factory=dict)
 
-    def add(self, domain: Domain, key: PublicKey, *missing: str) -> None:
-        self.missing.setdefault(Change(Action.INSTALL, domain, key), set()).update(missing)
+    def add(self, domain: Domain, key: PublicKey, *missing: str) -> Change:
+        change = Change(Action.INSTALL, domain, key)
+        self.missing.setdefault(change, set()).update(missing)
+        return change
 
 
 class Sweeper:
@@ -110,10 +115,10 @@ class Sweeper:
         self._hurried: set[str] = set()
         self._due = {domain.name for domain in domains}
         self._empty: set[str] = set()
-        # By domain, the WireGuard interface that the last look has seen, and what it has found; and who has stayed.
+        # By domain, the WireGuard interface that the last look has seen, and what it has found.
         self._indices: dict[str, int] = {}
         self._suspected: dict[str, Drift] = {}
-        self._stayed: set[tuple[Domain, bytes]] = set()
+        self._moves = Moves(offers)
         # By event and domain, which halves were told.
         self._told: dict[tuple[str, str], set[bytes]] = {}
 
@@ -159,21 +164,21 @@ class Sweeper:
         """
         hurried, self._hurried = self._hurried, set()
         self._woken.clear()
+        begun = self._offers.since_start
         try:
             async with self._dataplane.looking() as look:
-                await self._mend(look, hurried, everywhere=everywhere)
+                await self._mend(look, hurried, begun, everywhere=everywhere)
         except DataplaneError as error:
             # They stay hurried, for the next look.
             self._hurried |= hurried
             _log.error("snapshot_failed", error=str(error))
 
-    async def _mend(self, look: Look, hurried: set[str], *, everywhere: bool) -> None:
+    async def _mend(self, look: Look, hurried: set[str], begun: float, *, everywhere: bool) -> None:
         await self._journal.handshakes(look.snapshot)
         # Thousands of peers take a while.
         drift = await asyncio.to_thread(find_drift, look.snapshot)
         plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
-        if everywhere:
-            await self._bring_back(plan, look.snapshot)
+        await asyncio.to_thread(_plan_returns, plan, self._moves, look.snapshot, self._domains, begun)
         self._tell("unknown_routes", plan.unknown)
         self._tell("unclaimed_peers", plan.unclaimed)
         for domain in self._domains:
@@ -212,7 +217,9 @@ class Sweeper:
                 # For thousands of peers it takes a while to find out.
                 others = (other.routes for key, other in snapshot.domains.items() if key != name)
                 there = (peer.link_local for peer in state.peers)
-                taken = snapshot.routed_by_others.union(state.shared_addresses, *others, there)
+                taken = snapshot.routed_by_others.union(
+                    snapshot.routed_elsewhere, state.shared_addresses, *others, there
+                )
             findings.append(_Finding(domain, state, certain, restore=restore, taken=taken))
         return findings
 
@@ -232,17 +239,6 @@ class Sweeper:
                 await asyncio.to_thread(_plan_restoration, plan, due, known)
         return plan
 
-    async def _bring_back(self, plan: _Plan, snapshot: Snapshot) -> None:
-        """Plan to give the route back to who has not moved, seen twice in a row."""
-        found = await asyncio.to_thread(find_stayed, snapshot, self._domains, self._asked)
-        for domain, raw in found & self._stayed:
-            plan.add(domain, PublicKey(raw), "route")
-        self._stayed = found
-
-    def _asked(self, domain: str, raw: bytes) -> float:
-        age = self._offers.age(domain, raw)
-        return self._offers.since_start if age is None else age
-
     def _tell(self, event: str, found: Mapping[str, set[bytes]]) -> None:
         """Halves of which nobody knows whose they are: they are left alone, and told once."""
         for name, addresses in found.items():
@@ -254,6 +250,7 @@ class Sweeper:
         """Mend a domain; whether all its peers are back that the journal knows."""
         changes = [change for change in plan.missing if change.domain == domain]
         done: Counter[str] = Counter()
+        given_back: list[Change] = []
         failures: list[str] = []
         try:
             for start in range(0, len(changes), _BATCH_LIMIT):
@@ -269,12 +266,22 @@ class Sweeper:
                         for part in missing:
                             self._metrics.repairs.labels(domain.name, part).inc()
                         done.update(missing)
+                        if change in plan.given_back:
+                            given_back.append(change)
                     else:
                         self._metrics.restored.labels(domain.name).inc()
                         done["restored"] += 1
             return domain.name in plan.complete and not failures
         finally:
             # It may be cut short.
+            tell_each(
+                __name__,
+                "route_given_back",
+                (
+                    {"domain": domain.name, "public_key": str(change.key), "from_domain": plan.given_back[change]}
+                    for change in given_back
+                ),
+            )
             if done:
                 _log.info("peers_put_back", domain=domain.name, **done)
             if failures:
@@ -297,7 +304,7 @@ def _plan_repairs(
         configured: the names of the configured domains.
     """
     # Without a route of its own a peer is ours only if the journal says so, and there a key has one home. A node that
-    # has moved leaves a peer behind in its old domain, which must not get the route.
+    # has moved leaves a peer behind in its old domain, which must not get the route while the new one is configured.
     homes = {key.raw: name for name, keys in known.items() for key in keys}
     for finding in findings:
         name, state, drift = finding.domain.name, finding.state, finding.drift
@@ -305,7 +312,6 @@ def _plan_repairs(
             address = peer.link_local
             if address in drift.route:
                 home = homes.get(peer.public_key)
-                # Where its home is no domain any longer, nobody else has it.
                 if home == name or (home and home not in configured):
                     fdb = ["fdb"] if address in drift.fdb else []
                     plan.add(finding.domain, PublicKey(peer.public_key), "route", *fdb)
@@ -322,6 +328,12 @@ def _plan_repairs(
                     plan.add(finding.domain, keys[address], "peer")
                 else:
                     plan.unknown[name].add(address)
+
+
+def _plan_returns(plan: _Plan, moves: Moves, snapshot: Snapshot, domains: Sequence[Domain], begun: float) -> None:
+    """Plan to give the route back to who has not moved; see `Moves.stayed`."""
+    for domain, peer, elsewhere in moves.stayed(snapshot, domains, begun):
+        plan.given_back[plan.add(domain, PublicKey(peer.public_key), "route")] = elsewhere
 
 
 def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:

@@ -48,7 +48,8 @@ class RepairMetrics:
         )
         self.repairs = Counter(
             "wgkex_worker_drift_repairs",
-            "Parts of peers put back, by what was missing; if this keeps moving, somebody else removes them.",
+            "Parts of peers put back, by what was missing; if this keeps moving, somebody removes them or asks for keys"
+            " of others.",
             ["domain", "missing"],
             registry=registry,
         )
