@@ -528,7 +528,7 @@ async def test_a_node_whose_key_somebody_else_asks_for_elsewhere_gets_its_route_
     assert bench.logged("route_given_back") == [
         {
             "event": "route_given_back",
-            "log_level": "info",
+            "log_level": "warning",
             "domain": WELT.name,
             "public_key": str(key(1)),
             "from_domain": CITY.name,

@@ -21,7 +21,6 @@ from wgkex_ops.domains import Domain
 from wgkex_ops.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.keys import PublicKey, link_local
-from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.journal import RepairMetrics
 
 _log = structlog.get_logger(__name__)
@@ -250,42 +249,36 @@ class Sweeper:
         """Mend a domain; whether all its peers are back that the journal knows."""
         changes = [change for change in plan.missing if change.domain == domain]
         done: Counter[str] = Counter()
-        given_back: list[Change] = []
         failures: list[str] = []
         try:
             for start in range(0, len(changes), _BATCH_LIMIT):
                 for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
                     if outcome is not None:
                         failures.append(str(outcome))
-                        continue
-                    missing = plan.missing[change]
-                    if not missing or "peer" in missing:
-                        # It has no handshake now, and its node needs time for one.
-                        self._offers.note(domain.name, change.key.raw)
-                    if missing:
-                        for part in missing:
-                            self._metrics.repairs.labels(domain.name, part).inc()
-                        done.update(missing)
-                        if change in plan.given_back:
-                            given_back.append(change)
                     else:
-                        self._metrics.restored.labels(domain.name).inc()
-                        done["restored"] += 1
+                        done.update(self._take_note(change, plan))
             return domain.name in plan.complete and not failures
         finally:
             # It may be cut short.
-            tell_each(
-                __name__,
-                "route_given_back",
-                (
-                    {"domain": domain.name, "public_key": str(change.key), "from_domain": plan.given_back[change]}
-                    for change in given_back
-                ),
-            )
             if done:
                 _log.info("peers_put_back", domain=domain.name, **done)
             if failures:
                 _log.error("peers_not_put_back", domain=domain.name, count=len(failures), error=failures[0])
+
+    def _take_note(self, change: Change, plan: _Plan) -> Collection[str]:
+        """Count what was carried out; what it was."""
+        domain, missing = change.domain.name, plan.missing[change]
+        if not missing or "peer" in missing:
+            # It has no handshake now, and its node needs time for one.
+            self._offers.note(domain, change.key.raw)
+        if not missing:
+            self._metrics.restored.labels(domain).inc()
+            return ("restored",)
+        for part in missing:
+            self._metrics.repairs.labels(domain, part).inc()
+        if loser := plan.given_back.get(change):
+            _log.warning("route_given_back", domain=domain, public_key=str(change.key), from_domain=loser)
+        return missing
 
 
 def _both(one: Drift, other: Drift) -> Drift:
