@@ -47,9 +47,11 @@ def tell_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
     if isinstance(render, structlog.processors.JSONRenderer) and (text := _plain(_encoder.encode_lines, events)):
         _write(text)
         return
+    lines: list[str] = []
     for one in events:
         with contextlib.suppress(structlog.DropEvent):
-            logger.msg(render(logger, "info", one))
+            lines.append(f"{render(logger, 'info', one)}\n")
+    _write("".join(lines))
 
 
 def _write(text: str) -> None:

@@ -230,12 +230,11 @@ class Worker:
 
     async def _resume(self) -> None:
         """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
-        domains = {domain.name: domain for domain in self._config.domains}
         kept = await self._journal.pending() or {}
         self._installer.resume(
             (domain, key)
-            for name, domain in domains.items()
-            for key in kept.get(name, ())
+            for domain in self._config.domains
+            for key in kept.get(domain.name, ())
             # What they are may have changed meanwhile.
             if key.raw != self._reporter.own_key(domain) and key.raw not in self._reporter.static_keys(domain)
         )

@@ -1,6 +1,5 @@
 """Who has not moved to where their key was asked for, and who has."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -29,10 +28,10 @@ class Story:
         self.now = 1000.0
         self.offers = Offers(lambda: self.now)
         self.moves = Moves(self.offers)
-        # By domain, the peers' handshakes; where the route leads; and what is different of a domain.
+        # By domain, what there is but peers and routes, and the peers' handshakes; and where the route leads.
+        self.interfaces = dict.fromkeys(DOMAINS, UP)
         self.handshakes: dict[Domain, float] = {}
         self.route: Domain | None = None
-        self.changes: dict[Domain, Mapping[str, object]] = {}
 
     def ask(self, domain: Domain) -> None:
         """The key is asked for, and installed."""
@@ -50,7 +49,7 @@ class Story:
     def look(self) -> list[str]:
         """The names of the domains whose peers should have the route."""
         self.now += MINUTE
-        states = {domain.name: replace(UP, **self.changes.get(domain, {})) for domain in DOMAINS}  # type: ignore[arg-type]
+        states = {domain.name: state for domain, state in self.interfaces.items()}
         for domain, handshake in self.handshakes.items():
             peers = (Peer(key(2).raw, 0.0, 0, 0, key(2).link_local.packed), Peer(RAW, handshake, 0, 0, ADDRESS))
             states[domain.name] = replace(states[domain.name], peers=peers)
@@ -162,10 +161,10 @@ def test_a_peer_that_was_made_anew_proves_nothing(story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"vx_up": False}, {"foreign_routes": {ADDRESS: 4}}], ids=["not ready", "route of others"]
+    "state", [replace(UP, vx_up=False), replace(UP, foreign_routes={ADDRESS: 4})], ids=["not ready", "route of others"]
 )
-def test_others_are_left_alone(story: Story, changes: Mapping[str, object]) -> None:
-    story.changes[WELT] = changes
+def test_others_are_left_alone(story: Story, state: DomainState) -> None:
+    story.interfaces[WELT] = state
     for _ in range(3):
         story.shake(WELT)
         assert story.look() == []

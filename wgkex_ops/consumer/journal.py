@@ -221,13 +221,13 @@ class Journal:
         Returns:
             their keys by the names of domains, be they configured or not; None if the journal cannot be read.
         """
-        before = self._clock() - limit
+        now = self._clock()
 
         def work(connection: sqlite3.Connection) -> dict[str, list[PublicKey]]:
-            rows = connection.execute(
-                "SELECT domain, key FROM peers WHERE max(installed_at, handshake) > ?", [before - self._file.away]
+            after = now - (self._file.away or 0.0) - limit
+            return _by_domain(
+                connection.execute("SELECT domain, key FROM peers WHERE max(installed_at, handshake) > ?", [after])
             )
-            return _by_domain(rows)
 
         return await self._do(work, None)
 
@@ -361,11 +361,11 @@ class _File:
         retry_after: seconds between attempts after a failure.
 
     Attributes:
-        away: for how many seconds nothing was noted when the file was opened first.
+        away: for how many seconds nothing was noted when the file was opened first; None before that.
     """
 
     def __init__(self, folder: Path, metrics: JournalMetrics, clock: Callable[[], float], retry_after: float) -> None:
-        self.away = 0.0
+        self.away: float | None = None
         self._clock = clock
         self._folder = folder
         self._path = folder / FILE
@@ -375,7 +375,6 @@ class _File:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         self._failure = ""
-        self._ever_opened = False
         self._not_before = -math.inf
         self._last_set_aside = -math.inf
 
@@ -464,8 +463,7 @@ class _File:
         else:
             # Nothing checks whether a text is one, but the reading of it.
             connection.execute("SELECT domain FROM peers UNION SELECT domain FROM pending").fetchall()
-        if not self._ever_opened:
-            self._ever_opened = True
+        if self.away is None:
             (latest,) = connection.execute("SELECT max(max(installed_at, handshake)) FROM peers").fetchone()
             self.away = 0.0 if latest is None else max(0.0, self._clock() - latest)
         # In memory: on the disk, a temporary file would be in the way of a full one.

@@ -1,7 +1,7 @@
 """Where a node is whose key has peers in several domains: the one route to it leads to where it was asked for last."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wgkex_ops.consumer.departures import Identity, Sighting
@@ -55,18 +55,8 @@ class Moves:
             for peer in (state.peers if keys else ())
             if peer.public_key in keys
         }
-        changed = {
-            identity
-            for identity, peer in peers.items()
-            if peer.handshake and identity in self._seen and self._seen[identity].handshake != peer.handshake
-        }
-        self._seen = {
-            identity: Sighting(peer.handshake, begun)
-            if identity in changed or identity not in self._seen
-            else self._seen[identity]
-            for identity, peer in peers.items()
-        }
         last, self._last = self._last, begun
+        changed = self._take_note(peers, begun)
         alive = Counter(
             identity.key
             for identity, sighting in self._seen.items()
@@ -80,6 +70,21 @@ class Moves:
             and alive[one.peer.public_key] == 1
             and self._asked_at(one.elsewhere, one.peer.public_key) < last
         ]
+
+    def _take_note(self, peers: Mapping[Identity, Peer], begun: float) -> set[Identity]:
+        """Remember the handshakes until the next time; who had a new one since the last."""
+        earlier, self._seen = self._seen, {}
+        changed: set[Identity] = set()
+        for identity, peer in peers.items():
+            known = earlier.get(identity)
+            # A peer that was made anew has none, and that is no news of its node.
+            if known is not None and peer.handshake in (0.0, known.handshake):
+                self._seen[identity] = known
+                continue
+            self._seen[identity] = Sighting(peer.handshake, begun)
+            if known is not None:
+                changed.add(identity)
+        return changed
 
     def _asked_at(self, domain: str, raw: bytes) -> float:
         age = self._offers.age(domain, raw)
