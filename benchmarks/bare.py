@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tests.kernel.lab import Namespace
-from wgkex_ops.consumer.wire import MESSAGES_PER_SEND, PEERS_PER_MESSAGE
-from wgkex_ops.dataplane import ROUTE_PROTOCOL
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import link_local
+from wgkex_ops.consumer.dataplane.netlink.wire import MESSAGES_PER_SEND, PEERS_PER_MESSAGE
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import link_local
+from wgkex_ops.model.peers import ROUTE_PROTOCOL
 
 _REQUEST: Final = 0x001
 _ACK: Final = 0x004

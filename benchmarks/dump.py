@@ -19,13 +19,13 @@ from pyroute2 import WireGuard
 from benchmarks.bare import Bare, fresh_domains, random_keys
 from benchmarks.installing import seconds
 from tests.kernel.lab import Namespace
-from wgkex_ops.consumer import wire
-from wgkex_ops.consumer.changing import number_of
-from wgkex_ops.consumer.reading import Reading
-from wgkex_ops.consumer.sockets import NetlinkSocket, WireGuardSocket
-from wgkex_ops.dataplane import ROUTE_PROTOCOL
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.dataplane.apply import number_of
+from wgkex_ops.consumer.dataplane.netlink import wire
+from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuardSocket
+from wgkex_ops.consumer.dataplane.snapshot import Reading
 from wgkex_ops.metrics.worker import NetlinkMetrics
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.peers import ROUTE_PROTOCOL
 
 # Peers, rounds, and rounds of the library, which takes minutes for the bigger one: then once has to be enough.
 SIZES: Final = ((2_000, 11, 5), (20_000, 5, 0))

@@ -24,7 +24,7 @@ from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway, running
 from benchmarks.installing import seconds
 from benchmarks.old_way import install_the_old_way
 from tests.kernel.network import eventually
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.model.keys import PublicKey, link_local
 
 ROUNDS: Final = 3
 BURST: Final = 1000

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from tests.kernel.lab import Namespace
 from tests.kernel.network import PATIENCE, eventually
-from wgkex_ops.domains import Domain
+from wgkex_ops.model.domains import Domain
 
 DOMAIN: Final = Domain("ffmuc_welt", "wg-welt", "vx-welt")
 HTTP_PORT: Final = 5000

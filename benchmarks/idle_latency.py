@@ -24,7 +24,7 @@ from urllib.request import urlopen
 from benchmarks.old_way import install_the_old_way
 from tests.kernel.lab import Namespace, namespaces
 from tests.kernel.network import DOMAIN, GATEWAY_ADDRESS, HTTP_PORT, PATIENCE, eventually, running_network
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 ROUNDS: Final = 21
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h

@@ -19,8 +19,8 @@ from benchmarks.old_way import install_the_old_way
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
 from wgkex_ops.__main__ import be_responsive
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
 
 ROUNDS: Final = 15
 DOMAINS: Final = 4

@@ -9,15 +9,15 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.bus.messages import Origin
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, GATHERING, Installer
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.netlink import KernelDataplane
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 # Keys arrive in pieces of what a socket holds.
 _AT_ONCE: Final = 100

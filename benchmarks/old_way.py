@@ -2,8 +2,8 @@
 
 from pyroute2 import IPRoute, WireGuard
 
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 
 def install_the_old_way(domain: Domain, key: PublicKey) -> None:

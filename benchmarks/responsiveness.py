@@ -21,11 +21,11 @@ import structlog
 from benchmarks.scrape import DOMAINS, configuration, scrape, servers
 from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.config import CleanupConfig, Config, Listen
-from wgkex_ops.consumer import wire
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import ROUTE_PROTOCOL, OperationObserver, Snapshot
-from wgkex_ops.keys import link_local
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.model.keys import link_local
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, OperationObserver, Snapshot
 from wgkex_ops.worker import Worker
 
 _T = TypeVar("_T")

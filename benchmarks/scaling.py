@@ -17,8 +17,8 @@ from benchmarks.installing import Installing, seconds
 from benchmarks.output import logging_to
 from tests.kernel.lab import Namespace
 from wgkex_ops.__main__ import be_responsive
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
 
 LEVELS: Final = (100, 1_000, 10_000, 20_000)
 BATCH: Final = 500

@@ -23,18 +23,18 @@ from prometheus_client import CollectorRegistry
 
 from tests.helpers import Nobody, key, samples
 from wgkex_ops.config import CleanupConfig
-from wgkex_ops.consumer.cleanup import Cleanup
-from wgkex_ops.consumer.departures import Limits, judge
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.memory import MemoryDataplane, Part
-from wgkex_ops.consumer.offers import Offers
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome, Snapshot
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane, Part
+from wgkex_ops.consumer.dataplane.turns import Turns
+from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.consumer.upkeep.removal import Limits, judge
+from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import InterfaceMissingError
-from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Action, Change, Dataplane, Outcome, Snapshot
 
 DOMAINS: Final = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b"))
 

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from wgkex_ops.config import Listen
-from wgkex_ops.dataplane import Operation
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Operation
 
 T = TypeVar("T")
 

@@ -77,7 +77,7 @@ def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervis
             from wgkex_ops import worker  # noqa: PLC0415
 
             return worker.run(config, supervisor)
-    from wgkex_ops import up  # noqa: PLC0415
+    from wgkex_ops.demo import up  # noqa: PLC0415
 
     return up.run(config, arguments.nodes)
 

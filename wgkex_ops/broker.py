@@ -10,26 +10,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from wgkex_ops.config import Config, Listen
-from wgkex_ops.errors import BusError, InvalidMessageError
-from wgkex_ops.http.app import HANDLERS, create_app
-from wgkex_ops.http.assignment import Assigner
-from wgkex_ops.http.exchange import KeyExchange
-from wgkex_ops.http.gateways import Gateways, UnknownOriginError
-from wgkex_ops.http.listener import serve
-from wgkex_ops.http.operator import OperatorPages, create_operator_app
-from wgkex_ops.http.page.broker import BrokerView
-from wgkex_ops.http.page.parts import MqttView
-from wgkex_ops.http.receipts import Outstanding
-from wgkex_ops.http.republisher import Republisher
-from wgkex_ops.http.submission import Submission
-from wgkex_ops.metrics.broker import UNKNOWN, GatewayMetrics, HttpMetrics, KeyMetrics, ReceiptMetrics
-from wgkex_ops.metrics.build import new_registry
-from wgkex_ops.metrics.mqtt import MqttMetrics
-from wgkex_ops.mqtt import Message, Session, Will
-from wgkex_ops.supervisor import Supervisor
-from wgkex_ops.topics import (
-    ALL_WORKERS,
+from wgkex_ops.bus.messages import (
     WORKER_EVENTS,
     Origin,
     WorkerStatus,
@@ -42,6 +23,25 @@ from wgkex_ops.topics import (
     split_correlation,
     status_payload,
 )
+from wgkex_ops.bus.session import Message, Session, Will
+from wgkex_ops.config import Config, Listen
+from wgkex_ops.errors import BusError, InvalidMessageError
+from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.confirmations import Outstanding
+from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
+from wgkex_ops.http.gateways.resending import Republisher
+from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
+from wgkex_ops.http.operator.page.broker import BrokerView
+from wgkex_ops.http.operator.page.parts import MqttView
+from wgkex_ops.http.public.app import HANDLERS, create_app
+from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.submission import Submission
+from wgkex_ops.http.server import serve
+from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, ReceiptMetrics
+from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.model.names import ALL_WORKERS, UNKNOWN
+from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 

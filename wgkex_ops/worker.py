@@ -8,28 +8,27 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.bus.messages import key_subscription, status_payload, worker_status_topic
+from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.consumer.cleanup import Cleanup
+from wgkex_ops.consumer.announcer import Reporter
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
+from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.consumer.names import PeerNames
-from wgkex_ops.consumer.netlink import KernelDataplane
-from wgkex_ops.consumer.offers import Offers
+from wgkex_ops.consumer.peer_names import PeerNames
 from wgkex_ops.consumer.receipts import ReceiptSender
-from wgkex_ops.consumer.reporter import Reporter
-from wgkex_ops.consumer.snapshots import SharedSnapshots
-from wgkex_ops.consumer.sweeper import Sweeper
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import Dataplane, OperationObserver
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.consumer.upkeep.reconciler import Sweeper
+from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import BusError
-from wgkex_ops.http.listener import serve
-from wgkex_ops.http.operator import OperatorPages, create_operator_app
-from wgkex_ops.http.page.parts import MqttView
-from wgkex_ops.http.page.worker import WorkerView
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
+from wgkex_ops.http.operator.page.parts import MqttView
+from wgkex_ops.http.operator.page.worker import WorkerView
+from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
@@ -37,9 +36,10 @@ from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
-from wgkex_ops.mqtt import Session, Will
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Dataplane, OperationObserver
 from wgkex_ops.supervisor import Supervisor
-from wgkex_ops.topics import key_subscription, status_payload, worker_status_topic
 
 _log = structlog.get_logger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Final
 from tests.integration.inprocess import new_key
 from tests.integration.servers import eventually
 from wgkex_ops.config import Listen
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
-from wgkex_ops.nodes import post_key
+from wgkex_ops.demo.routers import post_key
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 # Nodes give up on an answer after 10 s, and ask again once a minute; here they are in more of a hurry.
 ANSWER_PATIENCE: Final = 10.0

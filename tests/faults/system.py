@@ -12,7 +12,7 @@ from tests.helpers import CITY, WELT
 from tests.integration.inprocess import settings
 from tests.integration.servers import LOOPBACK, Bench, Program, eventually_answered, free_port, request
 from wgkex_ops.config import Listen
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 DOMAINS: Final = (WELT, CITY)
 # Everything that was accepted has to be installed by then.

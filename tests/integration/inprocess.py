@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry
 from tests.helpers import CITY, WELT
 from tests.integration.servers import LOOPBACK, PATIENCE, Answer, eventually, request
 from wgkex_ops.broker import Broker
+from wgkex_ops.bus.session import Message, Session, Will
 from wgkex_ops.config import Config, Listen, MqttConfig, parse
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import DomainState, OperationObserver
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
-from wgkex_ops.mqtt import Message, Session, Will
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import DomainState, OperationObserver
 from wgkex_ops.worker import Worker
 
 

@@ -8,9 +8,9 @@ import pytest
 from tests.helpers import CITY, WELT
 from tests.integration.inprocess import client, configuration, new_key, running_worker
 from tests.integration.servers import Mosquitto, eventually_answered
+from wgkex_ops.bus.messages import key_topic
 from wgkex_ops.config import CleanupConfig, Config
-from wgkex_ops.keys import PublicKey
-from wgkex_ops.topics import key_topic
+from wgkex_ops.model.keys import PublicKey
 
 DAY = 86_400.0
 

@@ -39,9 +39,9 @@ from tests.integration.servers import (
     suspended,
 )
 from wgkex_ops.config import Listen
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
-from wgkex_ops.nodes import post_key
+from wgkex_ops.demo.routers import post_key
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 OK = {"Message": "OK"}
 
@@ -737,7 +737,7 @@ async def test_a_second_process_by_mistake_does_not_disturb_the_first(bench: Ben
 CRASH = """
 import sys
 from wgkex_ops import __main__
-from wgkex_ops.consumer.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 
 async def apply(self, changes):
     raise RuntimeError("the dataplane broke down")

@@ -23,7 +23,7 @@ from tests.integration.inprocess import (
     submit,
 )
 from tests.integration.servers import Answer, Bench, Mosquitto, Prometheus, eventually_answered, request, run
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 # A public interface: dashboards, alert rules and other people's rules build on it. Type and labels by name, as
 # Prometheus knows them: of a counter without `_total`.

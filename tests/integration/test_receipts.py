@@ -25,12 +25,7 @@ from tests.integration.inprocess import (
     submit,
 )
 from tests.integration.servers import LOOPBACK, Bench, Mosquitto, eventually, eventually_answered
-from wgkex_ops.domains import Domain
-from wgkex_ops.http.receipts import PAUSES
-from wgkex_ops.keys import PublicKey
-from wgkex_ops.mqtt import Message
-from wgkex_ops.nodes import post_key
-from wgkex_ops.topics import (
+from wgkex_ops.bus.messages import (
     Endpoint,
     Receipt,
     connected_peers_topic,
@@ -40,6 +35,11 @@ from wgkex_ops.topics import (
     worker_data_topic,
     worker_status_topic,
 )
+from wgkex_ops.bus.session import Message
+from wgkex_ops.demo.routers import post_key
+from wgkex_ops.http.gateways.confirmations import PAUSES
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 RECEIPTS: Final = "wgkex/receipts/b1"
 

@@ -26,9 +26,9 @@ from tests.integration.servers import (
     run,
     suspended,
 )
-from wgkex_ops.embedded import mqtt_server
+from wgkex_ops.bus.session import Will
+from wgkex_ops.demo.embedded import mqtt_server
 from wgkex_ops.errors import NoSubscribersError, NotConnectedError, PublishRefusedError, PublishTimeoutError
-from wgkex_ops.mqtt import Will
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 WELCOME = bytes.fromhex("2003000000")  # a CONNACK of MQTT 5 without properties

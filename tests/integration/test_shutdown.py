@@ -46,11 +46,12 @@ SUPERVISED = 'export NOTIFY_SOCKET="$1" WATCHDOG_USEC="$2" WATCHDOG_PID=$$; shif
 # The product's own way in, with one part that breaks.
 FAULTY = """
 import asyncio, sys, time
-from wgkex_ops import __main__, mqtt
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import Operation
+from wgkex_ops import __main__
+from wgkex_ops.bus import session as mqtt
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.model.peers import Operation
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.http.gateways import Gateways
+from wgkex_ops.http.gateways.registry import Gateways
 
 FAULT
 

@@ -22,13 +22,13 @@ from tests.integration.inprocess import (
 )
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program, eventually, eventually_answered
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import Operation, Snapshot
+from wgkex_ops.bus.messages import key_topic, worker_data_topic
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
-from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.journal import JournalMetrics
-from wgkex_ops.topics import key_topic, worker_data_topic
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Operation, Snapshot
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 RECEIPTS: Final = "wgkex/receipts/b1"

@@ -26,7 +26,7 @@ from tests.integration.inprocess import (
 )
 from tests.integration.servers import LOOPBACK, Alertmanager, Bench, Mosquitto, Prometheus, eventually, free_port
 from wgkex_ops.config import Config
-from wgkex_ops.nodes import post_key
+from wgkex_ops.demo.routers import post_key
 
 # A minute of the shipped rules is a second here; a window has room for some scrapes.
 PACE: Final = 1 / 60

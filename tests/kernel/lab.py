@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from wgkex_ops.domains import Domain
+from wgkex_ops.model.domains import Domain
 
 _PREFIX_OF_TESTS = "wgkex-"
 ALL_ZERO_MAC = "00:00:00:00:00:00"

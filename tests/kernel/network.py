@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tests.kernel.lab import Namespace
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 T = TypeVar("T")
 

@@ -14,9 +14,13 @@ import pytest
 
 from tests.helpers import Recorder
 from tests.kernel.lab import Namespace, eventually
-from wgkex_ops.consumer import wire
-from wgkex_ops.consumer.netlink import KernelDataplane, probe
-from wgkex_ops.dataplane import (
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane, probe
+from wgkex_ops.consumer.dataplane.netlink import wire
+from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.drift import Drift, find_drift
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import (
     ROUTE_PROTOCOL,
     Action,
     Change,
@@ -25,10 +29,6 @@ from wgkex_ops.dataplane import (
     Operation,
     Outcome,
 )
-from wgkex_ops.domains import Domain
-from wgkex_ops.drift import Drift, find_drift
-from wgkex_ops.errors import DataplaneError, InterfaceMissingError
-from wgkex_ops.keys import PublicKey
 
 DOMAINS = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b", "c"))
 A, B, C = DOMAINS
@@ -666,12 +666,12 @@ def test_probe(here: Namespace) -> None:
 # Installs a peer and prints what came of it, in whatever rights it is given.
 PROGRAM = """
 import asyncio, sys
-from wgkex_ops.consumer.netlink import KernelDataplane, probe
-from wgkex_ops.dataplane import Action, Change
-from wgkex_ops.domains import Domain
-from wgkex_ops.drift import Drift, find_drift
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane, probe
+from wgkex_ops.model.peers import Action, Change
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.drift import Drift, find_drift
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 class Nobody:
     def observe(self, operation, count, errors, seconds): ...

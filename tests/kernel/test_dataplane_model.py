@@ -12,11 +12,11 @@ from msgspec import structs
 from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, TouchableDataplane
 from tests.helpers import Nobody
 from tests.kernel.lab import ALL_ZERO_MAC, Namespace
-from wgkex_ops.consumer.memory import Part
-from wgkex_ops.consumer.netlink import KernelDataplane
-from wgkex_ops.dataplane import Action, Change, Outcome, Snapshot
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.memory import Part
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Action, Change, Outcome, Snapshot
 
 # To look for a short example of what went wrong would take a guest without KVM very long.
 PROFILE = settings(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernel.lab import Namespace
 from tests.kernel.network import DOMAIN, create_tunnel, eventually, new_key_pair, running_network
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 
 @pytest.mark.timeout(1200)

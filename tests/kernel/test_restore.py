@@ -15,8 +15,8 @@ import pytest
 
 from tests.kernel.lab import Namespace
 from tests.kernel.network import DOMAIN, WIREGUARD_PORT, Network, create_tunnel, eventually, new_key_pair, running
-from wgkex_ops.dataplane import ROUTE_PROTOCOL
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import ROUTE_PROTOCOL
 
 PEERS: Final = 1000
 STATUS: Final = "wireguard-worker/gw01/status"

@@ -13,25 +13,25 @@ from prometheus_client import CollectorRegistry
 
 from tests.helpers import key, running, samples
 from tests.kernel.lab import Namespace
+from wgkex_ops.bus.messages import Origin
 from wgkex_ops.config import CleanupConfig, Listen
-from wgkex_ops.consumer.cleanup import Cleanup
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
+from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.netlink import KernelDataplane
-from wgkex_ops.consumer.offers import Offers
-from wgkex_ops.consumer.snapshots import SharedSnapshots
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC
-from wgkex_ops.domains import Domain
-from wgkex_ops.http.listener import serve
-from wgkex_ops.http.operator import OperatorPages, create_operator_app
-from wgkex_ops.http.page.parts import Page
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.consumer.upkeep.requests import Offers
+from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
+from wgkex_ops.http.operator.page.parts import Page
+from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC
 
 A: Final = Domain("ffx_a", "wg-a", "vx-a")
 B: Final = Domain("ffx_b", "wg-b", "vx-b")

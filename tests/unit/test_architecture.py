@@ -74,7 +74,9 @@ def imported() -> dict[str, Any]:
 
 
 def test_every_module_is_looked_at(imported: dict[str, Any]) -> None:
-    assert {"wgkex_ops.__main__", "wgkex_ops.http.app", "wgkex_ops.consumer.netlink"} <= set(imported["modules"])
+    assert {"wgkex_ops.__main__", "wgkex_ops.http.public.app", "wgkex_ops.consumer.dataplane.kernel"} <= set(
+        imported["modules"]
+    )
 
 
 def test_import_opens_no_file_and_no_socket_and_starts_nothing(imported: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.helpers import DOMAINS, KEY, WELT, key, moved, run_in_virtual_time, samples, settle
-from wgkex_ops.http.assignment import Assigner
-from wgkex_ops.http.gateways import Gateways
-from wgkex_ops.http.receipts import Handover, Outstanding
-from wgkex_ops.http.submission import Submission
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
+from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.confirmations import Handover, Outstanding
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
-from wgkex_ops.topics import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
 
 TIMEOUT: Final = 0.75
 

@@ -13,21 +13,21 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, run_in_virtual_time, running, samples, settle, until
+from wgkex_ops.bus.messages import Origin
 from wgkex_ops.config import CleanupConfig
-from wgkex_ops.consumer.cleanup import Cleanup
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import Installer
-from wgkex_ops.consumer.journal import Journal
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.consumer.offers import Offers
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import Action, Change, Operation, Outcome, Snapshot
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import Action, Change, Operation, Outcome, Snapshot
 
 NOW: Final = 1_800_000_000.0
 MINUTE: Final = 60.0

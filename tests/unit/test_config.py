@@ -26,9 +26,9 @@ from wgkex_ops.config import (
     parse,
     settings,
 )
-from wgkex_ops.dataplane import ROUTE_PROTOCOL
-from wgkex_ops.domains import Domain
 from wgkex_ops.errors import ConfigError
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.peers import ROUTE_PROTOCOL
 
 ROOT: Final = Path(__file__).parents[2]
 TESTDATA: Final = ROOT / "tests" / "testdata" / "config"

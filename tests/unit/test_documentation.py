@@ -31,7 +31,7 @@ def test_every_option_is_documented_and_every_documented_option_exists(capsys: p
 
 
 def test_every_reason_of_an_error_object_is_documented() -> None:
-    code = "".join(path.read_text() for path in (ROOT / "wgkex_ops" / "http").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "wgkex_ops" / "http").rglob("*.py"))
     code += (ROOT / "wgkex_ops" / "errors.py").read_text()
     text = (ROOT / "docs" / "protocol.md").read_text()
 

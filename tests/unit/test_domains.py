@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wgkex_ops.domains import Domain, find_collisions, parse_domain
 from wgkex_ops.errors import InvalidDomainError
+from wgkex_ops.model.domains import Domain, find_collisions, parse_domain
 
 
 def domain(name: str) -> Domain:

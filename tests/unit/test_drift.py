@@ -5,9 +5,9 @@ from dataclasses import replace
 from msgspec import structs
 
 from tests.helpers import CITY, WELT, key
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
-from wgkex_ops.drift import Drift, find_drift
-from wgkex_ops.keys import link_local
+from wgkex_ops.model.drift import Drift, find_drift
+from wgkex_ops.model.keys import link_local
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 NONE = frozenset[bytes]()
 

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.helpers import KEY
-from wgkex_ops.http.gateways import BROKERS_LIMIT, UNLISTED_LIMIT, Gateways, UnknownOriginError
-from wgkex_ops.topics import BrokerStatus, ConnectedPeers, Endpoint, WorkerData, WorkerStatus
+from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, Endpoint, WorkerData, WorkerStatus
+from wgkex_ops.http.gateways.registry import BROKERS_LIMIT, UNLISTED_LIMIT, Gateways, UnknownOriginError
 
 D = "ffmuc_welt"
 E = "ffmuc_muc_cty"

@@ -41,7 +41,9 @@ from tests.helpers import (
     settle,
     until,
 )
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.config import Listen
+from wgkex_ops.demo.routers import post_key
 from wgkex_ops.errors import (
     BusError,
     NoSubscribersError,
@@ -49,18 +51,16 @@ from wgkex_ops.errors import (
     PublishRefusedError,
     PublishTimeoutError,
 )
-from wgkex_ops.http.answers import RejectedError
-from wgkex_ops.http.app import HANDLERS, PATH_V1, PATH_V2, create_app
-from wgkex_ops.http.assignment import Assigner
-from wgkex_ops.http.exchange import KeyExchange
-from wgkex_ops.http.gateways import Gateways
-from wgkex_ops.http.listener import serve
-from wgkex_ops.http.receipts import Outstanding
-from wgkex_ops.http.submission import BODY_LIMIT, BODY_TIMEOUT, Submission, read_body
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.confirmations import Outstanding
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, create_app
+from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.responses import RejectedError
+from wgkex_ops.http.public.submission import BODY_LIMIT, BODY_TIMEOUT, Submission, read_body
+from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, ReceiptMetrics
-from wgkex_ops.nodes import post_key
-from wgkex_ops.topics import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
+from wgkex_ops.model.keys import PublicKey
 
 PATHS: Final = {"v1": PATH_V1, "v2": PATH_V2}
 VERSIONS: Final = tuple(PATHS)

@@ -27,13 +27,13 @@ from tests.helpers import (
     settle,
     until,
 )
+from wgkex_ops.bus.messages import Origin, Reply
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, GATHERING, Installer, KeepNothing
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import Action, Change, Operation, Outcome
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin, Reply
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Action, Change, Operation, Outcome
 
 NOW: Final = 1_800_000_000.0
 

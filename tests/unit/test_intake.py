@@ -10,14 +10,14 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, Nobody, moved, running, samples, settle
+from wgkex_ops.bus.messages import Reply
+from wgkex_ops.bus.session import Message
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
 from wgkex_ops.metrics.worker import REJECTION_REASONS, ConsumerMetrics
-from wgkex_ops.mqtt import Message
-from wgkex_ops.topics import Reply
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 REJECTED: Final[dict[str, list[dict[str, Any]]]] = json.loads((TESTDATA / "public_keys_rejected.json").read_text())
 OWN_KEY: Final = "ecQSH8YIV9/+/HS5mcyF8ZCsRsi833KOcP5szoYeM+Y="

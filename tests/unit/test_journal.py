@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, ROOT, WELT, key, samples
-from wgkex_ops.consumer import journal as module
-from wgkex_ops.consumer.journal import FILE, FORGOTTEN_AFTER, Journal
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.consumer.upkeep import journal as module
+from wgkex_ops.consumer.upkeep.journal import FILE, FORGOTTEN_AFTER, Journal
 from wgkex_ops.metrics.journal import JournalMetrics
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 NOW: Final = 1_800_000_000.0
 NAMES: Final = tuple(DOMAINS)
@@ -146,7 +146,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from tests.helpers import CITY, WELT, key
-from wgkex_ops.consumer.journal import Journal
+from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 
 async def main():
@@ -713,7 +713,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 from tests.helpers import WELT, key, samples
-from wgkex_ops.consumer.journal import Journal
+from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 
 def limit(size):

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wgkex_ops.errors import InvalidPublicKeyError, SmallOrderKeyError
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.model.keys import PublicKey, link_local
 
 TESTDATA: Final = Path(__file__).parent.parent / "testdata"
 LINK_LOCAL: Final[list[dict[str, str]]] = json.loads((TESTDATA / "link_local.json").read_text())["vectors"]

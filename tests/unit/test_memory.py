@@ -9,11 +9,11 @@ import pytest
 import structlog
 
 from tests.helpers import CITY, DOMAINS, WELT, Recorder, key
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.dataplane import Action, Change, Dataplane, DomainState, LinkEvent, Operation
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
-from wgkex_ops.keys import PublicKey, link_local
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import Action, Change, Dataplane, DomainState, LinkEvent, Operation
 
 OTHER = IPv6Address("fe80::5:1").packed
 ANOTHER = IPv6Address("fe80::5:2").packed

@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 
 from tests.helpers import CITY, WELT, key
-from wgkex_ops.consumer.moves import Moves
-from wgkex_ops.consumer.offers import Offers
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import link_local
+from wgkex_ops.consumer.upkeep.moves import Moves
+from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import link_local
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 MINUTE: Final = 60.0
 THIRD: Final = Domain("ffmuc_third", "wg-third", "vx-third")

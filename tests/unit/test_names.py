@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from tests.helpers import key
-from wgkex_ops.consumer.names import PeerNames
+from wgkex_ops.consumer.peer_names import PeerNames
 
 
 def write(path: Path, text: str, version: int) -> None:

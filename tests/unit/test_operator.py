@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 
 from tests.helpers import Answer, request, send
 from wgkex_ops.config import Listen
-from wgkex_ops.http.listener import serve
-from wgkex_ops.http.operator import OperatorPages, create_operator_app
-from wgkex_ops.http.page.worker import WorkerPage
+from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
+from wgkex_ops.http.operator.page.worker import WorkerPage
+from wgkex_ops.http.server import serve
 
 
 class Process:

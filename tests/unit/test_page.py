@@ -13,21 +13,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, WELT, key
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
-from wgkex_ops.domains import Domain
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.http.gateways import Gateways
-from wgkex_ops.http.page.broker import BrokerPage, BrokerView
-from wgkex_ops.http.page.history import INTERVAL
-from wgkex_ops.http.page.parts import CountRow, MqttView, Notice, Page, Tone
-from wgkex_ops.http.page.rendering import Renderer
-from wgkex_ops.http.page.worker import DomainRow, WorkerPage, WorkerView
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.operator.page.broker import BrokerPage, BrokerView
+from wgkex_ops.http.operator.page.history import INTERVAL
+from wgkex_ops.http.operator.page.parts import CountRow, MqttView, Notice, Page, Tone
+from wgkex_ops.http.operator.page.rendering import Renderer
+from wgkex_ops.http.operator.page.worker import DomainRow, WorkerPage, WorkerView
 from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 ENDPOINT: Final = Endpoint("gw.example.net", 40000, str(key(1)), "fe80::1")
 NAMES: Final = (WELT.name, CITY.name)

@@ -5,7 +5,7 @@ import asyncio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tests.helpers import run_in_virtual_time, running
-from wgkex_ops.http.page.history import INTERVAL, SPAN, History, read, read_one
+from wgkex_ops.http.operator.page.history import INTERVAL, SPAN, History, read, read_one
 
 
 class Clock:

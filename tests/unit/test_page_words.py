@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgkex_ops.http.page.words import clock_time, count, duration, iso_time, things, visible
+from wgkex_ops.http.operator.page.words import clock_time, count, duration, iso_time, things, visible
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, WELT, as_openmetrics, key
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
-from wgkex_ops.keys import link_local
 from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
+from wgkex_ops.model.keys import link_local
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 
 def peer(number: int, handshake: float = 0.0) -> Peer:

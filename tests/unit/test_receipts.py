@@ -9,12 +9,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, KEY, WELT, as_openmetrics, key, moved, run_in_virtual_time, samples, settle
-from wgkex_ops.domains import Domain
-from wgkex_ops.http.gateways import Gateways
-from wgkex_ops.http.receipts import KEPT_FOR, LIMIT, PAUSES, Handover, Outstanding
-from wgkex_ops.http.submission import Submission
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, Reply, WorkerData, WorkerStatus
+from wgkex_ops.http.gateways.confirmations import KEPT_FOR, LIMIT, PAUSES, Handover, Outstanding
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
-from wgkex_ops.topics import ConnectedPeers, Endpoint, Receipt, Reply, WorkerData, WorkerStatus
+from wgkex_ops.model.domains import Domain
 
 TOPIC: Final = "wgkex/receipts/b1"
 

@@ -9,12 +9,12 @@ import pytest
 import structlog
 
 from tests.helpers import KEY, OTHER_KEY, WELT, run_in_virtual_time, running
-from wgkex_ops.consumer.reporter import Reporter
-from wgkex_ops.dataplane import DomainState, Peer, Snapshot
+from wgkex_ops.bus.messages import Endpoint, WorkerData, parse_worker_event
+from wgkex_ops.bus.session import Session
+from wgkex_ops.consumer.announcer import Reporter
 from wgkex_ops.errors import PublishRefusedError
-from wgkex_ops.keys import PublicKey, link_local
-from wgkex_ops.mqtt import Session
-from wgkex_ops.topics import Endpoint, WorkerData, parse_worker_event
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 GATEWAY = DomainState(
     wg_present=True,

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, KEY, WELT, key, run_in_virtual_time, running, settle
-from wgkex_ops.domains import Domain
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.errors import (
     BusError,
     NoSubscribersError,
@@ -19,13 +19,13 @@ from wgkex_ops.errors import (
     PublishRefusedError,
     PublishTimeoutError,
 )
-from wgkex_ops.http.gateways import Gateways
-from wgkex_ops.http.receipts import KEPT_FOR, Handover, Outstanding
-from wgkex_ops.http.republisher import WINDOW, Republisher
-from wgkex_ops.http.submission import Submission
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.http.gateways.confirmations import KEPT_FOR, Handover, Outstanding
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.resending import WINDOW, Republisher
+from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
-from wgkex_ops.topics import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 WORKERS: Final = ("gw01", "gw02")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.helpers import DOMAINS, Nobody, settle
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.consumer.snapshots import SharedSnapshots
-from wgkex_ops.dataplane import Operation, Snapshot
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
 from wgkex_ops.errors import DataplaneError
+from wgkex_ops.model.peers import Operation, Snapshot
 
 
 class SlowDataplane(MemoryDataplane):

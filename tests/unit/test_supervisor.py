@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.helpers import run_in_virtual_time
 from tests.manager import Manager
-from wgkex_ops import mqtt
+from wgkex_ops.bus import session as mqtt
 from wgkex_ops.supervisor import Supervisor
 
 

@@ -12,19 +12,19 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, running, samples, settle, until
+from wgkex_ops.bus.messages import Origin
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
-from wgkex_ops.consumer.journal import FILE, Journal
-from wgkex_ops.consumer.memory import MemoryDataplane
-from wgkex_ops.consumer.offers import Offers
-from wgkex_ops.consumer.sweeper import Sweeper
-from wgkex_ops.consumer.turns import Turns
-from wgkex_ops.dataplane import Action, Change, LinkEvent, Operation, Outcome, Snapshot
-from wgkex_ops.domains import Domain
+from wgkex_ops.consumer.upkeep.journal import FILE, Journal
+from wgkex_ops.consumer.upkeep.reconciler import Sweeper
+from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.keys import PublicKey, link_local
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import Action, Change, LinkEvent, Operation, Outcome, Snapshot
 
 NOW: Final = 1_800_000_000.0
 STALE_SECONDS: Final = 10_800

@@ -10,10 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.helpers import KEY, OTHER_KEY, TESTDATA
-from wgkex_ops import topics
-from wgkex_ops.errors import InvalidMessageError
-from wgkex_ops.keys import PublicKey
-from wgkex_ops.topics import (
+from wgkex_ops.bus import messages as topics
+from wgkex_ops.bus.messages import (
     BrokerStatus,
     ConnectedPeers,
     Endpoint,
@@ -32,6 +30,8 @@ from wgkex_ops.topics import (
     receipt_payload,
     split_correlation,
 )
+from wgkex_ops.errors import InvalidMessageError
+from wgkex_ops.model.keys import PublicKey
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgkex_ops.consumer import wire
-from wgkex_ops.dataplane import Peer
+from wgkex_ops.consumer.dataplane.netlink import wire
+from wgkex_ops.model.peers import Peer
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))

@@ -10,11 +10,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import run_in_virtual_time, running, samples, settle
+from wgkex_ops.bus.messages import Receipt, Reply, parse_receipt, split_correlation
+from wgkex_ops.bus.session import Session
 from wgkex_ops.consumer.receipts import QUEUE_LIMIT, ReceiptSender
 from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, PublishRefusedError
 from wgkex_ops.metrics.worker import ReceiptMetrics
-from wgkex_ops.mqtt import Session
-from wgkex_ops.topics import Receipt, Reply, parse_receipt, split_correlation
 
 TOPIC: Final = "wgkex/receipts/b1"
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from wgkex_ops.config.document import Document, settings
 from wgkex_ops.config.problems import Place, Problem, kind, show
 from wgkex_ops.config.yamlfile import List, Map
-from wgkex_ops.domains import Domain, find_collisions, parse_domain
 from wgkex_ops.errors import InvalidDomainError
+from wgkex_ops.model.domains import Domain, find_collisions, parse_domain
 
 
 def check(data: Map) -> tuple[Document | None, list[Problem]]:

@@ -19,7 +19,7 @@ from wgkex_ops.config.models import (
     with_default_port,
 )
 from wgkex_ops.config.values import ExternalName, LoggingLevel, Name, Text, Weight
-from wgkex_ops.domains import parse_domain
+from wgkex_ops.model.domains import parse_domain
 
 
 class _ListedWorker(Section, frozen=True):

@@ -43,7 +43,7 @@ from wgkex_ops.config.values import (
     StaleAfter,
     Username,
 )
-from wgkex_ops.domains import Domain
+from wgkex_ops.model.domains import Domain
 
 
 def _host_name() -> str:

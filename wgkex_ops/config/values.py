@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from wgkex_ops.config.problems import show
 from wgkex_ops.errors import InvalidPublicKeyError, SmallOrderKeyError
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey
 
 _MAX_PORT: Final = 65535
 _MAX_KEEPALIVE_S: Final = 65535  # two bytes on the wire: MQTT 5, section 3.1.2.10

@@ -17,13 +17,13 @@ from typing import Final, NoReturn, Protocol
 import msgspec
 import structlog
 
-from wgkex_ops.dataplane import Action, Change, Dataplane, Outcome
-from wgkex_ops.domains import Domain
+from wgkex_ops.bus.messages import Origin, Reply
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
-from wgkex_ops.keys import PublicKey
 from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.topics import Origin, Reply
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Action, Change, Dataplane, Outcome
 
 _log = structlog.get_logger(__name__)
 

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import structlog
 
+from wgkex_ops.bus.messages import Origin, key_subscription, parse_key, parse_origin
+from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.installer import Answer, Installer
-from wgkex_ops.domains import Domain
 from wgkex_ops.errors import InvalidMessageError
-from wgkex_ops.metrics.worker import UNKNOWN, ConsumerMetrics
-from wgkex_ops.mqtt import Message
-from wgkex_ops.topics import ALL_WORKERS, Origin, key_subscription, parse_key, parse_origin
+from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.names import ALL_WORKERS, UNKNOWN
 
 _log = structlog.get_logger(__name__)
 

@@ -15,10 +15,10 @@ from typing import Final, NoReturn
 
 import structlog
 
+from wgkex_ops.bus.messages import CORRELATION_BYTES, Receipt, Reply, receipt_payload
+from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError
 from wgkex_ops.metrics.worker import ReceiptMetrics
-from wgkex_ops.mqtt import Session
-from wgkex_ops.topics import CORRELATION_BYTES, Receipt, Reply, receipt_payload
 
 _log = structlog.get_logger(__name__)
 

@@ -5,9 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wgkex_ops.topics import ALL_WORKERS
-
-UNKNOWN: Final = "unknown"
+from wgkex_ops.model.names import ALL_WORKERS, UNKNOWN
 
 API_VERSIONS: Final = ("v1", "v2")
 REJECTION_REASONS: Final = (

@@ -6,9 +6,9 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from wgkex_ops.dataplane import Peer, Snapshot
-from wgkex_ops.domains import Domain
-from wgkex_ops.keys import PublicKey
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import Peer, Snapshot
 
 _LABELS: Final = ("interface", "public_key")
 

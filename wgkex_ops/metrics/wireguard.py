@@ -10,11 +10,11 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from wgkex_ops.dataplane import Peer, Snapshot
-from wgkex_ops.domains import Domain
-from wgkex_ops.drift import find_drift
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.peers import PeerSeries
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.drift import find_drift
+from wgkex_ops.model.peers import Peer, Snapshot
 
 # WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
 # https://www.wireguard.com/papers/wireguard.pdf): a younger handshake is a live peer.

@@ -5,9 +5,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wgkex_ops.dataplane import Operation
-
-UNKNOWN: Final = "unknown"
+from wgkex_ops.model.names import UNKNOWN
+from wgkex_ops.model.peers import Operation
 
 REJECTION_REASONS: Final = (
     "malformed_topic",

@@ -1,0 +1,1 @@
+"""The MQTT bus: its messages, one connection, and the session that outlives connections."""

@@ -1,0 +1,1 @@
+"""Netlink: its bytes, its sockets, and news of network interfaces."""

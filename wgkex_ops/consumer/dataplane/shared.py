@@ -1,0 +1,35 @@
+"""One reading of the dataplane for everybody who asks at the same time."""
+
+import asyncio
+
+from wgkex_ops.model.peers import Dataplane, Snapshot
+
+
+class SharedSnapshots:
+    """Reads snapshots, and lets whoever comes while one is being read have the same.
+
+    Args:
+        dataplane: what is read.
+    """
+
+    def __init__(self, dataplane: Dataplane) -> None:
+        self._dataplane = dataplane
+        self._reading: asyncio.Task[Snapshot] | None = None
+
+    async def read(self) -> Snapshot:
+        """Read a snapshot.
+
+        Raises:
+            DataplaneError: it could not be read.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._dataplane.snapshot(), name="snapshot")
+            self._reading.add_done_callback(self._forget)
+        # Whoever gives up waiting must not end the reading of the others.
+        return await asyncio.shield(self._reading)
+
+    def _forget(self, reading: asyncio.Task[Snapshot]) -> None:
+        self._reading = None
+        if not reading.cancelled():
+            # Everybody may have given up waiting: nobody is left then to take the error.
+            reading.exception()

@@ -1,0 +1,1 @@
+"""Keeping a gateway's peers as they should be: journal, reconciler, cleanup."""

@@ -1,0 +1,119 @@
+"""Simulated routers, for trying out: they ask for a tunnel over real HTTP exactly as the firmware does."""
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+
+from wgkex_ops.config import Listen
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+
+_log = structlog.get_logger(__name__)
+
+_REQUEST_TIMEOUT: Final = 10.0
+# A real router looks after its tunnel once a minute; WireGuard makes a new handshake every two minutes of traffic.
+_RETRY_SECONDS: Final = 60.0
+_HANDSHAKE_SECONDS: Final = 120.0
+# Real tunnels live for days; these are shorter, so that there is something to see.
+_MEAN_LIFE_SECONDS: Final = 300.0
+# So many routers boot within this time, as after a power cut.
+_BOOT_SECONDS: Final = 10.0
+
+# Plays a handshake of an installed peer; False while there is no such peer.
+ShakeHands = Callable[[Domain, PublicKey], bool]
+
+
+class Node:
+    """One router.
+
+    Args:
+        broker: where it asks.
+        domain: its mesh.
+        shake_hands: plays its handshakes, where no kernel makes real ones.
+    """
+
+    def __init__(self, broker: Listen, domain: Domain, shake_hands: ShakeHands | None) -> None:
+        self._broker = broker
+        self._domain = domain
+        self._shake_hands = shake_hands
+        # Any 32 bytes are a point on the curve; nobody has the private key of this one.
+        self._key = PublicKey(os.urandom(32))
+
+    async def live(self) -> None:
+        """Boot, ask for a tunnel, use it, lose it, ask again; for ever."""
+        await asyncio.sleep(random.uniform(0, _BOOT_SECONDS))  # noqa: S311  a simulation
+        while True:
+            if await self._ask():
+                await self._use_tunnel()
+            else:
+                await asyncio.sleep(random.uniform(0.5, 1.0) * _RETRY_SECONDS)  # noqa: S311
+
+    async def _ask(self) -> bool:
+        """Version 2, and version 1 at once if that fails, as the firmware does."""
+        for version in (2, 1):
+            try:
+                async with asyncio.timeout(_REQUEST_TIMEOUT):
+                    status, answer = await post_key(self._broker, version, self._domain.name, self._key)
+            except (OSError, ValueError) as error:
+                _log.info("node_got_no_answer", api_version=version, error=str(error))
+                continue
+            if status == HTTPStatus.OK and ("Endpoint" in answer or "Message" in answer):
+                return True
+            _log.info("node_refused", api_version=version, status=status)
+        return False
+
+    async def _use_tunnel(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + random.expovariate(1 / _MEAN_LIFE_SECONDS)
+        while loop.time() < end:
+            installed = self._shake_hands is None or self._shake_hands(self._domain, self._key)
+            pause = _HANDSHAKE_SECONDS if installed else 0.5
+            await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
+
+
+async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_hands: ShakeHands | None) -> None:
+    """Let a number of routers live, spread over the domains; for ever."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            node = Node(broker, domains[number % len(domains)], shake_hands)
+            group.create_task(node.live(), name=f"node-{number}")
+
+
+async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) -> tuple[int, dict[str, Any]]:
+    """POST a key as the router's wget does: a form's content type, in chunks, with no length told.
+
+    Returns:
+        the HTTP status and the JSON object of the answer.
+
+    Raises:
+        OSError: nobody listens, or the connection broke.
+        ValueError: the answer is no HTTP or no JSON object.
+    """
+    body = json.dumps({"domain": domain, "public_key": str(key)}).encode()
+    reader, writer = await asyncio.open_connection(broker.host, broker.port)
+    try:
+        writer.write(
+            f"POST /api/v{version}/wg/key/exchange HTTP/1.1\r\n"
+            f"Host: {broker}\r\n"
+            "User-Agent: Wget/1.21.3\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\n"
+            "Transfer-Encoding: chunked\r\n"
+            "Connection: close\r\n\r\n".encode()
+            + f"{len(body):x}\r\n".encode()
+            + body
+            + b"\r\n0\r\n\r\n"
+        )
+        await writer.drain()
+        head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    answer = json.loads(content)
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is no JSON object")  # noqa: TRY004  what came is wrong, not its type here
+    return int(head.split(b" ", 2)[1]), answer

@@ -1,0 +1,1 @@
+"""The operators' listener of both processes: metrics, health, and a page for people."""

@@ -1,0 +1,1 @@
+"""The public listener: from a router's POST to an HTTP response."""

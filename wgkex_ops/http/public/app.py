@@ -1,0 +1,62 @@
+"""The public listener: routes, and what every request on it gets."""
+
+import time
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.responses import crashed_answer, refusal_answer
+from wgkex_ops.metrics.broker import HttpMetrics
+from wgkex_ops.model.names import UNKNOWN
+
+_log = structlog.get_logger(__name__)
+
+PATH_V1: Final = "/api/v1/wg/key/exchange"
+PATH_V2: Final = "/api/v2/wg/key/exchange"
+HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2))
+
+
+def create_app(exchange: KeyExchange, metrics: HttpMetrics) -> web.Application:
+    """Make the application of the public listener.
+
+    Each request gets an id, bound to all its log lines and returned in `X-Request-Id`. Each answer is JSON.
+    """
+    app = web.Application(middlewares=[_measure(metrics), _answer_in_json])
+    app.router.add_post(PATH_V1, exchange.serve_v1)
+    app.router.add_post(PATH_V2, exchange.serve_v2)
+    return app
+
+
+def _measure(metrics: HttpMetrics) -> Middleware:
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else UNKNOWN
+        request_id = uuid4().hex
+        start = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id), metrics.in_progress.track_inprogress():
+            response = await handler(request)
+        response.headers["X-Request-Id"] = request_id
+        metrics.requests.labels(metrics.method(request.method), route, str(response.status)).inc()
+        metrics.duration.labels(route).observe(time.perf_counter() - start, {"request_id": request_id})
+        return response
+
+    return measure
+
+
+@web.middleware
+async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn aiohttp's own refusals, and whatever crashes, into error objects."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return refusal_answer(error)
+    except ConnectionError:
+        raise
+    except Exception:  # noqa: BLE001  the outermost edge of a request
+        _log.exception("request_crashed", method=request.method, path=request.path)
+        return crashed_answer()

@@ -1,0 +1,99 @@
+"""What a node submits: from the bytes of a request to a domain and a key, or a clear reason why not."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from wgkex_ops.errors import InvalidPublicKeyError
+from wgkex_ops.http.public.responses import RejectedError
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+
+# A submission has about 120 bytes.
+BODY_LIMIT: Final = 4096
+# Nodes send their body in one piece; who takes longer only wants to hold the connection.
+BODY_TIMEOUT: Final = 10.0
+
+MALFORMED_JSON: Final = "malformed_json"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A valid key of a configured domain."""
+
+    domain: Domain
+    key: PublicKey
+
+
+async def read_body(content: StreamReader) -> bytes:
+    """Read a request's body, with a length told or in chunks, whatever its content type.
+
+    Raises:
+        RejectedError: it has more than BODY_LIMIT bytes, is not complete in time, or its encoding is broken.
+        ConnectionError: the sender has gone.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for piece in content.iter_any():
+                body += piece
+                if len(body) > BODY_LIMIT:
+                    raise RejectedError("too_large", f"the body has more than {BODY_LIMIT} bytes", 413)
+    except TimeoutError:
+        raise RejectedError(MALFORMED_JSON, f"the body was not complete after {BODY_TIMEOUT:g} s") from None
+    except (HttpProcessingError, web.RequestPayloadError) as error:
+        raise RejectedError(MALFORMED_JSON, "the body's transfer encoding is broken") from error
+    except OSError as error:
+        # The network has its own words for it, as EHOSTUNREACH.
+        raise ConnectionResetError("the sender has gone") from error
+    return bytes(body)
+
+
+def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
+    """Read ``{"domain": …, "public_key": …}``; other members are ignored, as they always were.
+
+    Raises:
+        RejectedError: what is wrong; the first thing in the order JSON, members, domain, key.
+    """
+    document = _parse_json(body)
+    if not isinstance(document, dict):
+        raise RejectedError(MALFORMED_JSON, "the body is JSON, but no object")
+    name = _text_member(document, "domain", "unknown_domain")
+    domain = domains.get(name)
+    text = _text_member(document, "public_key", InvalidPublicKeyError.reason, domain)
+    if domain is None:
+        raise RejectedError("unknown_domain", "the domain is not served here")
+    try:
+        return Submission(domain, PublicKey.parse(text))
+    except InvalidPublicKeyError as error:
+        raise RejectedError(error.reason, str(error), domain=domain) from error
+
+
+def _parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON can be anything
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_members)
+    # A body full of brackets exhausts the parser's stack.
+    except (ValueError, RecursionError):
+        raise RejectedError(MALFORMED_JSON, "the body is no JSON") from None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says a thing twice: two readers might take two different keys from it."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise RejectedError(MALFORMED_JSON, "the body names a member twice")
+    return members
+
+
+def _text_member(document: dict[str, Any], name: str, reason: str, domain: Domain | None = None) -> str:
+    if name not in document:
+        raise RejectedError("missing_field", f"the member {name} is missing", domain=domain)
+    value = document[name]
+    if not isinstance(value, str):
+        raise RejectedError(reason, f"the member {name} is no string", domain=domain)
+    return value

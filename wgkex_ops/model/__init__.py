@@ -1,0 +1,1 @@
+"""Values without I/O: keys, domains, and what a gateway has of its peers."""
