@@ -30,7 +30,7 @@ from wgkex_ops.errors import ConfigError
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.peers import ROUTE_PROTOCOL
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 TESTDATA: Final = ROOT / "tests" / "testdata" / "config"
 EXAMPLE: Final = ROOT / "wgkex.yaml.example"
 REFERENCE: Final = ROOT / "docs" / "configuration.md"

@@ -13,7 +13,7 @@ import yaml
 from alerts.rules import document, groups
 from alerts.settings import SLO_WINDOWS, Settings, duration_text, milliseconds
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 SHIPPED: Final = ROOT / "alerts" / "wgkex.rules.yaml"
 CASES: Final = sorted((ROOT / "alerts" / "tests").glob("*.yaml"))
 ALERTMANAGER: Final = yaml.safe_load((ROOT / "alerts" / "alertmanager.yaml.example").read_text())

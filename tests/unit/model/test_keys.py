@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wgkex_ops.errors import InvalidPublicKeyError, SmallOrderKeyError
 from wgkex_ops.model.keys import PublicKey, link_local
 
-TESTDATA: Final = Path(__file__).parent.parent / "testdata"
+TESTDATA: Final = Path(__file__).parents[2] / "testdata"
 LINK_LOCAL: Final[list[dict[str, str]]] = json.loads((TESTDATA / "link_local.json").read_text())["vectors"]
 REJECTED: Final[dict[str, list[dict[str, Any]]]] = json.loads((TESTDATA / "public_keys_rejected.json").read_text())
 
