@@ -21,11 +21,12 @@ import structlog
 from benchmarks.scrape import DOMAINS, configuration, scrape, servers
 from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.config import CleanupConfig, Config, Listen
+from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import ROUTE_PROTOCOL, OperationObserver, Snapshot
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, Snapshot
 from wgkex_ops.worker import Worker
 
 _T = TypeVar("_T")

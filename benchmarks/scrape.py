@@ -23,8 +23,8 @@ from tests.integration.inprocess import running_broker, running_worker
 from tests.integration.servers import LOOPBACK, Bench
 from wgkex_ops.config import Config, Listen, parse
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.model.changes import Action, Change
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Action, Change
 
 DOMAINS: Final = 10
 GATEWAYS: Final = 6

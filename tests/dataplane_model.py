@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import Nobody, key, samples
+from tests.fakes import Nobody
+from tests.helpers import key, samples
 from wgkex_ops.config import CleanupConfig
+from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane, Part
 from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
@@ -32,9 +34,10 @@ from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import InterfaceMissingError
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
+from wgkex_ops.model.changes import Action, Change, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Action, Change, Dataplane, Outcome, Snapshot
+from wgkex_ops.model.peers import Snapshot
 
 DOMAINS: Final = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b"))
 

@@ -1,11 +1,10 @@
-"""What several test files share: names from the field, a clock that needs no waiting, a raw HTTP client, metrics."""
+"""What several test files share: names from the field, waiting for conditions, a raw HTTP client, metrics."""
 
 import asyncio
 import contextlib
 import json
-import selectors
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,7 +14,6 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from wgkex_ops.config import Listen
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Operation
 
 T = TypeVar("T")
 
@@ -35,66 +33,7 @@ def key(number: int) -> PublicKey:
     return PublicKey(b"key" + number.to_bytes(29, "big"))
 
 
-class Nobody:
-    """Observes nothing of what a dataplane does."""
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
-
-
-@dataclass
-class Recorder:
-    """An observer that keeps what it is told."""
-
-    seen: list[tuple[Operation, int, tuple[str, ...]]] = field(default_factory=list)
-
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        assert seconds >= 0
-        self.seen.append((operation, count, tuple(errors)))
-
-    def of(self, operation: Operation) -> list[tuple[int, tuple[str, ...]]]:
-        return [(count, errors) for kind, count, errors in self.seen if kind is operation]
-
-
-# --- time
-
-
-class _ImpatientSelector(selectors.DefaultSelector):
-    """Waits for input no longer than the grace, in real seconds; then the clock jumps to the next timer."""
-
-    def __init__(self, grace: float) -> None:
-        super().__init__()
-        self._grace = grace
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout <= 0:
-            return super().select(timeout)
-        ready = super().select(min(timeout, self._grace))
-        if not ready:
-            self.now += timeout
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop in which no time passes but that which everybody sleeps through."""
-
-    def __init__(self, grace: float) -> None:
-        self._impatient = _ImpatientSelector(grace)
-        super().__init__(self._impatient)
-
-    def time(self) -> float:
-        return self._impatient.now
-
-
-def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], *, grace: float = 0.0) -> T:
-    """Run a coroutine to its end.
-
-    Args:
-        coroutine: what is run.
-        grace: real seconds for bytes to cross the loopback interface; 0 where there are no sockets.
-    """
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(grace)) as runner:
-        return runner.run(coroutine)
+# --- waiting
 
 
 async def until(condition: Callable[[], bool], *, every: float = 0.0) -> None:

@@ -12,6 +12,7 @@ from wgkex_ops.bus.messages import key_subscription, status_payload, worker_stat
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
 from wgkex_ops.consumer.announcer import Reporter
+from wgkex_ops.consumer.dataplane.base import Dataplane, OperationObserver
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
@@ -38,7 +39,6 @@ from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Dataplane, OperationObserver
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)

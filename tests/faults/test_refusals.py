@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import WELT
 from tests.integration.inprocess import client, configuration, new_key, running_worker
 from tests.integration.servers import Bench, Mosquitto, eventually
-from wgkex_ops.model.peers import Operation
+from wgkex_ops.model.changes import Operation
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -19,12 +19,13 @@ from tests.integration.servers import LOOPBACK, PATIENCE, Answer, eventually, re
 from wgkex_ops.broker import Broker
 from wgkex_ops.bus.session import Message, Session, Will
 from wgkex_ops.config import Config, Listen, MqttConfig, parse
+from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import DomainState, OperationObserver
+from wgkex_ops.model.peers import DomainState
 from wgkex_ops.worker import Worker
 
 

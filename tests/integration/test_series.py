@@ -24,7 +24,7 @@ from tests.integration.inprocess import (
 from tests.integration.servers import Mosquitto, eventually
 from wgkex_ops.config import Listen
 from wgkex_ops.http.public.app import PATH_V1, PATH_V2
-from wgkex_ops.model.peers import Operation
+from wgkex_ops.model.changes import Operation
 
 # Of each kind: domains, keys, paths, user agents, methods, names of workers, topics.
 SENT: Final = 10_000

@@ -49,7 +49,7 @@ import asyncio, sys, time
 from wgkex_ops import __main__
 from wgkex_ops.bus import session as mqtt
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
-from wgkex_ops.model.peers import Operation
+from wgkex_ops.model.changes import Operation
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.http.gateways.registry import Gateways
 

@@ -27,8 +27,9 @@ from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
 from wgkex_ops.metrics.journal import JournalMetrics
+from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Operation, Snapshot
+from wgkex_ops.model.peers import Snapshot
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 RECEIPTS: Final = "wgkex/receipts/b1"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.helpers import Recorder
+from tests.fakes import Recorder
 from tests.kernel.lab import Namespace, namespaces
 
 

@@ -12,23 +12,16 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from tests.helpers import Recorder
+from tests.fakes import Recorder
 from tests.kernel.lab import Namespace, eventually
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane, probe
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.drift import Drift, find_drift
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import (
-    ROUTE_PROTOCOL,
-    Action,
-    Change,
-    DomainState,
-    LinkEvent,
-    Operation,
-    Outcome,
-)
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Incomplete, find_incomplete
 
 DOMAINS = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b", "c"))
 A, B, C = DOMAINS
@@ -450,15 +443,15 @@ async def test_drift_is_what_somebody_took_away(
     assert snapshot.domains[A.name].foreign_routes == {not_ours.link_local.packed: STATIC}
     assert snapshot.domains[B.name].foreign_routes == {}
 
-    drift = find_drift(snapshot)
-    assert drift[A.name] == Drift(
+    drift = find_incomplete(snapshot)
+    assert drift[A.name] == Incomplete(
         peer=packed(addresses([no_peer])), route=packed(addresses([no_route])), fdb=packed(addresses([no_fdb]))
     )
-    assert drift[B.name] == drift[C.name] == Drift(frozenset(), frozenset(), frozenset())
+    assert drift[B.name] == drift[C.name] == Incomplete(frozenset(), frozenset(), frozenset())
 
     # To offer the keys again mends all of it.
     assert await dataplane.apply(install(A, [whole, no_route, no_fdb, no_peer])) == [None] * 4
-    assert find_drift(await dataplane.snapshot())[A.name] == drift[B.name]
+    assert find_incomplete(await dataplane.snapshot())[A.name] == drift[B.name]
 
 
 @pytest.mark.parametrize(
@@ -667,9 +660,9 @@ def test_probe(here: Namespace) -> None:
 PROGRAM = """
 import asyncio, sys
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane, probe
-from wgkex_ops.model.peers import Action, Change
+from wgkex_ops.model.changes import Action, Change
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.drift import Drift, find_drift
+from wgkex_ops.model.peers import Incomplete, find_incomplete
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.keys import PublicKey
 

@@ -10,13 +10,14 @@ from hypothesis.stateful import run_state_machine_as_test
 from msgspec import structs
 
 from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, TouchableDataplane
-from tests.helpers import Nobody
+from tests.fakes import Nobody
 from tests.kernel.lab import ALL_ZERO_MAC, Namespace
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.memory import Part
+from wgkex_ops.model.changes import Action, Change, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Action, Change, Outcome, Snapshot
+from wgkex_ops.model.peers import Snapshot
 
 # To look for a short example of what went wrong would take a guest without KVM very long.
 PROFILE = settings(

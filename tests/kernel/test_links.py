@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from tests.helpers import Recorder
+from tests.fakes import Recorder
 from tests.kernel.lab import Namespace, eventually
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.netlink import links
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.peers import LinkEvent
 
 # Any kind of interface has links; a veth is on every kernel.
 A = Domain("ffx_a", "wg-a", "vx-a")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.helpers import run_in_virtual_time
+from tests.fakes import run_in_virtual_time
 from tests.manager import Manager
 from wgkex_ops.bus import session as mqtt
 from wgkex_ops.supervisor import Supervisor

@@ -19,10 +19,9 @@ from wgkex_ops.bus.messages import (
 )
 from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError, DataplaneError, PublishRefusedError
-from wgkex_ops.metrics.wireguard import count_active
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import DomainState, Snapshot
+from wgkex_ops.model.peers import DomainState, Snapshot, count_active
 
 _log = structlog.get_logger(__name__)
 

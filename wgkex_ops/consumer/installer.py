@@ -18,12 +18,13 @@ import msgspec
 import structlog
 
 from wgkex_ops.bus.messages import Origin, Reply
+from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.model.changes import Action, Change, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Action, Change, Dataplane, Outcome
 
 _log = structlog.get_logger(__name__)
 

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import Metric
@@ -13,41 +13,11 @@ from prometheus_client.registry import Collector
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.drift import find_drift
-from wgkex_ops.model.peers import Peer, Snapshot
+from wgkex_ops.model.peers import STATES, Snapshot, find_incomplete, handshake_age, peer_state
 
-# WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
-# https://www.wireguard.com/papers/wireguard.pdf): a younger handshake is a live peer.
-ACTIVE_SECONDS: Final = 180
-
-STATES: Final = ("active", "idle", "stale", "never")
 AGE_BUCKETS: Final = (30, 60, 120, 180, 300, 600, 1800, 3600, 10_800, 86_400)
 
 _COLLECTOR: Final = "wireguard"
-
-
-def handshake_age(peer: Peer, now: float) -> float | None:
-    """Seconds since a peer's last handshake; None if there was none. A clock set back makes no negative age."""
-    return max(0.0, now - peer.handshake) if peer.handshake else None
-
-
-def peer_state(age: float | None, stale_after: float) -> str:
-    """The state, one of STATES, that a handshake's age means.
-
-    Args:
-        age: seconds; None if there was no handshake.
-        stale_after: the age at which the cleanup removes a peer.
-    """
-    if age is None:
-        return "never"
-    if age < ACTIVE_SECONDS:
-        return "active"
-    return "idle" if age < stale_after else "stale"
-
-
-def count_active(peers: Iterable[Peer], now: float) -> int:
-    """How many peers have a live session."""
-    return sum(1 for peer in peers if peer.handshake and now - peer.handshake < ACTIVE_SECONDS)
 
 
 class WireGuardCollector(Collector):
@@ -174,7 +144,7 @@ class WireGuardCollector(Collector):
             "again; without the peer itself, a route is left over that leads to nobody.",
             labels=["domain", "missing"],
         )
-        found = find_drift(snapshot)
+        found = find_incomplete(snapshot)
         for domain in self._domains:
             drift = found[domain.name]
             for missing, addresses in (("peer", drift.peer), ("route", drift.route), ("fdb", drift.fdb)):

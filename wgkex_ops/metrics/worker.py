@@ -5,8 +5,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.names import UNKNOWN
-from wgkex_ops.model.peers import Operation
 
 REJECTION_REASONS: Final = (
     "malformed_topic",

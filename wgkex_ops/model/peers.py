@@ -1,16 +1,12 @@
-"""What a worker needs of the machine that carries the peers: the kernel, or its stand-in in memory."""
+"""What a gateway has of its peers at one moment, and what that means: a peer's state, and what it lacks."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final
 
 import msgspec
 
-from wgkex_ops.errors import DataplaneError
-from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.keys import link_local
 
 # Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours
 # exactly when its own /128 route carries it, after any restart.
@@ -18,36 +14,15 @@ ROUTE_PROTOCOL: Final = 158
 # What `ip route` says of routes that somebody has added by hand, or as the older wgkex did (linux/rtnetlink.h).
 ROUTE_PROTOCOL_STATIC: Final = 4
 
+# WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
+# https://www.wireguard.com/papers/wireguard.pdf): a peer with a younger handshake has a live session.
+ACTIVE_SECONDS: Final = 180
 
-class Action(StrEnum):
-    """What is to become of a peer."""
+# A peer's states, by the age of its handshake; see `peer_state`.
+STATES: Final = ("active", "idle", "stale", "never")
 
-    INSTALL = "install"
-    REMOVE = "remove"
-
-
-class Change(NamedTuple):
-    """One peer to install (new or refreshed: the same thing) or to remove."""
-
-    action: Action
-    domain: Domain
-    key: PublicKey
-
-
-class Operation(StrEnum):
-    """Kinds of netlink operations: the values of the metric label `operation`."""
-
-    PEER_ADD = "peer_add"
-    PEER_REMOVE = "peer_remove"
-    ROUTE_ADD = "route_add"
-    ROUTE_REMOVE = "route_remove"
-    FDB_ADD = "fdb_add"
-    FDB_REMOVE = "fdb_remove"
-    DUMP = "dump"
-
-
-# One outcome per change: None is success.
-Outcome = DataplaneError | None
+# The parts of a peer, in the order in which they are installed.
+PARTS: Final = ("peer", "route", "fdb")
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False):
@@ -142,67 +117,63 @@ class Snapshot:
         return frozenset[bytes]().union(*(state.foreign_routes for state in self.domains.values()))
 
 
+def handshake_age(peer: Peer, now: float) -> float | None:
+    """Seconds since a peer's last handshake; None if there was none. A clock set back makes no negative age."""
+    return max(0.0, now - peer.handshake) if peer.handshake else None
+
+
+def peer_state(age: float | None, stale_after: float) -> str:
+    """The state, one of STATES, that a handshake's age means.
+
+    Args:
+        age: seconds; None if there was no handshake.
+        stale_after: the age at which the cleanup removes a peer.
+    """
+    if age is None:
+        return "never"
+    if age < ACTIVE_SECONDS:
+        return "active"
+    return "idle" if age < stale_after else "stale"
+
+
+def count_active(peers: Iterable[Peer], now: float) -> int:
+    """How many peers have a live session."""
+    return sum(1 for peer in peers if peer.handshake and now - peer.handshake < ACTIVE_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
-class LinkEvent:
-    """An interface came, went, or changed its state.
+class Incomplete:
+    """Addresses (16 bytes) of a domain's incomplete peers. A peer that lacks two parts is in two sets.
 
     Attributes:
-        interface: its name; empty when events were lost and everything should be looked at again.
-        present: whether it exists now.
-        up: whether it is up now.
+        peer: a route of ours leads to it, but WireGuard has no peer with this address.
+        route: a peer has the address that derives from its key, but nothing is routed to it.
+        fdb: VXLAN does not send to it.
     """
 
-    interface: str
-    present: bool
-    up: bool
+    peer: frozenset[bytes]
+    route: frozenset[bytes]
+    fdb: frozenset[bytes]
 
 
-class OperationObserver(Protocol):
-    """Is told of each batch or dump: what the netlink metrics are made of. Called from any thread."""
+def find_incomplete(snapshot: Snapshot) -> Mapping[str, Incomplete]:
+    """Find the incomplete peers of all domains, by the domain's name.
 
-    def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        """Take note of one batch.
-
-        Args:
-            operation: what was done.
-            count: how many single operations the batch had, failed ones included.
-            errors: the errno name of each failed one.
-            seconds: how long the batch took.
-        """
-
-
-class Dataplane(Protocol):
-    """The two implementations are `netlink.KernelDataplane` and `memory.MemoryDataplane`.
-
-    It is entered before use and left at the end, as an asynchronous context manager.
+    Peers of others are none: a static one has a route of its own, as has one of the older wgkex. Nor is the peer that a
+    node has left behind in another domain: the route to it leads elsewhere.
     """
+    # Wherever a route of others leads: to repair the peer would take it.
+    routed = snapshot.routed | snapshot.routed_by_others
+    return {name: _find_incomplete(state, routed) for name, state in snapshot.domains.items()}
 
-    async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Carry out many changes, for any number of domains.
-
-        Installing means WireGuard peer, route, FDB entry; removing undoes them in the opposite order, and what is
-        absent already is no error. Both are idempotent, so a change that failed half-way can simply be asked for again.
-
-        Returns:
-            one outcome per change, in order. One bad change never spoils the others, and none of them raises.
-        """
-
-    async def snapshot(self) -> Snapshot:
-        """Read the state of all domains.
-
-        Raises:
-            DataplaneError: it could not be read (operation ``dump``). A missing interface is no error.
-        """
-
-    def events(self) -> AsyncIterator[LinkEvent]:
-        """Tell of changes of the domains' interfaces, for as long as the dataplane is open.
-
-        Raises:
-            DataplaneError: the source of events broke down.
-        """
+def _find_incomplete(state: DomainState, routed: frozenset[bytes]) -> Incomplete:
+    addresses = frozenset(peer.link_local for peer in state.peers)
+    without_route = frozenset(
+        peer.link_local for peer in state.peers if peer.link_local not in routed and peer.has_derived_address
+    )
+    return Incomplete(
+        peer=state.routes - addresses,
+        route=without_route,
+        fdb=((state.routes & addresses) | without_route) - state.fdb_entries,
+    )

@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 import structlog
 
-from tests.helpers import KEY, OTHER_KEY, WELT, run_in_virtual_time, running
+from tests.fakes import run_in_virtual_time
+from tests.helpers import KEY, OTHER_KEY, WELT, running
 from wgkex_ops.bus.messages import Endpoint, WorkerData, parse_worker_event
 from wgkex_ops.bus.session import Session
 from wgkex_ops.consumer.announcer import Reporter

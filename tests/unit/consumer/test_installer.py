@@ -14,26 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import (
-    CITY,
-    DOMAINS,
-    WELT,
-    Nobody,
-    as_openmetrics,
-    key,
-    run_in_virtual_time,
-    running,
-    samples,
-    settle,
-    until,
-)
+from tests.fakes import Nobody, run_in_virtual_time
+from tests.helpers import CITY, DOMAINS, WELT, as_openmetrics, key, running, samples, settle, until
 from wgkex_ops.bus.messages import Origin, Reply
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, GATHERING, Installer, KeepNothing
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Action, Change, Operation, Outcome
 
 NOW: Final = 1_800_000_000.0
 

@@ -9,7 +9,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, Nobody, moved, running, samples, settle
+from tests.fakes import Nobody
+from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, moved, running, samples, settle
 from wgkex_ops.bus.messages import Reply
 from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane

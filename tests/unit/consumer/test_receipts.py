@@ -9,7 +9,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import run_in_virtual_time, running, samples, settle
+from tests.fakes import run_in_virtual_time
+from tests.helpers import running, samples, settle
 from wgkex_ops.bus.messages import Receipt, Reply, parse_receipt, split_correlation
 from wgkex_ops.bus.session import Session
 from wgkex_ops.consumer.receipts import QUEUE_LIMIT, ReceiptSender

@@ -9,9 +9,10 @@ from prometheus_client.exposition import generate_latest
 
 from tests.helpers import CITY, WELT, as_openmetrics, key
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.metrics.wireguard import WireGuardCollector, count_active, handshake_age, peer_state
+from wgkex_ops.metrics.wireguard import WireGuardCollector
+from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import DomainState, Operation, Peer, Snapshot
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot, count_active, handshake_age, peer_state
 
 NOW = 1_000_000.0
 

@@ -14,13 +14,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.consumer.dataplane.netlink.errnos import code_of, explain, name_of
 from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuardSocket
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import Action, Change, Operation, OperationObserver, Outcome
 
 # Of one plan: one send for each step, and little enough for the event loop not to stand still while it makes the plan.
 _CHANGES_PER_PLAN: Final = min(wire.PEERS_PER_MESSAGE, wire.MESSAGES_PER_SEND)

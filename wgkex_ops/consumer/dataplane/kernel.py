@@ -20,21 +20,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from wgkex_ops.consumer.dataplane.apply import Changing, plans
+from wgkex_ops.consumer.dataplane.base import LinkEvent, OperationObserver
 from wgkex_ops.consumer.dataplane.netlink.errnos import dump_error
 from wgkex_ops.consumer.dataplane.netlink.links import LinkNews, LinkTracker
 from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuardSocket
 from wgkex_ops.consumer.dataplane.netlink.wire import NETLINK_ROUTE
 from wgkex_ops.consumer.dataplane.snapshot import Reading
+from wgkex_ops.model.changes import Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.peers import (
-    ROUTE_PROTOCOL,
-    Change,
-    LinkEvent,
-    Operation,
-    OperationObserver,
-    Outcome,
-    Snapshot,
-)
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, Snapshot
 
 _T = TypeVar("_T")
 

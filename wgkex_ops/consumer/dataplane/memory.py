@@ -13,22 +13,12 @@ from typing import Final, Literal, Self
 import structlog
 from msgspec import structs
 
+from wgkex_ops.consumer.dataplane.base import LinkEvent, OperationObserver
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import (
-    ROUTE_PROTOCOL,
-    ROUTE_PROTOCOL_STATIC,
-    Action,
-    Change,
-    DomainState,
-    LinkEvent,
-    Operation,
-    OperationObserver,
-    Outcome,
-    Peer,
-    Snapshot,
-)
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC, DomainState, Peer, Snapshot
 
 _log = structlog.get_logger(__name__)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from wgkex_ops.model.peers import Dataplane, Snapshot
+from wgkex_ops.consumer.dataplane.base import Dataplane
+from wgkex_ops.model.peers import Snapshot
 
 
 class SharedSnapshots:

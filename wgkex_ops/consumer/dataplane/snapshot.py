@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from wgkex_ops.consumer.dataplane.apply import number_of
+from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.consumer.dataplane.netlink.errnos import code_of, dump_error, explain, name_of
 from wgkex_ops.consumer.dataplane.netlink.links import dump_addresses
 from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuardSocket
+from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.peers import DomainState, Operation, OperationObserver, Peer, Snapshot
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
 _T = TypeVar("_T")
 

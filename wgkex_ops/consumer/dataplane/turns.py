@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from wgkex_ops.model.peers import Change, Dataplane, LinkEvent, Outcome, Snapshot
+from wgkex_ops.consumer.dataplane.base import Dataplane, LinkEvent
+from wgkex_ops.model.changes import Change, Outcome
+from wgkex_ops.model.peers import Snapshot
 
 
 class Turns:

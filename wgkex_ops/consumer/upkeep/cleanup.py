@@ -27,9 +27,9 @@ from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
-from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
+from wgkex_ops.model.changes import Action, Change
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.peers import Action, Change
+from wgkex_ops.model.peers import ACTIVE_SECONDS
 
 _log = structlog.get_logger(__name__)
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from wgkex_ops.consumer.upkeep.removal import Identity, Sighting
 from wgkex_ops.consumer.upkeep.requests import Offers
-from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.peers import Peer, Snapshot
+from wgkex_ops.model.peers import ACTIVE_SECONDS, Peer, Snapshot
 
 
 class Stayed(NamedTuple):

@@ -12,16 +12,17 @@ from typing import Final, NoReturn
 
 import structlog
 
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.turns import Look, Turns
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.moves import Moves
 from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import RepairMetrics
+from wgkex_ops.model.changes import Action, Change
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.drift import Drift, find_drift
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import Action, Change, DomainState, LinkEvent, Snapshot
+from wgkex_ops.model.peers import DomainState, Incomplete, Snapshot, find_incomplete
 
 _log = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ _GATHER: Final = 0.25
 # Keys that nodes ask for have a turn after so many.
 _BATCH_LIMIT: Final = 500
 
-_NOTHING: Final = Drift(frozenset(), frozenset(), frozenset())
+_NOTHING: Final = Incomplete(frozenset(), frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Finding:
 
     domain: Domain
     state: DomainState
-    drift: Drift
+    drift: Incomplete
     restore: bool
     taken: frozenset[bytes]
 
@@ -116,7 +117,7 @@ class Sweeper:
         self._empty: set[str] = set()
         # By domain, the WireGuard interface that the last look has seen, and what it has found.
         self._indices: dict[str, int] = {}
-        self._suspected: dict[str, Drift] = {}
+        self._suspected: dict[str, Incomplete] = {}
         self._moves = Moves(offers)
         # By event and domain, which halves were told.
         self._told: dict[tuple[str, str], set[bytes]] = {}
@@ -175,7 +176,7 @@ class Sweeper:
     async def _mend(self, look: Look, hurried: set[str], begun: float, *, everywhere: bool) -> None:
         await self._journal.handshakes(look.snapshot)
         # Thousands of peers take a while.
-        drift = await asyncio.to_thread(find_drift, look.snapshot)
+        drift = await asyncio.to_thread(find_incomplete, look.snapshot)
         plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
         await asyncio.to_thread(_plan_returns, plan, self._moves, look.snapshot, self._domains, begun)
         self._tell("unknown_routes", plan.unknown)
@@ -185,7 +186,7 @@ class Sweeper:
                 self._due.discard(domain.name)
 
     def _judge(
-        self, snapshot: Snapshot, drift: Mapping[str, Drift], hurried: set[str], *, everywhere: bool
+        self, snapshot: Snapshot, drift: Mapping[str, Incomplete], hurried: set[str], *, everywhere: bool
     ) -> list[_Finding]:
         """Tell what is certain from what has to be seen again; and add the domains that have lost all."""
         findings = []
@@ -281,8 +282,8 @@ class Sweeper:
         return missing
 
 
-def _both(one: Drift, other: Drift) -> Drift:
-    return Drift(peer=one.peer & other.peer, route=one.route & other.route, fdb=one.fdb & other.fdb)
+def _both(one: Incomplete, other: Incomplete) -> Incomplete:
+    return Incomplete(peer=one.peer & other.peer, route=one.route & other.route, fdb=one.fdb & other.fdb)
 
 
 def _plan_repairs(

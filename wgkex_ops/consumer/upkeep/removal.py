@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from wgkex_ops.metrics.cleanup import NEVER_CONNECTED, STALE
-from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import ROUTE_PROTOCOL_STATIC, Snapshot
+from wgkex_ops.model.peers import ACTIVE_SECONDS, ROUTE_PROTOCOL_STATIC, Snapshot
 
 # Clocks that are set a little back are no reason to doubt them.
 _FUTURE_SECONDS: Final = 60.0

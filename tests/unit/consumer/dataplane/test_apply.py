@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.helpers import Recorder, key
+from tests.fakes import Recorder
+from tests.helpers import key
 from wgkex_ops.consumer.dataplane import apply as changing
 from wgkex_ops.consumer.dataplane.apply import Changing, Plan, plans
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.consumer.dataplane.netlink.sockets import WireGuardSocket
 from wgkex_ops.errors import InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import Action, Change, Operation, Outcome
 
 A, B, GONE = (Domain(f"ffmuc_{name}", f"wg-{name}", f"vx-{name}") for name in ("a", "b", "gone"))
 NUMBERS = {"wg-a": 5, "vx-a": 6, "wg-b": 7, "vx-b": 8}

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.helpers import WELT, Nobody, key, until
+from tests.fakes import Nobody
+from tests.helpers import WELT, key, until
 from wgkex_ops.consumer.dataplane import kernel as netlink
 from wgkex_ops.consumer.dataplane.apply import Plan
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.model.peers import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 
 
 class Slow:

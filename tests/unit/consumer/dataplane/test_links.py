@@ -10,10 +10,10 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.core import NoClose
 from pyroute2.netlink.exceptions import NetlinkError
 
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.netlink import links
 from wgkex_ops.consumer.dataplane.netlink.links import LinkNews, LinkTracker, dump_addresses
 from wgkex_ops.consumer.dataplane.netlink.wire import Link
-from wgkex_ops.model.peers import LinkEvent
 
 GONE = LinkEvent("wg-a", present=False, up=False)
 DOWN = LinkEvent("wg-a", present=True, up=False)

@@ -8,12 +8,15 @@ from ipaddress import IPv6Address
 import pytest
 import structlog
 
-from tests.helpers import CITY, DOMAINS, WELT, Recorder, key
+from tests.fakes import Recorder
+from tests.helpers import CITY, DOMAINS, WELT, key
+from wgkex_ops.consumer.dataplane.base import Dataplane, LinkEvent
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import Action, Change, Dataplane, DomainState, LinkEvent, Operation
+from wgkex_ops.model.peers import DomainState
 
 OTHER = IPv6Address("fe80::5:1").packed
 ANOTHER = IPv6Address("fe80::5:2").packed

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers import DOMAINS, Nobody, settle
+from tests.fakes import Nobody
+from tests.helpers import DOMAINS, settle
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.model.peers import Operation, Snapshot
+from wgkex_ops.model.changes import Operation
+from wgkex_ops.model.peers import Snapshot
 
 
 class SlowDataplane(MemoryDataplane):

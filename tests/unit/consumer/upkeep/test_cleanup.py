@@ -12,7 +12,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, run_in_virtual_time, running, samples, settle, until
+from tests.fakes import Nobody, run_in_virtual_time
+from tests.helpers import CITY, DOMAINS, WELT, key, running, samples, settle, until
 from wgkex_ops.bus.messages import Origin
 from wgkex_ops.config import CleanupConfig
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
@@ -25,9 +26,10 @@ from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import Action, Change, Operation, Outcome, Snapshot
+from wgkex_ops.model.peers import Snapshot
 
 NOW: Final = 1_800_000_000.0
 MINUTE: Final = 60.0

@@ -8,10 +8,9 @@ import pytest
 from tests.helpers import CITY, WELT, key
 from wgkex_ops.consumer.upkeep.moves import Moves
 from wgkex_ops.consumer.upkeep.requests import Offers
-from wgkex_ops.metrics.wireguard import ACTIVE_SECONDS
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import DomainState, Peer, Snapshot
+from wgkex_ops.model.peers import ACTIVE_SECONDS, DomainState, Peer, Snapshot
 
 MINUTE: Final = 60.0
 THIRD: Final = Domain("ffmuc_third", "wg-third", "vx-third")

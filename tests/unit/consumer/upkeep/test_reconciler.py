@@ -11,8 +11,10 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, WELT, Nobody, key, running, samples, settle, until
+from tests.fakes import Nobody
+from tests.helpers import CITY, DOMAINS, WELT, key, running, samples, settle, until
 from wgkex_ops.bus.messages import Origin
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
@@ -22,9 +24,10 @@ from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import Action, Change, LinkEvent, Operation, Outcome, Snapshot
+from wgkex_ops.model.peers import Snapshot
 
 NOW: Final = 1_800_000_000.0
 STALE_SECONDS: Final = 10_800

@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from tests.helpers import DOMAINS, KEY, WELT, key, moved, run_in_virtual_time, samples, settle
+from tests.fakes import run_in_virtual_time
+from tests.helpers import DOMAINS, KEY, WELT, key, moved, samples, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import Handover, Outstanding

@@ -8,7 +8,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, KEY, WELT, as_openmetrics, key, moved, run_in_virtual_time, samples, settle
+from tests.fakes import run_in_virtual_time
+from tests.helpers import CITY, DOMAINS, KEY, WELT, as_openmetrics, key, moved, samples, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, Reply, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.confirmations import KEPT_FOR, LIMIT, PAUSES, Handover, Outstanding
 from wgkex_ops.http.gateways.registry import Gateways

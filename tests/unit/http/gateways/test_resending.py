@@ -10,7 +10,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, DOMAINS, KEY, WELT, key, run_in_virtual_time, running, settle
+from tests.fakes import run_in_virtual_time
+from tests.helpers import CITY, DOMAINS, KEY, WELT, key, running, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Origin, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.errors import (
     BusError,

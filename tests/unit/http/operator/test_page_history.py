@@ -4,7 +4,8 @@ import asyncio
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tests.helpers import run_in_virtual_time, running
+from tests.fakes import run_in_virtual_time
+from tests.helpers import running
 from wgkex_ops.http.operator.page.history import INTERVAL, SPAN, History, read, read_one
 
 

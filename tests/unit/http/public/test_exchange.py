@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
+from tests.fakes import run_in_virtual_time
 from tests.helpers import (
     DOMAINS,
     KEY,
@@ -35,7 +36,6 @@ from tests.helpers import (
     moved,
     read_answer,
     request,
-    run_in_virtual_time,
     samples,
     send,
     settle,

@@ -6,7 +6,7 @@ from typing import Final
 
 from wgkex_ops.consumer.dataplane.netlink.wire import DecodeError
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.model.peers import Operation
+from wgkex_ops.model.changes import Operation
 
 _RIGHT_NEEDED: Final = "the right CAP_NET_ADMIN is needed"
 

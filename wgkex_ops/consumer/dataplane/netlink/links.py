@@ -18,8 +18,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
+from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.netlink.wire import Link
-from wgkex_ops.model.peers import LinkEvent
 
 # Seconds. pyroute2 does not tell who waits for a dump that its socket has failed: it would be waited for for ever.
 _DUMP_TIMEOUT: Final = 5

@@ -25,11 +25,9 @@ from wgkex_ops.http.operator.page.parts import (
 )
 from wgkex_ops.http.operator.page.words import count, things
 from wgkex_ops.metrics.cleanup import CleanupMetrics
-from wgkex_ops.metrics.wireguard import STATES, handshake_age, peer_state
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.drift import Drift, find_drift
-from wgkex_ops.model.peers import DomainState, Snapshot
+from wgkex_ops.model.peers import STATES, DomainState, Incomplete, Snapshot, find_incomplete, handshake_age, peer_state
 
 # Whoever looks at the page wants to see that the dataplane hangs, not to hang as well.
 _READ_WITHIN: Final = 5.0
@@ -232,14 +230,14 @@ class WorkerView:
 
 
 def _domain_rows(snapshot: Snapshot, domains: Sequence[Domain], stale_after: float) -> tuple[DomainRow, ...]:
-    drifts = find_drift(snapshot)
+    drifts = find_incomplete(snapshot)
     return tuple(
         _domain_row(domain, snapshot.domains[domain.name], drifts[domain.name], snapshot.taken_at, stale_after)
         for domain in domains
     )
 
 
-def _domain_row(domain: Domain, state: DomainState, drift: Drift, now: float, stale_after: float) -> DomainRow:
+def _domain_row(domain: Domain, state: DomainState, drift: Incomplete, now: float, stale_after: float) -> DomainRow:
     states = Counter(peer_state(handshake_age(peer, now), stale_after) for peer in state.peers)
     newest = max((peer.handshake for peer in state.peers), default=0.0)
     missing = (("peer", drift.peer), ("route", drift.route), ("FDB entry", drift.fdb))
