@@ -23,7 +23,7 @@ from tests.integration.inprocess import running_broker, running_worker
 from tests.integration.servers import LOOPBACK, Bench
 from wgkex_ops.config import Config, Listen, parse
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
-from wgkex_ops.model.changes import Action, Change
+from wgkex_ops.model.changes import Change
 from wgkex_ops.model.keys import PublicKey
 
 DOMAINS: Final = 10
@@ -100,13 +100,11 @@ async def report(name: str, pages: Listen, registry: CollectorRegistry, read: Ca
 
 async def fill(dataplane: MemoryDataplane, config: Config, peers: int) -> None:
     """Install peers, spread over the domains, most of them with a handshake."""
-    changes = [
-        Change(Action.INSTALL, config.domains[number % DOMAINS], PublicKey(os.urandom(32))) for number in range(peers)
-    ]
-    await dataplane.apply(changes)
-    for number, change in enumerate(changes):
+    placed = [(config.domains[number % DOMAINS], PublicKey(os.urandom(32))) for number in range(peers)]
+    await dataplane.apply([Change.install(domain, key) for domain, key in placed])
+    for number, (domain, key) in enumerate(placed):
         if number % 10:
-            dataplane.shake_hands(change.domain, change.key)
+            dataplane.shake_hands(domain, key)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.model.changes import Action, Change, Outcome
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import Snapshot
 
 DOMAINS: Final = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b"))
@@ -389,14 +389,19 @@ class Worker:
 
     async def apply(self, steps: Sequence[tuple[Action, Domain, int]]) -> list[Outcome]:
         """Carry out changes."""
-        return await self.turns.apply([Change(action, domain, self.key(domain, one)) for action, domain, one in steps])
+        return await self.turns.apply(
+            [
+                (Change.install if action is Action.INSTALL else Change.remove)(domain, self.key(domain, one))
+                for action, domain, one in steps
+            ]
+        )
 
     async def ask(self, domain: Domain, number: int) -> Outcome:
         """Do as the installer does when a node asks for its key."""
         asked = key(number)
         self.offers.note(domain.name, asked.raw)
-        self.turns.touch(asked.raw)
-        (outcome,) = await self.turns.apply([Change(Action.INSTALL, domain, asked)])
+        self.turns.touch(link_local(asked.raw))
+        (outcome,) = await self.turns.apply([Change.install(domain, asked)])
         if outcome is None:
             await self.journal.settle([(domain, asked)], [])
         return outcome
@@ -497,7 +502,11 @@ class DataplaneMachine(RuleBasedStateMachine):
     # What the worker does
 
     @rule(
-        steps=st.lists(st.tuples(st.sampled_from(Action), domains, st.integers(-1, KEYS - 1)), min_size=1, max_size=4)
+        steps=st.lists(
+            st.tuples(st.sampled_from([Action.INSTALL, Action.REMOVE]), domains, st.integers(-1, KEYS - 1)),
+            min_size=1,
+            max_size=4,
+        )
     )
     def change(self, steps: list[tuple[Action, Domain, int]]) -> None:
         steps = [(action, domain, one if one >= 0 else OWN[domain.name]) for action, domain, one in steps]

@@ -6,11 +6,16 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.model.changes import Operation
 
 T = TypeVar("T")
 
 # --- the dataplane
+
+
+class FaultyDataplane(MemoryDataplane):
+    """The memory dataplane, to which a test does what nodes, other programs and a kernel in trouble do."""
 
 
 class Nobody:

@@ -86,7 +86,7 @@ class Broker:
             client_id=f"wgkex-broker-{config.broker.name}",
             subscriptions=WORKER_EVENTS,
             # A server whose rules know nothing of receipts is no reason to serve nobody.
-            wishes=(self._receipt_topic,) if self._receipt_topic else (),
+            optional_subscriptions=(self._receipt_topic,) if self._receipt_topic else (),
             will=Will(self._status_topic, status_payload(online=False)),
             metrics=mqtt_metrics,
         )
@@ -176,8 +176,8 @@ class Broker:
             str(submission.key).encode(),
             timeout=self._config.broker.publish_timeout,
             properties=origin_properties(origin),
-            response_topic=origin.reply.topic if origin.reply else "",
-            correlation=origin.reply.correlation if origin.reply else b"",
+            response_topic=origin.receipt_to.topic if origin.receipt_to else "",
+            correlation=origin.receipt_to.correlation if origin.receipt_to else b"",
         )
 
     async def _announce(self) -> NoReturn:

@@ -38,7 +38,7 @@ from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -242,7 +242,7 @@ class Worker:
     def _offered(self, domain: Domain, key: PublicKey) -> None:
         """A node asks for its key: whoever is about to remove it has to leave it."""
         self._offers.note(domain.name, key.raw)
-        self._turns.touch(key.raw)
+        self._turns.touch(link_local(key.raw))
 
     async def _follow_links(self) -> None:
         """When an interface comes, its peers and waiting keys are due; when one goes, brokers should know."""

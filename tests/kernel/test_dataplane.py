@@ -18,7 +18,7 @@ from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane, probe
 from wgkex_ops.consumer.dataplane.netlink import wire
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
-from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Incomplete, find_incomplete
@@ -49,11 +49,11 @@ def new_keys(count: int) -> list[PublicKey]:
 
 
 def install(domain: Domain, keys: Iterable[PublicKey]) -> list[Change]:
-    return [Change(Action.INSTALL, domain, key) for key in keys]
+    return [Change.install(domain, key) for key in keys]
 
 
 def remove(domain: Domain, keys: Iterable[PublicKey]) -> list[Change]:
-    return [Change(Action.REMOVE, domain, key) for key in keys]
+    return [Change.remove(domain, key) for key in keys]
 
 
 def addresses(keys: Iterable[PublicKey]) -> list[str]:
@@ -245,14 +245,14 @@ async def test_many_in_several_domains(
 ) -> None:
     keys = new_keys(900)
     by_domain = {domain: keys[start::3] for start, domain in enumerate(DOMAINS)}
-    changes = [Change(Action.INSTALL, DOMAINS[position % 3], key) for position, key in enumerate(keys)]
+    changes = [Change.install(DOMAINS[position % 3], key) for position, key in enumerate(keys)]
 
     assert await dataplane.apply(changes) == [None] * 900
     for domain in DOMAINS:
         assert_exactly(here, domain, by_domain[domain])
     assert sum(count for count, _ in recorder.of(Operation.FDB_ADD)) == 900
 
-    assert await dataplane.apply([Change(Action.REMOVE, change.domain, change.key) for change in changes[:450]])
+    assert await dataplane.apply([Change.remove(DOMAINS[position % 3], key) for position, key in enumerate(keys[:450])])
     for domain in DOMAINS:
         assert_exactly(here, domain, by_domain[domain][150:])
 
@@ -267,9 +267,7 @@ async def test_bad_keys_do_not_spoil_the_good_ones(
 
     domains = [(B, A, A)[position % 3] for position in range(240)]
 
-    outcomes = await dataplane.apply(
-        [Change(Action.INSTALL, domain, key) for domain, key in zip(domains, keys, strict=True)]
-    )
+    outcomes = await dataplane.apply([Change.install(domain, key) for domain, key in zip(domains, keys, strict=True)])
     assert [position for position, outcome in enumerate(outcomes) if outcome] == bad_positions
     assert {failed for failed in errors(outcomes) if failed} == {("peer_add", "ERANGE")}
     for one in (A, B):
@@ -279,9 +277,7 @@ async def test_bad_keys_do_not_spoil_the_good_ones(
     assert recorder.of(Operation.PEER_ADD) == [(240, ("ERANGE",) * len(bad_positions))]
     assert recorder.of(Operation.ROUTE_ADD) == [(len(good), ())]
 
-    outcomes = await dataplane.apply(
-        [Change(Action.REMOVE, domain, key) for domain, key in zip(domains, keys, strict=True)]
-    )
+    outcomes = await dataplane.apply([Change.remove(domain, key) for domain, key in zip(domains, keys, strict=True)])
     assert [position for position, outcome in enumerate(outcomes) if outcome] == bad_positions
     for one in (A, B):
         assert_exactly(here, one, [])
@@ -672,7 +668,7 @@ class Nobody:
 async def main(domain, key):
     print("probe", probe([domain]))
     async with KernelDataplane([domain], Nobody()) as dataplane:
-        print("install", *await dataplane.apply([Change(Action.INSTALL, domain, key)]))
+        print("install", *await dataplane.apply([Change.install(domain, key)]))
         try:
             print("peers", len((await dataplane.snapshot()).domains[domain.name].peers))
         except DataplaneError as problem:

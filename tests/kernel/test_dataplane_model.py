@@ -50,7 +50,7 @@ class PaintedKernel(KernelDataplane):
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         outcomes = await super().apply(changes)
         for change in changes:
-            if change.action is Action.REMOVE:
+            if change.action is Action.REMOVE and change.key is not None:
                 self._handshakes.pop((change.domain.name, change.key.raw), None)
         return outcomes
 

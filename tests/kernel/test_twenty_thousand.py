@@ -30,7 +30,7 @@ from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC
 
 A: Final = Domain("ffx_a", "wg-a", "vx-a")
@@ -90,7 +90,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
 
     def offered(domain: Domain, one: PublicKey) -> None:
         offers.note(domain.name, one.raw)
-        turns.touch(one.raw)
+        turns.touch(link_local(one.raw))
 
     cleanup = Cleanup(
         turns,

@@ -54,7 +54,7 @@ _A_TIME: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOffered:
+class KeyMessage:
     """A node's key on its way to the workers.
 
     Attributes:
@@ -69,7 +69,7 @@ class KeyOffered:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ReceiptAddress:
     """Where a broker wants a receipt, and what it knows it by.
 
     Attributes:
@@ -89,12 +89,12 @@ class Origin:
         request_id: of the submission; empty if it is not known.
         accepted_at: seconds since the epoch by the broker's clock, when the submission was found valid; None if that is
             not known.
-        reply: where a receipt is wanted; None if none is.
+        receipt_to: where a receipt is wanted; None if none is.
     """
 
     request_id: str = ""
     accepted_at: float | None = None
-    reply: Reply | None = None
+    receipt_to: ReceiptAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def parse_receipt(payload: bytes) -> Receipt:
     raise InvalidMessageError(_MALFORMED_PAYLOAD, "a receipt has a worker, a result, and a reason if that is failed")
 
 
-def parse_key(topic: str, payload: bytes) -> KeyOffered:
+def parse_key(topic: str, payload: bytes) -> KeyMessage:
     """Read a key's message, as a worker receives it.
 
     Raises:
@@ -261,7 +261,7 @@ def parse_key(topic: str, payload: bytes) -> KeyOffered:
             raise InvalidMessageError(_MALFORMED_TOPIC, "a key's topic is wireguard/{domain}/{worker}")
     try:
         # A surrogate stands for each byte that is no ASCII: parse() then refuses it like any other wrong character.
-        return KeyOffered(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
+        return KeyMessage(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
     except InvalidPublicKeyError as error:
         raise InvalidMessageError(error.reason, str(error)) from None
 
@@ -290,7 +290,7 @@ def parse_origin(properties: Mapping[str, str], response_topic: str = "", correl
     return Origin(
         request_id=request_id if _A_REQUEST_ID.fullmatch(request_id) else "",
         accepted_at=float(accepted_at) if _A_TIME.fullmatch(accepted_at) else None,
-        reply=Reply(response_topic, correlation) if answerable else None,
+        receipt_to=ReceiptAddress(response_topic, correlation) if answerable else None,
     )
 
 

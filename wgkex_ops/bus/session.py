@@ -139,7 +139,7 @@ class Session:
         config: the server and how to talk to it.
         client_id: unique among all clients of the server.
         subscriptions: topic filters, renewed with each connection.
-        wishes: further ones, without which there is a session as well if the server refuses them.
+        optional_subscriptions: further ones, without which there is a session as well if the server refuses them.
         will: the last will.
         metrics: the instruments that are kept.
         session_expiry: for how many seconds the server keeps the subscriptions, and what comes for them, while there is
@@ -154,7 +154,7 @@ class Session:
         *,
         client_id: str,
         subscriptions: Sequence[str],
-        wishes: Sequence[str] = (),
+        optional_subscriptions: Sequence[str] = (),
         will: Will,
         metrics: MqttMetrics,
         session_expiry: int = 0,
@@ -163,7 +163,7 @@ class Session:
         self._config = config
         self._client_id = client_id
         self._subscriptions = subscriptions
-        self._wishes = wishes
+        self._optional_subscriptions = optional_subscriptions
         self._will = will
         self._metrics = metrics
         self._session_expiry = session_expiry
@@ -312,7 +312,7 @@ class Session:
             session_expiry=self._session_expiry,
         )
         try:
-            refused = await connection.open(self._subscriptions, self._wishes, self._connect_timeout)
+            refused = await connection.open(self._subscriptions, self._optional_subscriptions, self._connect_timeout)
             if refused:
                 self._log.warning("subscription_refused", topics=refused)
             self._metrics.connected.set(1)
@@ -397,11 +397,13 @@ class _Connection:
         self._handler._handle_qos_1_publish_packet = self._on_qos_1_message  # noqa: SLF001
         self._client._create_connection = self._create_connection  # noqa: SLF001
 
-    async def open(self, subscriptions: Sequence[str], wishes: Sequence[str], limit: float) -> list[str]:
+    async def open(
+        self, subscriptions: Sequence[str], optional_subscriptions: Sequence[str], limit: float
+    ) -> list[str]:
         """Connect and subscribe within a limit of seconds.
 
         Returns:
-            the wishes that were refused.
+            the optional subscriptions that were refused.
 
         Raises:
             _ConnectionFailedError: no session came of it.
@@ -410,10 +412,10 @@ class _Connection:
             async with asyncio.timeout(limit):
                 await self._connect()
                 self._bound_silence()
-                refused = await self._subscribe([*subscriptions, *wishes])
+                refused = await self._subscribe([*subscriptions, *optional_subscriptions])
         except TimeoutError:
             raise self._no_answer("timed_out", f"no session within {limit:g} s") from None
-        needed = [topic for topic in refused if topic not in wishes]
+        needed = [topic for topic in refused if topic not in optional_subscriptions]
         if needed:
             raise _ConnectionFailedError("subscription_refused", f"the server refused {', '.join(needed)}")
         self.window_size = self._receive_maximum()

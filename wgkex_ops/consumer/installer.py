@@ -17,12 +17,12 @@ from typing import Final, NoReturn, Protocol
 import msgspec
 import structlog
 
-from wgkex_ops.bus.messages import Origin, Reply
+from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.model.changes import Action, Change, Outcome
+from wgkex_ops.model.changes import Change, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
@@ -88,7 +88,7 @@ class KeepNothing:
 class Answer(Protocol):
     """Tells brokers what became of a key. It does not wait, and raises nothing."""
 
-    def __call__(self, replies: Sequence[Reply], reason: str) -> None:
+    def __call__(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
         """Answer all of them.
 
         Args:
@@ -97,7 +97,7 @@ class Answer(Protocol):
         """
 
 
-def answer_nobody(replies: Sequence[Reply], reason: str) -> None:
+def answer_nobody(replies: Sequence[ReceiptAddress], reason: str) -> None:
     """Leave brokers without receipts."""
 
 
@@ -120,11 +120,12 @@ class _Waiting(msgspec.Struct):
     """
 
     identity: tuple[str, bytes]
+    key: PublicKey
     change: Change
     since: float
     accepted_at: float | None
     request_ids: tuple[str, ...] = ()
-    replies: tuple[Reply, ...] = ()
+    replies: tuple[ReceiptAddress, ...] = ()
     done: Callable[[], None] | None = None
     kept: bool = False
     attempts: int = 0
@@ -133,8 +134,12 @@ class _Waiting(msgspec.Struct):
         """Take in one more message with this key."""
         if origin.request_id and len(self.request_ids) < _REQUEST_IDS_KEPT:
             self.request_ids += (origin.request_id,)
-        if origin.reply is not None and len(self.replies) < _REPLIES_KEPT and origin.reply not in self.replies:
-            self.replies += (origin.reply,)
+        if (
+            origin.receipt_to is not None
+            and len(self.replies) < _REPLIES_KEPT
+            and origin.receipt_to not in self.replies
+        ):
+            self.replies += (origin.receipt_to,)
         if done is not None:
             # One message is enough for the bus to keep, and it is the latest: that one came on the connection that
             # lasts. An earlier one may be the same, from before a reconnect, and can no longer be acknowledged.
@@ -230,7 +235,7 @@ class Installer:
     def _add(self, domain: Domain, key: PublicKey, accepted_at: float | None) -> _Waiting:
         now = asyncio.get_running_loop().time()
         identity = (domain.name, key.raw)
-        waiting = _Waiting(identity, Change(Action.INSTALL, domain, key), since=now, accepted_at=accepted_at)
+        waiting = _Waiting(identity, key, Change.install(domain, key), since=now, accepted_at=accepted_at)
         self._waiting[identity] = waiting
         self._ready[identity] = None
         self._idle.clear()
@@ -372,12 +377,12 @@ class Installer:
 
 
 def _keys(waiting: Iterable[_Waiting]) -> list[tuple[Domain, PublicKey]]:
-    return [(one.change.domain, one.change.key) for one in waiting]
+    return [(one.change.domain, one.key) for one in waiting]
 
 
 def _context(waiting: _Waiting) -> dict[str, object]:
     """What logs tell of a key."""
-    context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.change.key)}
+    context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.key)}
     if waiting.request_ids:
         context["request_ids"] = list(waiting.request_ids)
     return context

@@ -68,8 +68,8 @@ class Intake:
                 self._metrics.rejections.labels(error.reason).inc()
                 _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200], detail=str(error))
                 message.acknowledge()
-                if origin.reply is not None:
-                    self._answer([origin.reply], error.reason)
+                if origin.receipt_to is not None:
+                    self._answer([origin.receipt_to], error.reason)
                 if error.reason == _UNKNOWN_DOMAIN:
                     await self._leave(key_subscription(message.topic.split("/")[1]))
 

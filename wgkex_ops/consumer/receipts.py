@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from wgkex_ops.bus.messages import CORRELATION_BYTES, Receipt, Reply, receipt_payload
+from wgkex_ops.bus.messages import CORRELATION_BYTES, Receipt, ReceiptAddress, receipt_payload
 from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError
 from wgkex_ops.metrics.worker import ReceiptMetrics
@@ -58,7 +58,7 @@ class ReceiptSender:
         self._idle.set()
         self._told: tuple[str, float] = ("", 0.0)
 
-    def answer(self, replies: Sequence[Reply], reason: str) -> None:
+    def answer(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
         """Have receipts sent; if there are too many, the oldest that say the most frequent are thrown away.
 
         Args:

@@ -15,10 +15,10 @@ from wgkex_ops.bus.messages import (
     BrokerStatus,
     ConnectedPeers,
     Endpoint,
-    KeyOffered,
+    KeyMessage,
     Origin,
     Receipt,
-    Reply,
+    ReceiptAddress,
     WorkerData,
     WorkerEvent,
     WorkerStatus,
@@ -243,7 +243,7 @@ def test_address_may_be_any_name_or_number_of_a_host(address: str) -> None:
 @pytest.mark.parametrize("target", ["all", "gw04", "gw04.in.ffmuc.net", "a b", "+"])
 def test_key_on_its_way_to_a_worker(target: str) -> None:
     topic = f"wireguard/ffmuc_welt/{target}"
-    assert parse_key(topic, KEY.encode()) == KeyOffered("ffmuc_welt", target, PublicKey.parse(KEY))
+    assert parse_key(topic, KEY.encode()) == KeyMessage("ffmuc_welt", target, PublicKey.parse(KEY))
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_what_a_worker_confirms_is_what_a_broker_reads(worker: str, reason: str)
 @pytest.mark.parametrize("broker", ["b1", "broker01.in.ffmuc.net", "x" * 253])
 def test_receipt_is_wanted_where_a_broker_listens(broker: str, correlation: bytes) -> None:
     topic = topics.receipt_topic(broker)
-    assert parse_origin({}, topic, correlation) == Origin(reply=Reply(topic, correlation))
+    assert parse_origin({}, topic, correlation) == Origin(receipt_to=ReceiptAddress(topic, correlation))
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_receipt_is_wanted_where_a_broker_listens(broker: str, correlation: byte
     ids=lambda value: ascii(value)[:40],
 )
 def test_receipt_is_wanted_nowhere_else(topic: str) -> None:
-    assert parse_origin({}, topic, b"x" * 16).reply is None
+    assert parse_origin({}, topic, b"x" * 16).receipt_to is None
 
 
 @pytest.mark.parametrize("correlation", [b"", b"x" * 65, b"x" * 60_000], ids=len)

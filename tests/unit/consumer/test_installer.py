@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import Nobody, run_in_virtual_time
 from tests.helpers import CITY, DOMAINS, WELT, as_openmetrics, key, running, samples, settle, until
-from wgkex_ops.bus.messages import Origin, Reply
+from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, GATHERING, Installer, KeepNothing
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
@@ -90,7 +90,7 @@ class Bench:
         metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY)
         self.installer = Installer(self.dataplane, metrics, lambda: NOW, store=self.store, answer=self.answer)
 
-    def answer(self, replies: Sequence[Reply], reason: str) -> None:
+    def answer(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
         self.answers.append(([reply.correlation for reply in replies], reason))
         self.begun.append(len(self.dataplane.batches))
 
@@ -102,11 +102,13 @@ class Bench:
         accepted_at: float | None = None,
         *,
         name: str = "",
-        reply: bytes = b"",
+        receipt_to: bytes = b"",
         kept_by_the_bus: bool = True,
     ) -> None:
         name = name or f"{domain.name} {number}"
-        origin = Origin(request_id, accepted_at, Reply("wgkex/receipts/b1", reply) if reply else None)
+        origin = Origin(
+            request_id, accepted_at, ReceiptAddress("wgkex/receipts/b1", receipt_to) if receipt_to else None
+        )
         await self.installer.room()
         self.installer.offer(
             domain, key(number), origin, (lambda: self.done.update([name])) if kept_by_the_bus else None
@@ -157,7 +159,7 @@ def test_offered_key_is_installed_at_once_and_then_done() -> None:
         assert bench.done == {}
         await settle()
         assert await bench.dataplane.installed() == raw(1)
-        assert bench.dataplane.batches == [(0.0, [Change(Action.INSTALL, WELT, key(1))])]
+        assert bench.dataplane.batches == [(0.0, [Change.install(WELT, key(1))])]
         assert bench.done == {"ffmuc_welt 1": 1}
         assert (bench.count("peers_installed"), bench.waiting) == (1, 0)
 
@@ -258,7 +260,7 @@ def test_keys_that_come_one_after_the_other_share_batches_and_a_lonely_one_does_
         await bench.offer(10)
         offered_at = asyncio.get_running_loop().time()
         await settle()
-        assert bench.dataplane.batches[-1] == (offered_at, [Change(Action.INSTALL, WELT, key(10))])
+        assert bench.dataplane.batches[-1] == (offered_at, [Change.install(WELT, key(10))])
         assert bench.installer.busy_for() == 0
 
     bench(body)
@@ -285,7 +287,7 @@ def test_next_batch_is_begun_before_the_last_one_is_concluded() -> None:
         metrics = ConsumerMetrics(CollectorRegistry(), DOMAINS, CAPACITY)
         bench.installer = Installer(bench.dataplane, metrics, answer=bench.answer)
         for number in range(2 * BATCH_LIMIT):
-            await bench.offer(number, reply=b"x" if number % BATCH_LIMIT == 0 else b"")
+            await bench.offer(number, receipt_to=b"x" if number % BATCH_LIMIT == 0 else b"")
         async with running(bench.installer.run()):
             await settle()
         assert bench.begun == [2, 2]
@@ -477,7 +479,7 @@ def test_every_message_is_merged_installed_or_failed_and_done_and_answered_once(
         for index, (domain, number, pause, kept_by_the_bus) in enumerate(offers):
             received[f"{index}"] += 1
             awaited.append(b"%d" % index)
-            await bench.offer(number, domain, name=f"{index}", reply=awaited[-1], kept_by_the_bus=kept_by_the_bus)
+            await bench.offer(number, domain, name=f"{index}", receipt_to=awaited[-1], kept_by_the_bus=kept_by_the_bus)
             assert_equation()
             await asyncio.sleep(pause)
             assert_equation()
@@ -556,13 +558,13 @@ def test_what_the_store_has_kept_is_done_at_once_and_settled_at_the_end() -> Non
 def test_the_store_knows_before_the_bus_and_the_broker_are_told() -> None:
     async def body(bench: Bench) -> None:
         bench.store.may_work.clear()
-        await bench.offer(1, reply=b"r1")
+        await bench.offer(1, receipt_to=b"r1")
         await settle()
         assert await bench.dataplane.installed() == raw(1)
         assert bench.store.settled == [([key(1)], [])]
         assert (bench.waiting, bench.done, bench.answers) == (1, {}, [])
         # What comes meanwhile is the same key, and installed.
-        await bench.offer(1, reply=b"r2", name="meanwhile")
+        await bench.offer(1, receipt_to=b"r2", name="meanwhile")
         assert (bench.waiting, bench.count("messages_deduplicated")) == (1, 1)
         bench.store.may_work.set()
         await settle()
@@ -617,10 +619,10 @@ def test_without_a_store_what_has_to_wait_stays_with_the_bus() -> None:
 
 def test_each_message_of_an_installed_key_is_answered() -> None:
     async def body(bench: Bench) -> None:
-        await bench.offer(1, reply=b"r1")
-        await bench.offer(1, reply=b"r2")
+        await bench.offer(1, receipt_to=b"r1")
+        await bench.offer(1, receipt_to=b"r2")
         # The same message, after a reconnect.
-        await bench.offer(1, reply=b"r1")
+        await bench.offer(1, receipt_to=b"r1")
         await bench.offer(1)
         await bench.offer(2)
         assert bench.answers == []
@@ -635,8 +637,8 @@ def test_a_key_that_waits_is_answered_only_at_its_end() -> None:
     async def body(bench: Bench) -> None:
         bench.dataplane.refuse(key(1), Operation.ROUTE_ADD, "EBUSY")
         bench.dataplane.remove_interfaces(CITY)
-        await bench.offer(1, reply=b"r1")
-        await bench.offer(1, CITY, reply=b"r2")
+        await bench.offer(1, receipt_to=b"r1")
+        await bench.offer(1, CITY, receipt_to=b"r2")
         await settle()
         assert bench.answers == []
         await until(lambda: bench.waiting == 1, every=0.1)
@@ -650,7 +652,7 @@ def test_a_key_that_waits_is_answered_only_at_its_end() -> None:
 def test_a_key_that_is_offered_again_and_again_does_not_fill_the_memory() -> None:
     async def body(bench: Bench) -> None:
         for number in range(1000):
-            await bench.offer(1, reply=b"r%d" % number)
+            await bench.offer(1, receipt_to=b"r%d" % number)
         async with running(bench.installer.run()):
             await settle()
         assert bench.answers == [([b"r%d" % number for number in range(64)], "")]

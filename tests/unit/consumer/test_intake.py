@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import Nobody
 from tests.helpers import CITY, DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, moved, running, samples, settle
-from wgkex_ops.bus.messages import Reply
+from wgkex_ops.bus.messages import ReceiptAddress
 from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.installer import CAPACITY, Installer
@@ -44,7 +44,7 @@ class Bench:
             metrics=metrics,
         )
         self.acknowledged: list[str] = []
-        self.answers: list[tuple[list[Reply], str]] = []
+        self.answers: list[tuple[list[ReceiptAddress], str]] = []
         self.unsubscribed: list[str] = []
 
     def _own_key(self, domain: Domain) -> bytes:
@@ -53,7 +53,7 @@ class Bench:
     def _static_keys(self, domain: Domain) -> frozenset[bytes]:
         return frozenset({PublicKey.parse(STATIC_KEY).raw}) if domain == WELT else frozenset()
 
-    def _answer(self, replies: Sequence[Reply], reason: str) -> None:
+    def _answer(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
         self.answers.append((list(replies), reason))
 
     async def _unsubscribe(self, topic_filter: str) -> None:
@@ -175,9 +175,9 @@ async def test_each_message_that_wants_a_receipt_gets_one(domain: str, payload: 
     )
     with structlog.testing.capture_logs():
         await bench.take_whole(message)
-        assert bench.answers == ([([Reply("wgkex/receipts/b1", b"\x00\xff")], result)] if result else [])
+        assert bench.answers == ([([ReceiptAddress("wgkex/receipts/b1", b"\x00\xff")], result)] if result else [])
         await bench.install()
-    assert bench.answers == [([Reply("wgkex/receipts/b1", b"\x00\xff")], result)]
+    assert bench.answers == [([ReceiptAddress("wgkex/receipts/b1", b"\x00\xff")], result)]
 
 
 @pytest.mark.parametrize(

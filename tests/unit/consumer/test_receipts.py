@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import run_in_virtual_time
 from tests.helpers import running, samples, settle
-from wgkex_ops.bus.messages import Receipt, Reply, parse_receipt, split_correlation
+from wgkex_ops.bus.messages import Receipt, ReceiptAddress, parse_receipt, split_correlation
 from wgkex_ops.bus.session import Session
 from wgkex_ops.consumer.receipts import QUEUE_LIMIT, ReceiptSender
 from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, PublishRefusedError
@@ -74,8 +74,8 @@ def bench(body: Callable[[Bench], Awaitable[None]]) -> None:
         run_in_virtual_time(run())
 
 
-def replies(count: int, topic: str = TOPIC) -> list[Reply]:
-    return [Reply(topic, number.to_bytes(16, "big")) for number in range(count)]
+def replies(count: int, topic: str = TOPIC) -> list[ReceiptAddress]:
+    return [ReceiptAddress(topic, number.to_bytes(16, "big")) for number in range(count)]
 
 
 async def hold_up(bench: Bench) -> None:
@@ -90,7 +90,7 @@ def test_brokers_get_the_result_with_their_own_marks() -> None:
     async def body(bench: Bench) -> None:
         assert bench.counts() == (0, 0, 0)
         one, two, three, four, five = replies(5)
-        elsewhere = Reply("wgkex/receipts/b2", two.correlation)
+        elsewhere = ReceiptAddress("wgkex/receipts/b2", two.correlation)
         bench.sender.answer([one, elsewhere], "")
         bench.sender.answer([two], "EBUSY")
         bench.sender.answer([three], "")
@@ -112,7 +112,7 @@ def test_marks_of_other_brokers_are_not_joined() -> None:
     async def body(bench: Bench) -> None:
         joined, alone = [b"a" * 16, b"b" * 16], [b"1", b"2" * 15, b"3" * 17, b"4" * 32]
         marks = [*joined, *alone, *joined]
-        bench.sender.answer([Reply(TOPIC, mark) for mark in marks], "")
+        bench.sender.answer([ReceiptAddress(TOPIC, mark) for mark in marks], "")
         await settle()
         assert sorted(bench.bus.marks) == sorted([b"".join(joined), *alone, b"".join(joined)])
         assert bench.counts() == (8, 0, 0)

@@ -21,7 +21,6 @@ from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuar
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import link_local
 
 # Of one plan: one send for each step, and little enough for the event loop not to stand still while it makes the plan.
 _CHANGES_PER_PLAN: Final = min(wire.PEERS_PER_MESSAGE, wire.MESSAGES_PER_SEND)
@@ -50,14 +49,12 @@ class _Item(msgspec.Struct):
 
     Attributes:
         change: what is asked for.
-        address: the link-local address that its key derives (16 bytes).
-        peer: what WireGuard is told.
+        peer: what WireGuard is told; empty where only an address is cleared.
         interfaces: of its domain, as soon as it is carried out.
         outcome: what has become of it so far.
     """
 
     change: Change
-    address: bytes
     peer: bytes
     interfaces: _Interfaces = _Interfaces()
     outcome: Outcome = None
@@ -75,7 +72,7 @@ class Plan:
         # Those of a domain one after the other: they share messages, and what is said of them begins and ends alike.
         ordered = sorted(self._items, key=_domain_name)
         self.installs = [item for item in ordered if item.change.action is Action.INSTALL]
-        self.removals = [item for item in ordered if item.change.action is Action.REMOVE]
+        self.removals = [item for item in ordered if item.change.action is not Action.INSTALL]
         self.domains = {change.domain.name: change.domain for change in changes}.values()
 
     @property
@@ -87,26 +84,26 @@ class Plan:
 def plans(changes: Iterable[Change]) -> Iterator[Plan]:
     """Plan changes in their order, each part when it is asked for.
 
-    No part is too long for the messages of its steps, and in none of them a key occurs twice, be it in two domains:
-    the route goes to where it is asked for last.
+    No part is too long for the messages of its steps, and in none of them an address occurs twice, be it in two
+    domains: the route goes to where it is asked for last.
     """
     part: list[Change] = []
     seen: set[bytes] = set()
     for change in changes:
-        if change.key.raw in seen or len(part) == _CHANGES_PER_PLAN:
+        if change.address in seen or len(part) == _CHANGES_PER_PLAN:
             yield Plan(part)
             part, seen = [], set()
         part.append(change)
-        seen.add(change.key.raw)
+        seen.add(change.address)
     if part:
         yield Plan(part)
 
 
 def _planned(change: Change) -> _Item:
-    key = change.key.raw
-    address = link_local(key)
-    peer = wire.new_peer(key, address) if change.action is Action.INSTALL else wire.gone_peer(key)
-    return _Item(change, address, peer)
+    if change.key is None:
+        return _Item(change, b"")
+    install = change.action is Action.INSTALL
+    return _Item(change, wire.new_peer(change.key.raw, change.address) if install else wire.gone_peer(change.key.raw))
 
 
 def _domain_name(item: _Item) -> str:
@@ -155,7 +152,7 @@ class Changing:
         items = [item for item in items if item.interfaces.wg]
         self._step(Operation.FDB_REMOVE, [item for item in items if item.interfaces.vx], self._remove_fdb_entries)
         self._step(Operation.ROUTE_REMOVE, items, self._remove_routes)
-        self._step(Operation.PEER_REMOVE, items, self._set_peers)
+        self._step(Operation.PEER_REMOVE, [item for item in items if item.peer], self._set_peers)
 
     def _step(self, operation: Operation, items: Iterable[_Item], work: Callable[[Sequence[_Item]], list[int]]) -> None:
         """Do one step of those changes that have not failed in an earlier one."""
@@ -229,12 +226,13 @@ def _parts(items: Sequence[_Item]) -> list[range]:
 
 
 def _routes(items: Iterable[_Item]) -> list[tuple[int, list[bytes]]]:
-    return [(interfaces.wg, [item.address for item in some]) for interfaces, some in _by_interfaces(items)]
+    return [(interfaces.wg, [item.change.address for item in some]) for interfaces, some in _by_interfaces(items)]
 
 
 def _fdb_entries(items: Iterable[_Item]) -> list[tuple[int, int, list[bytes]]]:
     return [
-        (interfaces.vx, interfaces.wg, [item.address for item in some]) for interfaces, some in _by_interfaces(items)
+        (interfaces.vx, interfaces.wg, [item.change.address for item in some])
+        for interfaces, some in _by_interfaces(items)
     ]
 
 

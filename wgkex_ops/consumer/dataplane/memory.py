@@ -29,6 +29,7 @@ Part = Literal["peer", "route", "fdb"]
 _OPERATIONS: Final = {
     Action.INSTALL: (Operation.PEER_ADD, Operation.ROUTE_ADD, Operation.FDB_ADD),
     Action.REMOVE: (Operation.FDB_REMOVE, Operation.ROUTE_REMOVE, Operation.PEER_REMOVE),
+    Action.CLEAR: (Operation.FDB_REMOVE, Operation.ROUTE_REMOVE),
 }
 
 
@@ -142,11 +143,9 @@ class MemoryDataplane:
         seconds = time.perf_counter() - start
         # Without an interface nothing is tried, and nothing told.
         failed = [one for one in outcomes if one is not None and not isinstance(one, InterfaceMissingError)]
-        for operations in _OPERATIONS.values():
-            for operation in operations:
-                if count := counts[operation]:
-                    errors = [one.error for one in failed if one.operation == operation]
-                    self._observer.observe(operation, count, errors, seconds)
+        for operation, count in counts.items():
+            errors = [one.error for one in failed if one.operation == operation]
+            self._observer.observe(operation, count, errors, seconds)
         return outcomes
 
     async def snapshot(self) -> Snapshot:
@@ -234,19 +233,18 @@ class MemoryDataplane:
         self._gateways[domain.name] = _Gateway(state)
 
     def _apply_one(self, change: Change, counts: Counter[Operation]) -> Outcome:
-        gateway, raw = self._gateways[change.domain.name], change.key.raw
+        gateway, raw = self._gateways[change.domain.name], change.key.raw if change.key else b""
         if not gateway.state.wg_present:
             # Whatever went over an interface went with it.
             return (
-                None if change.action is Action.REMOVE else InterfaceMissingError(Operation.PEER_ADD, change.domain.wg)
+                InterfaceMissingError(Operation.PEER_ADD, change.domain.wg) if change.action is Action.INSTALL else None
             )
-        address = link_local(raw)
         refused, error = self._refused.get(raw, (None, ""))
         for operation in _OPERATIONS[change.action]:
             counts[operation] += 1
             if operation is refused:
                 return DataplaneError(operation, error)
-            self._carry_out(operation, gateway, raw, address)
+            self._carry_out(operation, gateway, raw, change.address)
         return None
 
     def _carry_out(self, operation: Operation, gateway: _Gateway, raw: bytes, address: bytes) -> None:

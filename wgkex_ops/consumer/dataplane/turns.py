@@ -46,7 +46,7 @@ class Turns:
                 return await self._dataplane.apply(changes)
             finally:
                 for change in changes:
-                    self.touch(change.key.raw)
+                    self.touch(change.address)
 
     async def snapshot(self) -> Snapshot:
         """See `Dataplane.snapshot`."""
@@ -56,10 +56,10 @@ class Turns:
         """See `Dataplane.events`."""
         return self._dataplane.events()
 
-    def touch(self, raw: bytes) -> None:
-        """Keep a key (32 bytes) out of what others have planned for it until now: its node has asked for it."""
+    def touch(self, address: bytes) -> None:
+        """Keep an address (16 bytes) out of what others have planned for it until now: its key is requested."""
         if self._look is not None:
-            self._look.touched.add(raw)
+            self._look.touched.add(address)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator["Look"]:
@@ -83,7 +83,8 @@ class Look:
 
     Attributes:
         snapshot: the picture.
-        touched: keys (32 bytes) that somebody else has changed, or asked for, since it was begun to be taken.
+        touched: addresses (16 bytes) of keys that somebody else has changed, or that were requested, since it was begun
+            to be taken.
     """
 
     _dataplane: Dataplane
@@ -92,13 +93,13 @@ class Look:
     touched: set[bytes] = field(default_factory=set)
 
     async def mend(self, changes: Sequence[Change]) -> dict[Change, Outcome]:
-        """Carry out changes that were planned from the picture, but of no key that was touched since.
+        """Carry out changes that were planned from the picture, but of no address that was touched since.
 
         Returns:
             the outcomes of those that were carried out.
         """
         async with self._lock:
-            carried_out = [change for change in changes if change.key.raw not in self.touched]
+            carried_out = [change for change in changes if change.address not in self.touched]
             if not carried_out:
                 return {}
             return dict(zip(carried_out, await self._dataplane.apply(carried_out), strict=True))

@@ -27,8 +27,9 @@ from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.logs import tell_each
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
-from wgkex_ops.model.changes import Action, Change
+from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import link_local
 from wgkex_ops.model.peers import ACTIVE_SECONDS
 
 _log = structlog.get_logger(__name__)
@@ -193,7 +194,7 @@ class Cleanup:
     async def _adopt(self, look: Look) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""
         found = await asyncio.to_thread(find_adoptable, look.snapshot, self._domains, self._limits.protected)
-        changes = [Change(Action.INSTALL, domain, key) for domain, key in found]
+        changes = [Change.install(domain, key) for domain, key in found]
         failures: list[str] = []
         adopted: Counter[str] = Counter()
         for start in range(0, len(changes), _BATCH_LIMIT):
@@ -201,7 +202,8 @@ class Cleanup:
                 if outcome is not None:
                     failures.append(str(outcome))
                     continue
-                self._offers.note(change.domain.name, change.key.raw)
+                if change.key is not None:
+                    self._offers.note(change.domain.name, change.key.raw)
                 self._metrics.adopted.labels(change.domain.name).inc()
                 adopted[change.domain.name] += 1
         if adopted:
@@ -216,7 +218,7 @@ class Cleanup:
         removed: Counter[str] = Counter()
         for start in range(0, len(departures), _BATCH_LIMIT):
             batch = {
-                Change(Action.REMOVE, departure.domain, departure.key): departure
+                Change.remove(departure.domain, departure.key): departure
                 for departure in departures[start : start + _BATCH_LIMIT]
             }
             outcomes = await look.mend(list(batch))
@@ -224,7 +226,11 @@ class Cleanup:
             failures += [str(outcome) for outcome in outcomes.values() if outcome is not None]
             # Who asked again in the meantime is there again, and known to the journal, or will be when this is done.
             await self._journal.forget(
-                [(departure.domain, departure.key) for departure in gone if departure.key.raw not in look.touched]
+                [
+                    (departure.domain, departure.key)
+                    for departure in gone
+                    if link_local(departure.key.raw) not in look.touched
+                ]
             )
             removed.update(departure.reason for departure in gone)
             self._tell(gone)

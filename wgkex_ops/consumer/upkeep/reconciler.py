@@ -19,7 +19,7 @@ from wgkex_ops.consumer.upkeep.moves import Moves
 from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import RepairMetrics
-from wgkex_ops.model.changes import Action, Change
+from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import DomainState, Incomplete, Snapshot, find_incomplete
@@ -72,7 +72,7 @@ class _Plan:
     given_back: dict[Change, str] = field(default_factory=dict)
 
     def add(self, domain: Domain, key: PublicKey, *missing: str) -> Change:
-        change = Change(Action.INSTALL, domain, key)
+        change = Change.install(domain, key)
         self.missing.setdefault(change, set()).update(missing)
         return change
 
@@ -269,7 +269,7 @@ class Sweeper:
     def _take_note(self, change: Change, plan: _Plan) -> Collection[str]:
         """Count what was carried out; what it was."""
         domain, missing = change.domain.name, plan.missing[change]
-        if not missing or "peer" in missing:
+        if change.key is not None and (not missing or "peer" in missing):
             # It has no handshake now, and its node needs time for one.
             self._offers.note(domain, change.key.raw)
         if not missing:

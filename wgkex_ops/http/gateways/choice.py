@@ -64,7 +64,7 @@ class Assigner:
 
     async def _answer(self, handover: Handover, choice: Choice, deadline: float) -> str | None:
         """A worker's answer as receipts have it; None if there is none."""
-        waiting = self._confirm_timeout > 0 and choice.endpoint.receipts and handover.origin.reply is not None
+        waiting = self._confirm_timeout > 0 and choice.endpoint.receipts and handover.origin.receipt_to is not None
         if not waiting:
             return handover.answers.get(choice.worker)
         try:

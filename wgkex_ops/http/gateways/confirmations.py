@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from wgkex_ops.bus.messages import CORRELATION_BYTES, Origin, Receipt, Reply
+from wgkex_ops.bus.messages import CORRELATION_BYTES, Origin, Receipt, ReceiptAddress
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
@@ -110,7 +110,7 @@ class Outstanding:
         if len(self._held) >= LIMIT:
             self._give_up([next(iter(self._held.values()))])
         correlation = secrets.token_bytes(CORRELATION_BYTES)
-        reply = Reply(self._topic, correlation) if self._topic else None
+        reply = ReceiptAddress(self._topic, correlation) if self._topic else None
         handover = Handover(submission, Origin(request_id, accepted_at, reply), correlation, _now())
         self._held[correlation] = handover
         return handover

@@ -39,7 +39,7 @@ class Answering(WireGuardSocket):
 
 
 def change(domain: Domain, number: int, action: Action = Action.INSTALL) -> Change:
-    return Change(action, domain, key(number))
+    return (Change.install if action is Action.INSTALL else Change.remove)(domain, key(number))
 
 
 def nothing_wrong(_: bytes) -> int:

@@ -12,7 +12,7 @@ from wgkex_ops.consumer.dataplane import kernel as netlink
 from wgkex_ops.consumer.dataplane.apply import Plan
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Change, Operation, Outcome
 
 
 class Slow:
@@ -42,7 +42,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
 
 
 def installs(count: int) -> list[Change]:
-    return [Change(Action.INSTALL, WELT, key(number)) for number in range(count)]
+    return [Change.install(WELT, key(number)) for number in range(count)]
 
 
 def numbers(outcomes: Sequence[Outcome]) -> list[int]:

@@ -26,7 +26,7 @@ from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import Snapshot
@@ -65,7 +65,7 @@ class WatchedDataplane(MemoryDataplane):
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         self.batches.append(list(changes))
         await self.may_work.wait()
-        willing = [change for change in changes if change.key.raw not in self.stubborn]
+        willing = [change for change in changes if change.key is None or change.key.raw not in self.stubborn]
         outcomes = dict(zip(willing, await super().apply(willing), strict=True))
         error = DataplaneError(Operation.PEER_REMOVE, "ENOBUFS", "no buffer space")
         return [outcomes.get(change, error) for change in changes]
@@ -103,14 +103,14 @@ class Bench:
         """Nodes ask for their keys, which are installed."""
         for number in numbers:
             self.offered(domain, key(number))
-        await self.turns.apply([Change(Action.INSTALL, domain, key(number)) for number in numbers])
+        await self.turns.apply([Change.install(domain, key(number)) for number in numbers])
         await self.journal.settle([(domain, key(number)) for number in numbers], [])
         self.dataplane.batches.clear()
 
     def offered(self, domain: Domain, asked: PublicKey) -> None:
         """As the worker does."""
         self.offers.note(domain.name, asked.raw)
-        self.turns.touch(asked.raw)
+        self.turns.touch(link_local(asked.raw))
 
     async def connect(self, domain: Domain, *numbers: int) -> None:
         """Nodes ask for their keys, and have a handshake at once."""
@@ -623,7 +623,7 @@ async def test_a_clock_that_is_a_little_behind_is_no_future(bench: Bench) -> Non
 
 async def test_after_a_restart_the_time_of_the_last_question_is_that_of_the_start(tmp_path: Path) -> None:
     async with gateway(tmp_path) as bench:
-        await bench.turns.apply([Change(Action.INSTALL, WELT, key(1))])
+        await bench.turns.apply([Change.install(WELT, key(1))])
         bench.times.pass_by(100 * HOUR)
         times, dataplane = bench.times, bench.dataplane
     async with gateway(tmp_path, times, dataplane) as again:
@@ -707,7 +707,7 @@ async def test_a_peer_that_is_asked_for_while_the_cleanup_runs_stays(bench: Benc
         bench.turns, ConsumerMetrics(bench.registry, DOMAINS, 10), store=bench.journal, offered=bench.offered
     )
     bench.dataplane.may_work.clear()
-    asked = bench.turns.apply([Change(Action.INSTALL, CITY, key(3))])
+    asked = bench.turns.apply([Change.install(CITY, key(3))])
     async with running(asked) as other, running(bench.cleanup.clean()) as cleaning:
         # The cleanup knows whom to remove, and waits for its turn.
         await until(lambda: bench.offers.judged == 2, every=0.001)
@@ -718,7 +718,7 @@ async def test_a_peer_that_is_asked_for_while_the_cleanup_runs_stays(bench: Benc
     async with running(installer.run()):
         await installer.drain(10)
     assert await bench.peers() == {1}
-    assert Change(Action.REMOVE, WELT, key(1)) not in [change for batch in bench.dataplane.batches for change in batch]
+    assert Change.remove(WELT, key(1)) not in [change for batch in bench.dataplane.batches for change in batch]
     assert await bench.known() == {1}
 
 

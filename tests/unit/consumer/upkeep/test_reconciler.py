@@ -24,7 +24,7 @@ from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics
-from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.changes import Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import Snapshot
@@ -144,7 +144,7 @@ async def booting(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def changes(domain: Domain, *numbers: int) -> list[Change]:
-    return [Change(Action.INSTALL, domain, key(number)) for number in numbers]
+    return [Change.install(domain, key(number)) for number in numbers]
 
 
 def raw(*numbers: int) -> set[bytes]:
@@ -168,7 +168,7 @@ async def test_peers_of_the_journal_are_put_back(booting: Bench) -> None:
         (CITY.name, 1),
     ]
     # And it is done with it: what an operator removes now stays removed.
-    await booting.dataplane.apply([Change(Action.REMOVE, WELT, key(1))])
+    await booting.dataplane.apply([Change.remove(WELT, key(1))])
     await booting.look(3)
     assert await booting.dataplane.complete(WELT) == raw(*range(1200)) - raw(1)
 
@@ -330,7 +330,7 @@ async def test_what_hangs_on_a_changed_interface_is_mended_at_once(bench: Bench)
 async def test_an_interface_made_anew_gets_its_peers(bench: Bench) -> None:
     await bench.install(WELT, *range(10))
     await bench.install(CITY, 100)
-    await bench.dataplane.apply([Change(Action.REMOVE, CITY, key(100))])
+    await bench.dataplane.apply([Change.remove(CITY, key(100))])
     bench.dataplane.remove_interfaces(WELT)
     bench.dataplane.create_interfaces(WELT)
     # A node was faster.
@@ -352,7 +352,7 @@ async def test_an_interface_made_anew_in_silence_gets_its_peers(bench: Bench) ->
     assert bench.repaired == {WELT.name: 2}
     assert await bench.dataplane.complete(WELT) == raw(1, 2, 3)
     # And that is it: what somebody removes now stays removed.
-    await bench.dataplane.apply([Change(Action.REMOVE, WELT, key(1))])
+    await bench.dataplane.apply([Change.remove(WELT, key(1))])
     await bench.look(3)
     assert await bench.dataplane.complete(WELT) == raw(2, 3)
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import run_in_virtual_time
 from tests.helpers import CITY, DOMAINS, KEY, WELT, as_openmetrics, key, moved, samples, settle
-from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, Reply, WorkerData, WorkerStatus
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, ReceiptAddress, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.confirmations import KEPT_FOR, LIMIT, PAUSES, Handover, Outstanding
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.public.submission import Submission
@@ -183,7 +183,7 @@ async def test_key_that_nobody_will_confirm_is_held_to_the_end_and_missed_by_nob
 async def test_without_a_topic_no_receipt_is_asked_for() -> None:
     broker = Broker("")
     handover = broker.hand_over()
-    assert handover.origin.reply is None
+    assert handover.origin.receipt_to is None
     assert handover.expected == set()
     await asyncio.sleep(PAUSES[0])
     assert broker.targets() == []
@@ -198,7 +198,7 @@ async def test_receipts_are_asked_for_with_a_mark_that_nobody_can_guess() -> Non
     for handover in handovers:
         assert handover.origin.request_id == f"request-{handovers.index(handover)}"
         assert handover.origin.accepted_at == 1_700_000_000.0
-        assert handover.origin.reply == Reply(TOPIC, handover.correlation)
+        assert handover.origin.receipt_to == ReceiptAddress(TOPIC, handover.correlation)
         assert len(handover.correlation) == 16
     assert len({handover.correlation for handover in handovers}) == 100
 

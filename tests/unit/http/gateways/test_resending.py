@@ -58,7 +58,7 @@ class Bus:
             self._changed.notify_all()
 
     async def publish(self, submission: Submission, origin: Origin, target: str) -> None:
-        assert origin.reply is not None
+        assert origin.receipt_to is not None
         self.in_flight += 1
         self.most_in_flight = max(self.in_flight, self.most_in_flight)
         try:

@@ -332,9 +332,9 @@ async def test_accepted_key_is_outstanding_until_it_is_confirmed(broker: Broker,
     assert answer.status == 200
     [origin] = broker.bus.origins
     assert origin.request_id == answer.headers["x-request-id"]
-    assert origin.reply is not None
-    assert origin.reply.topic == "wgkex/receipts/b1"
-    handover = broker.outstanding.find(origin.reply.correlation)
+    assert origin.receipt_to is not None
+    assert origin.receipt_to.topic == "wgkex/receipts/b1"
+    handover = broker.outstanding.find(origin.receipt_to.correlation)
     assert handover is not None
     assert (handover.acknowledged, handover.expected) == (True, {"gw05"})
     assert handover.submission == broker.bus.published[0]
@@ -370,8 +370,8 @@ async def test_receipts_that_come_before_the_acknowledgement_count(broker: Broke
     tell_of_receipts(broker, "gw05", "gw06")
 
     def receive(origin: Origin) -> None:
-        assert origin.reply is not None
-        handover = broker.outstanding.find(origin.reply.correlation)
+        assert origin.receipt_to is not None
+        handover = broker.outstanding.find(origin.receipt_to.correlation)
         assert handover is not None
         broker.outstanding.take(handover, Receipt("gw05", reason))
         broker.outstanding.take(handover, Receipt("gw06", reason))
