@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from wgkex_ops.bus.messages import Origin
+from wgkex_ops.bus.messages import Origin, ReceiptAddress
+from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
-from wgkex_ops.consumer.dataplane.turns import Turns
+from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.installer import CAPACITY, GATHERING, Installer
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
@@ -32,6 +33,13 @@ def seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.monotonic() - started
 
 
+class _NoJournal:
+    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes]) -> None: ...
+
+
+def _send_nothing(to: Sequence[ReceiptAddress], reason: str) -> None: ...
+
+
 class Installing:
     """An installer at work.
 
@@ -45,7 +53,14 @@ class Installing:
         self._registry = registry
         self._metrics = ConsumerMetrics(registry, [domain.name for domain in domains], CAPACITY)
         self._journal = Journal(state_dir, JournalMetrics(registry)) if state_dir else None
-        self._installer = Installer(Turns(self.dataplane), self._metrics, store=self._journal)
+        serialized = SerializedDataplane(self.dataplane)
+        self._installer = Installer(
+            serialized,
+            Admission(domains, Requests(), serialized.snapshot),
+            self._journal or _NoJournal(),
+            self._metrics,
+            send_receipts=_send_nothing,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -57,14 +72,14 @@ class Installing:
                 task.cancel()
 
     async def install(self, keys: Sequence[tuple[Domain, PublicKey]], at_once: int = _AT_ONCE) -> float:
-        """Install keys, as fast as they can be offered, so many at once; the seconds that takes."""
+        """Install keys, as fast as they can be requested, so many at once; the seconds that takes."""
         before = self._installed()
         # Else the first of them would wait for what came before them.
         await asyncio.sleep(GATHERING)
         started = time.monotonic()
         for number, (domain, key) in enumerate(keys, 1):
             await self._installer.room()
-            self._installer.offer(domain, key, Origin("0" * 32, time.time()), None)
+            self._installer.request(domain, key, Origin("0" * 32, time.time()), None)
             if not number % at_once:
                 await asyncio.sleep(0)
         await self._installer.drain(_FOR_EVER)

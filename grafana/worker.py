@@ -9,8 +9,9 @@ from grafana.panels import SMALL, Head, heatmap, lines, stat, timeline
 from grafana.queries import LIMITS, age, by, increase, quantile, rate, ratio, series
 from grafana.styles import bad_from, coloured, up_or_down
 from grafana.targets import buckets, line, number
-from wgkex_ops.metrics.cleanup import REMOVAL_REASONS, RESULTS
+from wgkex_ops.metrics.cleanup import RESULTS
 from wgkex_ops.metrics.worker import REJECTION_REASONS
+from wgkex_ops.model.peers import REMOVAL_REASONS
 
 _RECEIVED = "wgkex_worker_messages_received_total"
 _OPERATIONS = "wgkex_worker_netlink_operations_total"

@@ -2,26 +2,178 @@
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
-from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
-from wgkex_ops.model.changes import Operation
+from tests.helpers import DOMAINS, WELT
+from wgkex_ops.consumer.dataplane.base import LinkEvent, OperationObserver
+from wgkex_ops.consumer.dataplane.memory import MemoryDataplane, MemoryInterfaces
+from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.model.changes import Action, Change, Operation, Outcome
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.peers import ROUTE_PROTOCOL_STATIC, DomainState, Snapshot
 
 T = TypeVar("T")
 
 # --- the dataplane
 
 
-class FaultyDataplane(MemoryDataplane):
-    """The memory dataplane, to which a test does what nodes, other programs and a kernel in trouble do."""
-
-
 class Nobody:
     """Observes nothing of what a dataplane does."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
+
+
+Part = Literal["peer", "route", "fdb"]
+
+
+class FaultyDataplane(MemoryDataplane):
+    """The memory dataplane, with what other programs do to a gateway and with a kernel in trouble.
+
+    Args:
+        domains: the configured domains.
+        observer: is called for each batch of operations.
+        clock: seconds since the epoch.
+
+    Attributes:
+        batches: the changes of each call of apply(), in order, from its begin on.
+        batch_times: when each of these calls began, in seconds of the event loop's clock.
+        may_apply: apply() waits until this is set, as it is at first.
+        may_read: the same of snapshot().
+        snapshots: how often snapshot() was called.
+        snapshot_error: what snapshot() raises; None for nothing.
+        routed_elsewhere: goes into each snapshot.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[Domain] = tuple(DOMAINS.values()),
+        observer: OperationObserver = Nobody(),  # noqa: B008  it has no state
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(domains, observer, clock)
+        self.batches: list[list[Change]] = []
+        self.batch_times: list[float] = []
+        self.may_apply = asyncio.Event()
+        self.may_apply.set()
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.snapshots = 0
+        self.snapshot_error: Exception | None = None
+        self.routed_elsewhere = frozenset[bytes]()
+        self._refused: dict[bytes, tuple[Operation, str]] = {}
+        self._link_events: asyncio.Queue[LinkEvent] = asyncio.Queue()
+
+    async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
+        self.batches.append(list(changes))
+        self.batch_times.append(asyncio.get_running_loop().time())
+        await self.may_apply.wait()
+        return await super().apply(changes)
+
+    async def snapshot(self) -> Snapshot:
+        self.snapshots += 1
+        await self.may_read.wait()
+        if self.snapshot_error is not None:
+            raise self.snapshot_error
+        return replace(await super().snapshot(), routed_elsewhere=self.routed_elsewhere)
+
+    async def events(self) -> AsyncIterator[LinkEvent]:
+        while True:
+            yield await self._link_events.get()
+
+    def apply_one(self, change: Change, steps: dict[Operation, list[str]]) -> Outcome:
+        if not self.interfaces[change.domain.name].state.wg_present:
+            # Nothing is tried. What was on an interface is gone with it.
+            missing = InterfaceMissingError(Operation.PEER_ADD, change.domain.wg)
+            return missing if change.action is Action.INSTALL else None
+        return super().apply_one(change, steps)
+
+    def carry_out(self, operation: Operation, change: Change) -> None:
+        refused, error = self._refused.get(change.key, (None, ""))
+        if operation is refused:
+            raise DataplaneError(operation, error)
+        super().carry_out(operation, change)
+
+    # What a test sees
+
+    async def installed(self, domain: Domain = WELT) -> list[bytes]:
+        """Public keys of the peers, in the order of their installation."""
+        return [peer.public_key for peer in (await super().snapshot()).domains[domain.name].peers]
+
+    async def complete(self, domain: Domain = WELT) -> set[bytes]:
+        """Public keys of the peers that have route and FDB entry."""
+        state = (await super().snapshot()).domains[domain.name]
+        return {peer.public_key for peer in state.peers if peer.link_local in state.routes & state.fdb_entries}
+
+    # What the kernel does
+
+    def refuse(self, key: PublicKey, operation: Operation, error: str) -> None:
+        """Fail one step of all changes of a key until accept(); the steps before it are carried out."""
+        self._refused[key.raw] = (operation, error)
+
+    def accept(self, key: PublicKey) -> None:
+        """Fail no more."""
+        del self._refused[key.raw]
+
+    # What other programs do
+
+    def readdress(self, domain: Domain, key: PublicKey, *addresses: bytes) -> None:
+        """Add or change a peer: these (16 bytes each) become its only allowed addresses."""
+        if self.interfaces[domain.name].state.wg_present:
+            self.interfaces[domain.name].set_peer(key.raw, *addresses)
+
+    def reroute(self, domain: Domain, address: bytes, protocol: int) -> None:
+        """Route an address (16 bytes) over a domain's interface, in place of any other route to it."""
+        if self.interfaces[domain.name].state.wg_present:
+            self.set_route(self.interfaces[domain.name], address, protocol)
+
+    def forward(self, domain: Domain, address: bytes) -> None:
+        """Add an FDB entry with a destination (16 bytes)."""
+        if self.interfaces[domain.name].state.vx_present:
+            self.interfaces[domain.name].fdb_entries.add(address)
+
+    def add_static(
+        self, domain: Domain, key: PublicKey, *addresses: bytes, protocol: int = ROUTE_PROTOCOL_STATIC
+    ) -> None:
+        """Add a peer that is not ours, complete with routes to its addresses and FDB entries.
+
+        Without addresses it gets the one that derives from its key, as the older wgkex has installed its peers.
+        """
+        addresses = addresses or (link_local(key.raw),)
+        self.readdress(domain, key, *addresses)
+        for address in addresses:
+            self.reroute(domain, address, protocol)
+            self.forward(domain, address)
+
+    def lose(self, domain: Domain, key: PublicKey, *parts: Part) -> None:
+        """Take parts of a peer away; a route only if it leads over this domain's interface."""
+        interfaces, address = self.interfaces[domain.name], link_local(key.raw)
+        if "peer" in parts:
+            interfaces.remove_peer(key.raw)
+        if "route" in parts:
+            self.remove_route(interfaces, address)
+        if "fdb" in parts:
+            interfaces.fdb_entries.discard(address)
+
+    def remove_interfaces(self, domain: Domain) -> None:
+        """Delete a domain's interfaces with all that they carry."""
+        self._replace(domain, MemoryInterfaces(DomainState()))
+
+    def create_interfaces(self, domain: Domain) -> None:
+        """Create a domain's interfaces, empty and up."""
+        self._replace(domain, self.new_interfaces(domain))
+
+    def _replace(self, domain: Domain, new: MemoryInterfaces) -> None:
+        old = self.interfaces[domain.name]
+        for address in [*old.routes, *old.foreign_routes]:
+            self.remove_route(old, address)
+        self.interfaces[domain.name] = new
+        present = new.state.wg_present
+        for interface in (domain.wg, domain.vx):
+            self._link_events.put_nowait(LinkEvent(interface, present=present, up=present))
 
 
 @dataclass

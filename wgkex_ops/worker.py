@@ -1,4 +1,4 @@
-"""The worker, put together: session, intake, installer, reporter, and the dataplane underneath."""
+"""The worker, put together: session, intake, installer, announcer, upkeep, and the dataplane underneath."""
 
 import asyncio
 import contextlib
@@ -11,20 +11,20 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.bus.messages import key_subscription, status_payload, worker_status_topic
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.consumer.announcer import Reporter
+from wgkex_ops.consumer.admission import Admission, Requests
+from wgkex_ops.consumer.announcer import Announcer
 from wgkex_ops.consumer.dataplane.base import Dataplane, OperationObserver
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
-from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.peer_names import PeerNames
 from wgkex_ops.consumer.receipts import ReceiptSender
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.reconciler import Sweeper
-from wgkex_ops.consumer.upkeep.requests import Offers
+from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.parts import MqttView
@@ -37,19 +37,18 @@ from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
-from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 
-# A clean end takes 5 s at the most: first the goodbye, so that no node is sent here any more, then what has arrived.
-_GOODBYE_TIMEOUT: Final = 1.5
+# A clean end takes 5 s at the most: first brokers hear of it, so that they send no node here any more, then what has
+# arrived is finished.
+_SIGN_OFF_TIMEOUT: Final = 1.5
 _DRAIN_TIMEOUT: Final = 1.0
 _RECEIPTS_TIMEOUT: Final = 0.5
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
-_LOOK_AGAIN_AFTER: Final = 5.0
-# How long the start may be held up by putting peers back: 20,000 take a few seconds.
+_SCAN_AGAIN_AFTER: Final = 5.0
+# How long restoring peers may hold up the start: 20,000 take a few seconds.
 _RESTORE_TIMEOUT: Final = 60.0
 
 
@@ -97,7 +96,7 @@ class Worker:
             session_expiry=config.mqtt.session_expiry,
         )
         self._receipts = ReceiptSender(self._session, worker, ReceiptMetrics(registry))
-        self._reporter = Reporter(
+        self._announcer = Announcer(
             session=self._session,
             read=self._snapshots.read,
             domains=config.domains,
@@ -106,36 +105,30 @@ class Worker:
             # A message of MQTT 3.1.1 has no place for where a receipt is wanted.
             receipts=config.mqtt.version == "5",
         )
+        serialized = SerializedDataplane(self.dataplane)
+        requests = Requests()
+        self._admission = Admission(config.domains, requests, self._snapshots.read)
         self._journal = Journal(config.worker.state_dir, JournalMetrics(registry))
-        self._turns = Turns(self.dataplane)
-        self._offers = Offers()
-        self._sweeper = Sweeper(
-            self._turns,
+        self._reconciler = Reconciler(
+            serialized,
             self._journal,
-            self._offers,
+            self._admission,
+            requests,
             config.domains,
-            RepairMetrics(registry, names),
-            restore_limit=config.cleanup.stale_after,
+            metrics=RepairMetrics(registry, names),
         )
         cleanup_metrics = CleanupMetrics(registry, names)
         self._cleanup = Cleanup(
-            self._turns,
-            self._journal,
-            self._offers,
-            config.domains,
-            settings=config.cleanup,
-            metrics=cleanup_metrics,
+            serialized, self._journal, requests, config.domains, settings=config.cleanup, metrics=cleanup_metrics
         )
         self._installer = Installer(
-            self._turns, metrics, store=self._journal, answer=self._receipts.answer, offered=self._offered
+            serialized, self._admission, self._journal, metrics, send_receipts=self._receipts.send
         )
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
-            own_key=self._reporter.own_key,
-            static_keys=self._reporter.static_keys,
             installer=self._installer,
-            answer=self._receipts.answer,
+            send_receipts=self._receipts.send,
             unsubscribe=self._unsubscribe,
             metrics=metrics,
         )
@@ -170,38 +163,39 @@ class Worker:
         """
         operator_app = create_operator_app(self._pages)
         async with self.dataplane:
-            await self._reporter.look()
+            await self._announcer.refresh()
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
             # the first one in the journal and on the bus.
             async with (
                 serve(operator_app, self._config.worker.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
-                self._restored(),
-                self._session,
-                asyncio.TaskGroup() as group,
+                self._journal,
             ):
-                tasks = [
-                    group.create_task(self._installer.run(), name="installer"),
-                    group.create_task(self._take_in(), name="intake"),
-                    group.create_task(self._receipts.run(), name="receipts"),
-                    group.create_task(self._sweeper.run(), name="sweeper"),
-                    group.create_task(self._cleanup.run(), name="cleanup"),
-                    group.create_task(self._follow_links(), name="links"),
-                    group.create_task(self._view.history.run(), name="history"),
-                ]
-                reporting = group.create_task(self._reporter.run(), name="reporter")
-                _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
-                for problem in self._reporter.problems():
-                    _log.warning("interface_problem", detail=problem)
-                try:
-                    yield metrics_listen
-                finally:
-                    _log.info("worker_stopping")
-                    reporting.cancel()
-                    await self._reporter.say_goodbye(_GOODBYE_TIMEOUT)
-                    await self._installer.drain(_DRAIN_TIMEOUT)
-                    await self._receipts.flush(_RECEIPTS_TIMEOUT)
-                    for task in tasks:
-                        task.cancel()
+                # Before any node is sent here.
+                await self._reconciler.restore(_RESTORE_TIMEOUT)
+                async with self._session, asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._installer.run(), name="installer"),
+                        group.create_task(self._take_in(), name="intake"),
+                        group.create_task(self._receipts.run(), name="receipts"),
+                        group.create_task(self._reconciler.run(), name="reconciler"),
+                        group.create_task(self._cleanup.run(), name="cleanup"),
+                        group.create_task(self._follow_links(), name="links"),
+                        group.create_task(self._view.history.run(), name="history"),
+                    ]
+                    announcing = group.create_task(self._announcer.run(), name="announcer")
+                    _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
+                    for problem in self._announcer.problems():
+                        _log.warning("interface_problem", detail=problem)
+                    try:
+                        yield metrics_listen
+                    finally:
+                        _log.info("worker_stopping")
+                        announcing.cancel()
+                        await self._announcer.sign_off(_SIGN_OFF_TIMEOUT)
+                        await self._installer.drain(_DRAIN_TIMEOUT)
+                        await self._receipts.flush(_RECEIPTS_TIMEOUT)
+                        for task in tasks:
+                            task.cancel()
 
     async def refresh(self) -> None:
         """Bring the metrics that are read from the dataplane up to date."""
@@ -209,40 +203,16 @@ class Worker:
 
     async def announced(self) -> None:
         """Wait until brokers could know this gateway."""
-        await self._reporter.announced.wait()
-
-    @contextlib.asynccontextmanager
-    async def _restored(self) -> AsyncIterator[None]:
-        """Open the journal and put back what should be there: before any node is sent here."""
-        async with self._journal:
-            await self._sweeper.restore(_RESTORE_TIMEOUT)
-            yield
+        await self._announcer.announced.wait()
 
     async def _take_in(self) -> None:
         """Take keys, as soon as it is known which ones are static peers': until then the bus keeps them."""
-        if not self._reporter.read_once:
+        if not self._admission.ready.is_set():
             _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
-        while not self._reporter.read_once:
-            await asyncio.sleep(_LOOK_AGAIN_AFTER)
-            await self._reporter.look()
-        await self._resume()
+        while not self._admission.ready.is_set():
+            await asyncio.sleep(_SCAN_AGAIN_AFTER)
+            await self._reconciler.reconcile()
         await self._intake.run(self._session.messages())
-
-    async def _resume(self) -> None:
-        """Take up the keys that still waited when an earlier process ended: the bus does not have them any more."""
-        kept = await self._journal.pending() or {}
-        self._installer.resume(
-            (domain, key)
-            for domain in self._config.domains
-            for key in kept.get(domain.name, ())
-            # What they are may have changed meanwhile.
-            if key.raw != self._reporter.own_key(domain) and key.raw not in self._reporter.static_keys(domain)
-        )
-
-    def _offered(self, domain: Domain, key: PublicKey) -> None:
-        """A node asks for its key: whoever is about to remove it has to leave it."""
-        self._offers.note(domain.name, key.raw)
-        self._turns.touch(link_local(key.raw))
 
     async def _follow_links(self) -> None:
         """When an interface comes, its peers and waiting keys are due; when one goes, brokers should know."""
@@ -254,8 +224,8 @@ class Worker:
                     for domain in self._config.domains
                     if not event.interface or event.interface in (domain.wg, domain.vx)
                 )
-            self._sweeper.notice(event)
-            self._reporter.hurry()
+            self._reconciler.trigger()
+            self._announcer.trigger()
 
     async def _unsubscribe(self, topic_filter: str) -> None:
         """Give up what the server has kept of an older configuration: brokers would think that somebody listens."""
@@ -269,15 +239,15 @@ class Worker:
 
     def problems(self) -> list[str]:
         """Why nodes should not be sent here now, a sentence each."""
-        problems = self._reporter.problems()
+        problems = self._announcer.problems()
         if not self._session.connected:
             problems.append("there is no connection with the MQTT server")
-        elif not self._reporter.announced.is_set():
-            problems.append("the brokers have not been told of this gateway yet")
+        elif not self._announcer.announced.is_set():
+            problems.append("this gateway has not been announced to the brokers yet")
         return problems
 
     def stuck(self, limit: float) -> list[str]:
-        """What has not got on for too long (of the installer: for these seconds), a sentence each."""
+        """What makes no progress (the installer: for these seconds), a sentence each."""
         stuck = []
         if self._installer.busy_for() > limit:
             stuck.append("the installer is stuck")

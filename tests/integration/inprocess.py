@@ -8,19 +8,21 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from tests.fakes import FaultyDataplane
 from tests.helpers import CITY, WELT
 from tests.integration.servers import LOOPBACK, PATIENCE, Answer, eventually, request
 from wgkex_ops.broker import Broker
 from wgkex_ops.bus.session import Message, Session, Will
 from wgkex_ops.config import Config, Listen, MqttConfig, parse
 from wgkex_ops.consumer.dataplane.base import OperationObserver
-from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
+from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.model.domains import Domain
@@ -98,7 +100,7 @@ class RunningBroker(Running):
 
 @dataclass(frozen=True)
 class RunningWorker(Running):
-    dataplane: MemoryDataplane
+    dataplane: FaultyDataplane
 
     async def state(self, domain: Domain) -> DomainState:
         return (await self.dataplane.snapshot()).domains[domain.name]
@@ -135,14 +137,20 @@ async def running_broker(config: Config, *, connected: bool = True) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def running_worker(
-    config: Config, *, announced: bool = True, clock: Callable[[], float] | None = None
+    config: Config,
+    *,
+    announced: bool = True,
+    clock: Callable[[], float] = time.time,
+    snapshot_error: DataplaneError | None = None,
 ) -> AsyncIterator[RunningWorker]:
     """Run a worker without a kernel; by default brokers know it when the context begins."""
-    dataplanes: list[MemoryDataplane] = []
+    dataplanes: list[FaultyDataplane] = []
 
-    def make_dataplane(config: Config, observer: OperationObserver) -> MemoryDataplane:
-        dataplanes.append(MemoryDataplane(config.domains, observer, *([clock] if clock else [])))
-        return dataplanes[0]
+    def make_dataplane(config: Config, observer: OperationObserver) -> FaultyDataplane:
+        dataplane = FaultyDataplane(config.domains, observer, clock)
+        dataplane.snapshot_error = snapshot_error
+        dataplanes.append(dataplane)
+        return dataplane
 
     registry = new_registry("worker")
     worker = Worker(config, registry, make_dataplane)

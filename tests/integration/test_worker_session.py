@@ -4,11 +4,9 @@ import asyncio
 import json
 import signal
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, WELT
 from tests.integration.inprocess import (
@@ -23,13 +21,9 @@ from tests.integration.inprocess import (
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program, eventually, eventually_answered
 from wgkex_ops.bus.messages import key_topic, worker_data_topic
-from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
-from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
-from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import Snapshot
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 RECEIPTS: Final = "wgkex/receipts/b1"
@@ -141,7 +135,7 @@ async def test_a_bad_network_loses_no_key_and_counts_each_message(mosquitto: Mos
         assert worker.metric("wgkex_worker_messages_received_total", domain=WELT.name) == 1
 
 
-async def test_a_key_that_waits_is_acknowledged_once_the_journal_has_it(mosquitto: Mosquitto) -> None:
+async def test_a_postponed_key_is_acknowledged_and_installed_when_its_interface_comes(mosquitto: Mosquitto) -> None:
     async with running_worker(configuration(mosquitto.port)) as worker:
         worker.dataplane.remove_interfaces(WELT)
         async with client(mosquitto.port, client_id="sender") as sender:
@@ -159,38 +153,21 @@ async def test_a_key_that_waits_is_acknowledged_once_the_journal_has_it(mosquitt
             await has_all(worker, waiting)
 
 
-@pytest.mark.parametrize("year", [1970, 2100])
-async def test_a_key_that_waits_outlives_a_process_whatever_its_clock_said(mosquitto: Mosquitto, year: int) -> None:
-    """It was acknowledged: nobody else has it."""
-    config, key = configuration(mosquitto.port), new_key()
-    clock = datetime(year, 1, 1, tzinfo=UTC).timestamp() + 1
-    async with Journal(config.worker.state_dir, JournalMetrics(CollectorRegistry()), lambda: clock) as journal:
-        assert await journal.keep([(WELT, key)])
-    async with running_worker(config) as worker:
-        await has_all(worker, [key])
-
-
-async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(
-    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, waiting, key, static = configuration(mosquitto.port), new_key(), new_key(), new_key()
-    async with Journal(config.worker.state_dir, JournalMetrics(CollectorRegistry())) as journal:
-        assert await journal.keep([(WELT, waiting), (WELT, static)])
-    read = MemoryDataplane.snapshot
-
-    async def fail(dataplane: MemoryDataplane) -> Snapshot:
-        raise DataplaneError(Operation.DUMP, "EINTR")
-
-    monkeypatch.setattr(MemoryDataplane, "snapshot", fail)
-    async with running_worker(config) as worker, client(mosquitto.port, client_id="sender") as sender:
+async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(mosquitto: Mosquitto) -> None:
+    config, key, static = configuration(mosquitto.port), new_key(), new_key()
+    unreadable = DataplaneError(Operation.DUMP, "EINTR")
+    async with (
+        running_worker(config, snapshot_error=unreadable) as worker,
+        client(mosquitto.port, client_id="sender") as sender,
+    ):
         worker.dataplane.readdress(WELT, static, bytes(16))
         await publish(sender, [static, key])
         await eventually(
             lambda: mosquitto.output.count(f"Sending PUBLISH to {CLIENT_ID}") == 2, "both keys on their way"
         )
-        monkeypatch.setattr(MemoryDataplane, "snapshot", read)
-        assert not await worker.has(WELT, key)
-        await has_all(worker, [waiting, key])
+        assert key.raw not in await worker.dataplane.installed(WELT)
+        worker.dataplane.snapshot_error = None
+        await has_all(worker, [key])
         assert worker.metric("wgkex_worker_message_rejections_total", reason="static_key") == 1
         (kept,) = (peer for peer in (await worker.state(WELT)).peers if peer.public_key == static.raw)
         assert kept.link_local == bytes(16)

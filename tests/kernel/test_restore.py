@@ -107,7 +107,7 @@ def test_peers_come_back_after_a_reboot_and_with_their_interface_and_part_by_par
             assert present(gateway) == complete
             assert metric("peers_restored_total") == PEERS
             order = [entry["event"] for entry in worker.events()]
-            assert order.index("peers_put_back") < order.index("mqtt_connected") < order.index("worker_announced")
+            assert order.index("peers_repaired") < order.index("mqtt_connected") < order.index("worker_announced")
 
             started = time.monotonic()
             begin_anew()

@@ -15,13 +15,13 @@ from tests.helpers import key, running, samples
 from tests.kernel.lab import Namespace
 from wgkex_ops.bus.messages import Origin
 from wgkex_ops.config import CleanupConfig, Listen
+from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
-from wgkex_ops.consumer.dataplane.turns import Turns
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.server import serve
@@ -30,7 +30,7 @@ from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey, link_local
+from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC
 
 A: Final = Domain("ffx_a", "wg-a", "vx-a")
@@ -58,7 +58,7 @@ class Times:
 
 @dataclass
 class Gateway:
-    """The worker without the bus: everything between an offered key and the kernel."""
+    """The worker without the bus: everything between a requested key and the kernel."""
 
     installer: Installer
     cleanup: Cleanup
@@ -67,12 +67,12 @@ class Gateway:
     registry: CollectorRegistry
     pages: Listen
 
-    async def offer(self, keys: dict[Domain, list[PublicKey]]) -> None:
-        """Have all of these keys installed, and told to the journal."""
+    async def install(self, keys: dict[Domain, list[PublicKey]]) -> None:
+        """Have all of these keys installed, and noted by the journal."""
         for domain, some in keys.items():
             for one in some:
                 await self.installer.room()
-                self.installer.offer(domain, one, Origin(), None)
+                self.installer.request(domain, one, Origin(), None)
         await self.installer.drain(900)
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -84,24 +84,26 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     registry = CollectorRegistry()
     monotonic = Times()
     dataplane = KernelDataplane(tuple(COUNTS), NetlinkMetrics(registry))
-    journal = Journal(folder, JournalMetrics(registry), patience=60)
-    turns = Turns(dataplane)
-    offers = Offers(monotonic)
-
-    def offered(domain: Domain, one: PublicKey) -> None:
-        offers.note(domain.name, one.raw)
-        turns.touch(link_local(one.raw))
-
+    journal = Journal(folder, JournalMetrics(registry), timeout=60)
+    serialized = SerializedDataplane(dataplane)
+    requests = Requests(monotonic)
+    admission = Admission(tuple(COUNTS), requests, dataplane.snapshot)
     cleanup = Cleanup(
-        turns,
+        serialized,
         journal,
-        offers,
+        requests,
         tuple(COUNTS),
         settings=CleanupConfig(protected_keys=PROTECTED),
         metrics=CleanupMetrics(registry, NAMES),
         monotonic=monotonic,
     )
-    installer = Installer(turns, ConsumerMetrics(registry, NAMES, CAPACITY), store=journal, offered=offered)
+    installer = Installer(
+        serialized,
+        admission,
+        journal,
+        ConsumerMetrics(registry, NAMES, CAPACITY),
+        send_receipts=lambda to, reason: None,
+    )
     collector = WireGuardCollector(SharedSnapshots(dataplane).read, tuple(COUNTS), stale_after=10_800)
     registry.register(collector)
 
@@ -168,7 +170,7 @@ async def test_twenty_thousand_peers(here: Namespace, tmp_path: Path) -> None:
     async with gateway(tmp_path) as running_gateway:
         # Installed, then refreshed.
         for times in (1, 2):
-            await running_gateway.offer(keys)
+            await running_gateway.install(keys)
             for domain, count in COUNTS.items():
                 installed = running_gateway.metric("wgkex_worker_peers_installed_total", domain=domain.name)
                 assert installed == times * count
@@ -200,7 +202,7 @@ async def test_twenty_thousand_peers(here: Namespace, tmp_path: Path) -> None:
         await running_gateway.cleanup.clean()
         assert_exactly(here, B, keys[B])
         again = {A: keys[A][100:110], B: keys[B][-10:]}
-        await running_gateway.offer(again)
+        await running_gateway.install(again)
         running_gateway.monotonic.seconds += 1
         await running_gateway.cleanup.clean()
         left = {A: [*PROTECTED, *again[A]], B: again[B]}
@@ -211,10 +213,8 @@ async def test_twenty_thousand_peers(here: Namespace, tmp_path: Path) -> None:
             )
             assert removed == COUNTS[domain] - len(some)
         assert static(here) == before
-        known = await running_gateway.journal.peers(1e9)
-        assert known is not None
-        assert {name: set(some) for name, some in known.items()} == {
-            domain.name: set(some) for domain, some in left.items()
+        assert {raw: row.domain for raw, row in running_gateway.journal.rows.items()} == {
+            one.raw: domain.name for domain, some in left.items() for one in some
         }
         failures = {
             name: value

@@ -1,9 +1,9 @@
-"""What a worker tells the brokers: how it is reached, whether it is there, and how many peers it has."""
+"""What a worker announces to brokers: how nodes reach this gateway, whether it is online, and how many peers it has."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import structlog
@@ -25,20 +25,31 @@ from wgkex_ops.model.peers import DomainState, Snapshot, count_active
 
 _log = structlog.get_logger(__name__)
 
-# Brokers are used to a report a minute, and count their own assignments in between.
-REPORT_INTERVAL: Final = 60.0
+# Brokers are used to an announcement a minute, and count their own assignments in between.
+ANNOUNCE_INTERVAL: Final = 60.0
 _PUBLISH_TIMEOUT: Final = 5.0
 _AGAIN_AFTER: Final = 5.0
-# Interfaces come and go in groups: one reading for all of them.
-_GATHER: Final = 0.25
-
-# What is known while the dataplane cannot be read.
-_NOTHING: Final = Snapshot(taken_at=0.0)
-_UNREAD: Final = DomainState()
+# Interfaces come and go in groups: one snapshot for all of them.
+_GATHERING: Final = 0.25
 
 
-class Reporter:
-    """Reports on each connection, once a minute, and when something has changed.
+@dataclass(frozen=True, slots=True)
+class _Announcement:
+    """What brokers may know of a domain.
+
+    Attributes:
+        endpoint: how nodes reach this gateway; None while they could not get through.
+        active: peers with a live session.
+        problems: what keeps the domain's nodes from this gateway, a sentence each.
+    """
+
+    endpoint: Endpoint | None
+    active: int
+    problems: tuple[str, ...]
+
+
+class Announcer:
+    """Announces on each connection, once a minute, and when something has changed.
 
     Args:
         session: the bus.
@@ -46,11 +57,10 @@ class Reporter:
         domains: the configured domains.
         worker: this worker's name.
         address: the host name under which nodes reach this gateway.
-        receipts: whether this worker tells what becomes of each key, and brokers may wait for that.
+        receipts: whether this worker sends receipts, and brokers may wait for them.
 
     Attributes:
         announced: set once brokers could know this gateway.
-        read_once: whether the dataplane could be read: since then it is known which keys are static peers'.
     """
 
     def __init__(
@@ -70,106 +80,90 @@ class Reporter:
         self._address = address
         self._receipts = receipts
         self._published: dict[str, Endpoint] = {}
-        self._latest = _NOTHING
-        self._static_keys: dict[str, frozenset[bytes]] = {}
-        self._active: dict[str, int] = {}
-        self._hurry = asyncio.Event()
+        # By domain; empty while the dataplane cannot be read.
+        self._latest: Mapping[str, _Announcement] = {}
+        self._triggered = asyncio.Event()
         self.announced = asyncio.Event()
-        self.read_once = False
 
     def problems(self) -> list[str]:
-        """Why this gateway cannot serve all of its domains, by the latest reading."""
-        if self._latest is _NOTHING:
+        """Why this gateway cannot serve all of its domains, by the latest snapshot."""
+        if not self._latest:
             return ["the dataplane could not be read"]
-        return [problem for domain in self._domains for problem in _problems(domain, self._state(domain))]
+        return [problem for announcement in self._latest.values() for problem in announcement.problems]
 
-    def own_key(self, domain: Domain) -> bytes:
-        """A domain's own public key (32 bytes) by the latest reading; empty if it is not known."""
-        return self._state(domain).public_key
+    def trigger(self) -> None:
+        """Announce soon: something has changed."""
+        self._triggered.set()
 
-    def static_keys(self, domain: Domain) -> frozenset[bytes]:
-        """Keys (32 bytes) of a domain's peers that others have put there, by the latest reading.
-
-        Their allowed IPs are not the address derived from the key. To install such a key would take the peer over.
-        """
-        return self._static_keys.get(domain.name, frozenset())
-
-    def hurry(self) -> None:
-        """Report soon: something has changed."""
-        self._hurry.set()
-
-    async def look(self) -> None:
-        """Read the dataplane, and keep what is told of it."""
+    async def refresh(self) -> None:
+        """Read the dataplane, and keep what is announced of it."""
         try:
-            latest = await self._read()
-            self._static_keys = {name: _static_keys(state) for name, state in latest.domains.items()}
-            self._active = {name: count_active(state.peers, latest.taken_at) for name, state in latest.domains.items()}
-            self._latest = _without_peers(latest)
-            self.read_once = True
+            snapshot = await self._read()
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
-            self._latest = _NOTHING
+            self._latest = {}
+        else:
+            self._latest = {domain.name: self._announcement(domain, snapshot) for domain in self._domains}
 
     async def run(self) -> NoReturn:
-        """Report for ever."""
+        """Announce for ever."""
         seen = 0
         while True:
             number = await self._session.connection_after(0)
             new = number != seen
-            # Before the reading: what changes while it is read is not in it.
-            self._hurry.clear()
-            await self.look()
+            # Before the snapshot: what changes while it is read is not in it.
+            self._triggered.clear()
+            await self.refresh()
             try:
-                await self._report(new)
+                await self._announce(new)
             except BusError as error:
-                _log.warning("report_failed", reason=error.reason, detail=str(error))
+                _log.warning("announcement_failed", reason=error.reason, detail=str(error))
                 pause = _AGAIN_AFTER
             else:
                 seen = number
-                pause = REPORT_INTERVAL
+                pause = ANNOUNCE_INTERVAL
             await self._wait(pause, number)
 
-    async def say_goodbye(self, within: float) -> None:
-        """Tell that this gateway is no longer to be chosen: as well as that works in the given seconds."""
+    async def sign_off(self, within: float) -> None:
+        """Announce that this gateway is no longer to be chosen: as well as that works in the given seconds."""
         unknown = str(PEERS_UNKNOWN).encode()
-        farewells = [
+        announcements = [
             (worker_status_topic(self._worker), status_payload(online=False)),
             *((connected_peers_topic(domain.name, self._worker), unknown) for domain in self._domains),
         ]
         try:
             async with asyncio.timeout(within):
-                for topic, payload in farewells:
-                    # One that is refused must not keep the others from being said.
+                for topic, payload in announcements:
+                    # One that is refused must not keep the others from being published.
                     with contextlib.suppress(PublishRefusedError):
                         await self._publish(topic, payload)
         except (BusError, TimeoutError) as error:
-            _log.warning("goodbye_failed", detail=str(error))
+            _log.warning("sign_off_failed", detail=str(error))
 
     async def _wait(self, pause: float, seen: int) -> None:
-        """Wait for the next report: its time, a change, or a new connection."""
+        """Wait for the next announcement: its time, a change, or a new connection."""
         waits = [
-            asyncio.create_task(self._hurry.wait(), name="report-hurry"),
-            asyncio.create_task(self._session.connection_after(seen), name="report-connection"),
+            asyncio.create_task(self._triggered.wait(), name="announce-trigger"),
+            asyncio.create_task(self._session.connection_after(seen), name="announce-connection"),
         ]
         try:
             await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            if self._hurry.is_set():
-                await asyncio.sleep(_GATHER)
+            if self._triggered.is_set():
+                await asyncio.sleep(_GATHERING)
         finally:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _report(self, new: bool) -> None:
-        """Tell the data, then the peers, then the status: who reads `1` finds everything else there."""
+    async def _announce(self, new: bool) -> None:
+        """Publish the data, then the peers, then the status: a broker that reads `1` has everything else."""
         for domain in self._domains:
-            endpoint = self._endpoint(domain)
+            latest = self._latest.get(domain.name)
+            endpoint = latest.endpoint if latest else None
             if endpoint is not None and (new or endpoint != self._published.get(domain.name)):
                 await self._publish(worker_data_topic(self._worker, domain.name), data_payload(endpoint))
                 self._published[domain.name] = endpoint
-            peers = PEERS_UNKNOWN
-            if endpoint is not None:
-                peers = self._active[domain.name]
+            peers = latest.active if latest and endpoint is not None else PEERS_UNKNOWN
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
         if new:
             await self._publish(worker_status_topic(self._worker), status_payload(online=True))
@@ -179,21 +173,18 @@ class Reporter:
     async def _publish(self, topic: str, payload: bytes) -> None:
         await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True)
 
-    def _state(self, domain: Domain) -> DomainState:
-        return self._latest.domains.get(domain.name, _UNREAD)
-
-    def _endpoint(self, domain: Domain) -> Endpoint | None:
-        """How nodes reach this gateway; None while they could not get through."""
-        state = self._state(domain)
-        if not (state.ready and state.public_key and state.listen_port and state.link_address):
-            return None
-        return Endpoint(
+    def _announcement(self, domain: Domain, snapshot: Snapshot) -> _Announcement:
+        state = snapshot.domains[domain.name]
+        reachable = state.ready and state.public_key and state.listen_port and state.link_address
+        endpoint = Endpoint(
             address=self._address,
             port=state.listen_port,
             public_key=str(PublicKey(state.public_key)),
             link_address=state.link_address,
             receipts=self._receipts,
         )
+        active = count_active(state.peers, snapshot.taken_at)
+        return _Announcement(endpoint if reachable else None, active, tuple(_problems(domain, state)))
 
 
 def _problems(domain: Domain, state: DomainState) -> list[str]:
@@ -213,26 +204,3 @@ def _problems(domain: Domain, state: DomainState) -> list[str]:
             # That of an interface that was down is gone: the kernel takes it away.
             problems.append(f"{domain.wg} has no link-local address")
     return problems
-
-
-def _without_peers(snapshot: Snapshot) -> Snapshot:
-    """What is left when thousands of peers need not be kept in memory until the next look."""
-    domains = {
-        name: replace(
-            state,
-            peers=(),
-            shared_addresses=frozenset(),
-            routes=frozenset(),
-            foreign_routes={},
-            fdb_entries=frozenset(),
-        )
-        for name, state in snapshot.domains.items()
-    }
-    return replace(snapshot, domains=domains, routed_elsewhere=frozenset())
-
-
-def _static_keys(state: DomainState) -> frozenset[bytes]:
-    # Most peers have a route of ours, and need no look at their key.
-    return frozenset(
-        peer.public_key for peer in state.peers if peer.link_local not in state.routes and not peer.has_derived_address
-    )

@@ -1,7 +1,7 @@
-"""From offered keys to installed peers: merge, batch, install, try again, give up.
+"""From requested keys to installed peers: merge, batch, judge, install, try again, give up.
 
-A key is safe at each moment: the bus keeps its message until the key is installed or given up, or until it has to wait
-and is durably kept here. Then those who want to know are told.
+The bus keeps a key's message until the key is installed, given up, or postponed for the first time. From then on
+brokers send it again, as they do with all keys that a gateway has not confirmed.
 """
 
 import asyncio
@@ -10,14 +10,15 @@ import heapq
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count, islice
-from typing import Final, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 import msgspec
 import structlog
 
 from wgkex_ops.bus.messages import Origin, ReceiptAddress
+from wgkex_ops.consumer.admission import Admission
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.logs import tell_each
@@ -34,75 +35,42 @@ CAPACITY: Final = 20_000
 # arrives now not to wait long for the one before it.
 BATCH_LIMIT: Final = 500
 # Seconds between two batches: a key that comes alone goes at once, and in a storm there are some dozens to share the
-# cost of a call, of a transaction of the store, and of telling it.
+# cost of a call, of a transaction of the journal, and of log lines and receipts.
 GATHERING: Final = 0.05
 
 # The pause before another attempt doubles from 0.5 s: a key is given up about 8 s after it came. Its node needs the
-# peer within 10 s, and asks again within a minute.
+# peer within 10 s, and requests it again within a minute.
 ATTEMPTS: Final = 5
 _FIRST_PAUSE: Final = 0.5
-# A missing interface is waited for as long as it takes its nodes to ask again. Its coming ends the pause.
-_INTERFACE_PATIENCE: Final = 60.0
+# A missing interface is waited for as long as it takes its nodes to request their keys again. When it comes, the pause
+# ends.
+_INTERFACE_TIMEOUT: Final = 60.0
 _INTERFACE_PAUSE: Final = 5.0
 # One domain without an interface must leave room for the others.
 _LATER_LIMIT: Final = CAPACITY // 2
 
-# A key that is offered again and again would fill its log line, and the memory.
+# A key that is requested again and again would fill its log line, and the memory.
 _REQUEST_IDS_KEPT: Final = 8
-_REPLIES_KEPT: Final = 64
+_RECEIPTS_KEPT: Final = 64
 
 
-class PendingStore(Protocol):
-    """Keeps what has to wait, so that it outlives this process.
+class Installed(Protocol):
+    """Notes what was installed, before the bus and the brokers hear of it. Raises nothing, and does not take long."""
 
-    Trouble is its own matter: it reports it, and raises nothing. The installer waits for it meanwhile, so it must not
-    take long over a disk that hangs.
-    """
-
-    async def keep(self, waiting: Sequence[tuple[Domain, PublicKey]]) -> bool:
-        """Keep keys that have to wait; the same key may come again.
-
-        Returns:
-            whether they are durably stored, all of them: then the bus need not keep them any longer.
-        """
-
-    async def settle(
-        self, installed: Sequence[tuple[Domain, PublicKey]], given_up: Sequence[tuple[Domain, PublicKey]]
-    ) -> None:
-        """Take note of what has become of keys, before the bus is told."""
+    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes]) -> None:
+        """Note peers that were installed, and keys (32 bytes) whose peers were removed for them."""
 
 
-class KeepNothing:
-    """The store of those who have none: what has to wait stays with the bus."""
+class SendReceipts(Protocol):
+    """Sends receipts for a key to brokers. It does not wait, and raises nothing."""
 
-    async def keep(self, waiting: Sequence[tuple[Domain, PublicKey]]) -> bool:  # noqa: ARG002  the protocol's signature
-        """Keep nothing."""
-        return False
-
-    async def settle(
-        self, installed: Sequence[tuple[Domain, PublicKey]], given_up: Sequence[tuple[Domain, PublicKey]]
-    ) -> None:
-        """Take note of nothing."""
-
-
-class Answer(Protocol):
-    """Tells brokers what became of a key. It does not wait, and raises nothing."""
-
-    def __call__(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
-        """Answer all of them.
+    def __call__(self, to: Sequence[ReceiptAddress], reason: str) -> None:
+        """Send one to each address.
 
         Args:
-            replies: where receipts are wanted.
+            to: where receipts are wanted.
             reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
         """
-
-
-def answer_nobody(replies: Sequence[ReceiptAddress], reason: str) -> None:
-    """Leave brokers without receipts."""
-
-
-def tell_nobody(domain: Domain, key: PublicKey) -> None:
-    """Leave everybody without news of what is asked for."""
 
 
 class _Waiting(msgspec.Struct):
@@ -110,13 +78,13 @@ class _Waiting(msgspec.Struct):
 
     Attributes:
         identity: the name of its domain, and its 32 bytes.
-        accepted_at: when the first broker accepted it, by that broker's clock; None if it did not tell.
-        request_ids: of the first submissions that offered it.
-        replies: where receipts are wanted.
+        since: when it was requested, by the loop's clock.
+        accepted_at: when the first broker accepted it, by that broker's clock; None if that is not known.
+        request_ids: of the first submissions of it.
+        receipts_to: where receipts are wanted.
         done: to be called when the bus need not keep the key any longer; None if the bus does not keep it.
-        kept: whether the store has it.
+        postponed: whether an attempt has failed: then brokers keep it in place of the bus.
         attempts: how many failed, those without an interface left out.
-        since: when it was offered, by the loop's clock.
     """
 
     identity: tuple[str, bytes]
@@ -125,68 +93,79 @@ class _Waiting(msgspec.Struct):
     since: float
     accepted_at: float | None
     request_ids: tuple[str, ...] = ()
-    replies: tuple[ReceiptAddress, ...] = ()
+    receipts_to: tuple[ReceiptAddress, ...] = ()
     done: Callable[[], None] | None = None
-    kept: bool = False
+    postponed: bool = False
     attempts: int = 0
 
     def join(self, origin: Origin, done: Callable[[], None] | None) -> None:
         """Take in one more message with this key."""
         if origin.request_id and len(self.request_ids) < _REQUEST_IDS_KEPT:
             self.request_ids += (origin.request_id,)
-        if (
-            origin.receipt_to is not None
-            and len(self.replies) < _REPLIES_KEPT
-            and origin.receipt_to not in self.replies
-        ):
-            self.replies += (origin.receipt_to,)
+        address = origin.receipt_to
+        if address is not None and len(self.receipts_to) < _RECEIPTS_KEPT and address not in self.receipts_to:
+            self.receipts_to += (address,)
         if done is not None:
             # One message is enough for the bus to keep, and it is the latest: that one came on the connection that
             # lasts. An earlier one may be the same, from before a reconnect, and can no longer be acknowledged.
             self.release()
             self.done = done
-            if self.kept:
+            if self.postponed:
                 self.release()
 
     def release(self) -> None:
-        """Tell the bus that it need not keep the key any longer."""
+        """The bus need not keep the key any longer."""
         done, self.done = self.done, None
         if done is not None:
             done()
 
 
+class _Result(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+        outcomes: of the keys that could be tried.
+        refused: those that may not be installed, and why.
+        gone: keys (32 bytes) whose peers were displaced.
+    """
+
+    outcomes: list[tuple[_Waiting, Outcome]]
+    refused: list[tuple[_Waiting, str]]
+    gone: list[bytes]
+
+
 class Installer:
-    """The one consumer of offered keys. `run` is its only task.
+    """The one consumer of requested keys. `run` is its only task.
 
     Args:
         dataplane: where peers are installed.
+        admission: which keys may not be installed.
+        journal: notes what was installed.
         metrics: what became of the keys.
+        send_receipts: reports to brokers what became of each key.
         clock: seconds since the epoch.
-        store: keeps what has to wait.
-        answer: tells brokers what became of each key.
-        offered: is told of each key that is asked for, before anything is done with it.
     """
 
     def __init__(
         self,
         dataplane: Dataplane,
+        admission: Admission,
+        journal: Installed,
         metrics: ConsumerMetrics,
-        clock: Callable[[], float] = time.time,
         *,
-        store: PendingStore | None = None,
-        answer: Answer = answer_nobody,
-        offered: Callable[[Domain, PublicKey], None] = tell_nobody,
+        send_receipts: SendReceipts,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._dataplane = dataplane
+        self._admission = admission
+        self._journal = journal
         self._metrics = metrics
+        self._send_receipts = send_receipts
         self._clock = clock
-        self._store = store or KeepNothing()
-        self._answer = answer
-        self._offered = offered
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
         # tried later, by time.
         self._waiting: dict[tuple[str, bytes], _Waiting] = {}
-        # To tell it with each change would cost more than the change.
+        # To set it with each change would cost more than the change.
         metrics.queue_length.set_function(lambda: len(self._waiting))
         self._ready: dict[tuple[str, bytes], None] = {}
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
@@ -203,34 +182,23 @@ class Installer:
         while len(self._waiting) >= CAPACITY:
             await self._room.wait()
 
-    def offer(self, domain: Domain, key: PublicKey, origin: Origin, done: Callable[[], None] | None) -> None:
-        """Take a key. Whoever offers has waited for room.
+    def request(self, domain: Domain, key: PublicKey, origin: Origin, done: Callable[[], None] | None) -> None:
+        """Take a key, after `room`.
 
         Args:
             domain: where it belongs.
             key: what is to be installed.
             origin: where it comes from.
             done: called once, when the bus need not keep this message any longer: its key is installed, given up,
-                durably kept, or held by a later message. Until then it has a place among the messages that the server
+                postponed, or held by a later message. Until then it has a place among the messages that the server
                 may send, which all domains share. None if the bus does not keep it.
         """
-        self._offered(domain, key)
         waiting = self._waiting.get((domain.name, key.raw))
         if waiting is None:
             waiting = self._add(domain, key, origin.accepted_at)
         else:
             self._metrics.deduplicated.labels(domain.name).inc()
         waiting.join(origin, done)
-
-    def resume(self, waiting: Iterable[tuple[Domain, PublicKey]]) -> None:
-        """Take up what the store has kept from an earlier life. Counts as received: no message will bring it."""
-        for domain, key in waiting:
-            self._metrics.received.labels(domain.name).inc()
-            self._offered(domain, key)
-            if (domain.name, key.raw) in self._waiting:
-                self._metrics.deduplicated.labels(domain.name).inc()
-            else:
-                self._add(domain, key, None).kept = True
 
     def _add(self, domain: Domain, key: PublicKey, accepted_at: float | None) -> _Waiting:
         now = asyncio.get_running_loop().time()
@@ -255,7 +223,7 @@ class Installer:
         self._woken.set()
 
     def busy_for(self) -> float:
-        """Tell for how many seconds it has been at one batch; 0.0 while it waits for work."""
+        """For how many seconds it has been at one batch; 0.0 while it waits for work."""
         return 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
 
     async def drain(self, within: float) -> None:
@@ -269,28 +237,28 @@ class Installer:
         while True:
             await self._wait_for_work()
             batch = self._take()
-            outcomes = await self._apply(batch)
+            result = await self._install(batch)
             while self._gathered() and (following := self._take()):
                 # In this order: the kernel has its work before the other one begins.
-                further, _ = await asyncio.gather(self._apply(following), self._conclude(batch, outcomes))
-                batch, outcomes = following, further
-            await self._conclude(batch, outcomes)
-
-    async def _apply(self, batch: Sequence[_Waiting]) -> list[Outcome]:
-        return await self._dataplane.apply([waiting.change for waiting in batch])
+                result, _ = await asyncio.gather(self._install(following), self._conclude(result))
+            await self._conclude(result)
 
     def _take(self) -> list[_Waiting]:
-        """Take the next batch of what is to be tried now; nothing if there is none."""
+        """Take the next batch of what is to be tried now, each address once; nothing if there is none."""
         now = asyncio.get_running_loop().time()
         while self._later and self._later[0][0] <= now:
             self._ready[heapq.heappop(self._later)[2]] = None
-        batch = [self._waiting[identity] for identity in islice(self._ready, BATCH_LIMIT)]
-        for waiting in batch:
+        # Of two that want the same address, the later one is judged when the earlier one is there.
+        batch: dict[bytes, _Waiting] = {}
+        for identity in islice(self._ready, BATCH_LIMIT):
+            waiting = self._waiting[identity]
+            batch.setdefault(waiting.change.address, waiting)
+        for waiting in batch.values():
             del self._ready[waiting.identity]
         self._busy_since = now
         if batch:
             self._next_batch_at = now + GATHERING
-        return batch
+        return list(batch.values())
 
     def _gathered(self) -> bool:
         """Whether enough of what is to be tried has come together, or had the time to; looked at between batches."""
@@ -310,31 +278,39 @@ class Installer:
         if not self._gathered():
             await asyncio.sleep(self._next_batch_at - now())
 
-    async def _conclude(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
-        """Tell the store, then the bus and the brokers. Until then each key waits, and takes later messages in."""
-        now = self._clock()
-        installed: list[_Waiting] = []
-        given_up: list[tuple[_Waiting, DataplaneError]] = []
-        unkept: list[_Waiting] = []
-        for waiting, outcome in zip(batch, outcomes, strict=True):
+    async def _install(self, batch: Sequence[_Waiting]) -> _Result:
+        """Have the kernel install all that may be installed."""
+        changes = {waiting.change: waiting for waiting in batch}
+        try:
+            verdict = await self._admission.judge(list(changes))
+        except DataplaneError as error:
+            return _Result([(waiting, error) for waiting in batch], [], [])
+        admitted = [change for change in changes if change.address not in verdict.refused]
+        # In this order: a peer that has the address goes before another one gets it.
+        outcomes = await self._dataplane.apply([*verdict.displaced, *admitted])
+        outcomes = outcomes[len(verdict.displaced) :]
+        result = _Result(
+            [(changes[change], outcome) for change, outcome in zip(admitted, outcomes, strict=True)],
+            [(waiting, reason) for waiting in batch if (reason := verdict.refused.get(waiting.change.address))],
+            [change.key for change in verdict.displaced],
+        )
+        for waiting, outcome in result.outcomes:
             if outcome is None:
-                installed.append(waiting)
-            elif not self._postpone(waiting, outcome):
-                given_up.append((waiting, outcome))
-            else:
-                _log.warning("peer_postponed", error=str(outcome), attempt=waiting.attempts, **_context(waiting))
-                if not waiting.kept:
-                    unkept.append(waiting)
-        if installed or given_up:
-            await self._store.settle(_keys(installed), _keys(waiting for waiting, _ in given_up))
+                self._admission.note(waiting.change)
+        return result
+
+    async def _conclude(self, result: _Result) -> None:
+        """Inform the journal, then the bus and the brokers. Until then each key waits, and takes later messages in."""
+        now = self._clock()
+        installed = [waiting for waiting, outcome in result.outcomes if outcome is None]
+        if installed or result.gone:
+            await self._journal.install([(one.change.domain, one.key) for one in installed], result.gone)
         self._succeed(installed, now)
-        for waiting, error in given_up:
-            self._give_up(waiting, error)
-        # Where the store is out of order, it is asked again with each attempt.
-        if unkept and await self._store.keep(_keys(unkept)):
-            for waiting in unkept:
-                waiting.kept = True
-                waiting.release()
+        for waiting, reason in result.refused:
+            self._refuse(waiting, reason)
+        for waiting, outcome in result.outcomes:
+            if outcome is not None:
+                self._fail(waiting, outcome)
 
     def _succeed(self, installed: Sequence[_Waiting], now: float) -> None:
         for domain, number in Counter(waiting.identity[0] for waiting in installed).items():
@@ -346,24 +322,35 @@ class Installer:
         for waiting in installed:
             self._finish(waiting, "")
 
-    def _give_up(self, waiting: _Waiting, error: DataplaneError) -> None:
-        self._metrics.install_failures.labels(waiting.change.domain.name).inc()
-        _log.error("peer_given_up", error=str(error), attempts=waiting.attempts, **_context(waiting))
-        self._finish(waiting, error.error)
+    def _refuse(self, waiting: _Waiting, reason: str) -> None:
+        self._metrics.rejections.labels(reason).inc()
+        _log.warning("key_refused", reason=reason, **_context(waiting))
+        self._finish(waiting, reason)
+
+    def _fail(self, waiting: _Waiting, error: DataplaneError) -> None:
+        """Plan another attempt, or give the key up."""
+        if self._postpone(waiting, error):
+            _log.warning("peer_postponed", error=str(error), attempt=waiting.attempts, **_context(waiting))
+            waiting.postponed = True
+            waiting.release()
+        else:
+            self._metrics.install_failures.labels(waiting.change.domain.name).inc()
+            _log.error("peer_given_up", error=str(error), attempts=waiting.attempts, **_context(waiting))
+            self._finish(waiting, error.error)
 
     def _finish(self, waiting: _Waiting, reason: str) -> None:
         del self._waiting[waiting.identity]
         if len(self._waiting) < CAPACITY:
             self._room.set()
         waiting.release()
-        if waiting.replies:
-            self._answer(waiting.replies, reason)
+        if waiting.receipts_to:
+            self._send_receipts(waiting.receipts_to, reason)
 
     def _postpone(self, waiting: _Waiting, error: DataplaneError) -> bool:
         """Plan another attempt; False if there were enough."""
         now = asyncio.get_running_loop().time()
         if isinstance(error, InterfaceMissingError):
-            if now - waiting.since >= _INTERFACE_PATIENCE or len(self._later) >= _LATER_LIMIT:
+            if now - waiting.since >= _INTERFACE_TIMEOUT or len(self._later) >= _LATER_LIMIT:
                 return False
             pause = _INTERFACE_PAUSE
         else:
@@ -376,12 +363,8 @@ class Installer:
         return True
 
 
-def _keys(waiting: Iterable[_Waiting]) -> list[tuple[Domain, PublicKey]]:
-    return [(one.change.domain, one.key) for one in waiting]
-
-
 def _context(waiting: _Waiting) -> dict[str, object]:
-    """What logs tell of a key."""
+    """What is logged of a key."""
     context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.key)}
     if waiting.request_ids:
         context["request_ids"] = list(waiting.request_ids)

@@ -1,4 +1,4 @@
-"""From messages on the bus to offers for the installer. All is checked again, as anybody may write to the bus."""
+"""From messages on the bus to requests for the installer. All is checked again, as anybody may write to the bus."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -7,7 +7,7 @@ import structlog
 
 from wgkex_ops.bus.messages import Origin, key_subscription, parse_key, parse_origin
 from wgkex_ops.bus.session import Message
-from wgkex_ops.consumer.installer import Answer, Installer
+from wgkex_ops.consumer.installer import Installer, SendReceipts
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.domains import Domain
@@ -16,7 +16,7 @@ from wgkex_ops.model.names import ALL_WORKERS, UNKNOWN
 _log = structlog.get_logger(__name__)
 
 # A backlog is one occasion to give a subscription up, not a thousand.
-_LEAVE_AGAIN_AFTER = 60.0
+_UNSUBSCRIBE_AGAIN_AFTER = 60.0
 _UNKNOWN_DOMAIN = "unknown_domain"
 
 
@@ -26,10 +26,8 @@ class Intake:
     Args:
         worker: this worker's name; keys for all workers and for this one are ours.
         domains: the configured domains by name.
-        own_key: a domain's own public key (32 bytes, or empty if it is not known): no peer can have it.
-        static_keys: keys (32 bytes) of a domain's peers that are not ours: they must not be taken over.
         installer: gets the valid ones.
-        answer: tells brokers why a key is refused.
+        send_receipts: reports to brokers why a key is rejected.
         unsubscribe: gives up a subscription that the server has kept from before the configuration changed.
         metrics: what became of the keys.
     """
@@ -39,23 +37,19 @@ class Intake:
         *,
         worker: str,
         domains: Mapping[str, Domain],
-        own_key: Callable[[Domain], bytes],
-        static_keys: Callable[[Domain], frozenset[bytes]],
         installer: Installer,
-        answer: Answer,
+        send_receipts: SendReceipts,
         unsubscribe: Callable[[str], Awaitable[None]],
         metrics: ConsumerMetrics,
     ) -> None:
         self._targets = frozenset((ALL_WORKERS, worker))
         self._domains = domains
-        self._own_key = own_key
-        self._static_keys = static_keys
         self._installer = installer
-        self._answer = answer
+        self._send_receipts = send_receipts
         self._unsubscribe = unsubscribe
         self._metrics = metrics
         # When subscriptions of domains that are no longer configured were given up. The server keeps no others.
-        self._left: dict[str, float] = {}
+        self._unsubscribed_at: dict[str, float] = {}
 
     async def run(self, messages: AsyncIterator[Message]) -> None:
         """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
@@ -69,15 +63,15 @@ class Intake:
                 _log.warning("message_rejected", reason=error.reason, topic=message.topic[:200], detail=str(error))
                 message.acknowledge()
                 if origin.receipt_to is not None:
-                    self._answer([origin.receipt_to], error.reason)
+                    self._send_receipts([origin.receipt_to], error.reason)
                 if error.reason == _UNKNOWN_DOMAIN:
-                    await self._leave(key_subscription(message.topic.split("/")[1]))
+                    await self._give_up(key_subscription(message.topic.split("/")[1]))
 
-    async def _leave(self, topic_filter: str) -> None:
-        """Give a subscription up; once for a whole backlog, as the keys of other domains wait meanwhile."""
+    async def _give_up(self, topic_filter: str) -> None:
+        """Unsubscribe; once for a whole backlog, as the keys of other domains wait meanwhile."""
         now = asyncio.get_running_loop().time()
-        if now - self._left.get(topic_filter, -_LEAVE_AGAIN_AFTER) >= _LEAVE_AGAIN_AFTER:
-            self._left[topic_filter] = now
+        if now - self._unsubscribed_at.get(topic_filter, -_UNSUBSCRIBE_AGAIN_AFTER) >= _UNSUBSCRIBE_AGAIN_AFTER:
+            self._unsubscribed_at[topic_filter] = now
             await self._unsubscribe(topic_filter)
 
     def _take(self, message: Message, origin: Origin) -> None:
@@ -88,12 +82,8 @@ class Intake:
             return
         domain = self._domains.get(levels[1]) if len(levels) > 1 else None
         self._metrics.received.labels(domain.name if domain else UNKNOWN).inc()
-        offered = parse_key(message.topic, message.payload)
+        requested = parse_key(message.topic, message.payload)
         if domain is None:
             raise InvalidMessageError(_UNKNOWN_DOMAIN, "the topic names no configured domain")
-        if offered.key.raw == self._own_key(domain):
-            raise InvalidMessageError("own_key", "the key is this gateway's own")
-        if offered.key.raw in self._static_keys(domain):
-            raise InvalidMessageError("static_key", "the key is a static peer's of this gateway")
         done = message.acknowledge if message.unacknowledged else None
-        self._installer.offer(domain, offered.key, origin, done)
+        self._installer.request(domain, requested.key, origin, done)

@@ -1,10 +1,10 @@
-"""Receipts: a broker is told what became of the keys that it wanted to know of.
+"""Receipts: they report to a broker what became of the keys that it published.
 
-In a storm, a message for each key from each gateway would be most of what a broker has to read: receipts that say the
-same to the same broker share one.
+In a storm, a message for each key from each gateway would be most of what a broker has to read: receipts with the same
+result for the same broker share one message.
 
-Nothing waits for a receipt here, and none is sent twice: a broker that has got none sends its key again, which is
-installed or refused once more, and answered.
+Nothing here waits for a receipt, and none is sent twice: a broker that has got none sends its key again, which is
+installed or refused once more, with a receipt.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from wgkex_ops.metrics.worker import ReceiptMetrics
 
 _log = structlog.get_logger(__name__)
 
-# As many as keys may wait. Older ones are worth less: their brokers ask again.
+# As many as keys may wait. Older ones are worth less: their brokers send the keys again.
 QUEUE_LIMIT: Final = 20_000
 # A broker reads such a message in some milliseconds, and if it is lost, sends so many keys again.
 _KEYS_PER_MESSAGE: Final = 256
@@ -31,7 +31,7 @@ _KEYS_PER_MESSAGE: Final = 256
 _AT_ONCE: Final = 20
 # After 5 s a broker sends its key again.
 _PUBLISH_TIMEOUT: Final = 5.0
-# The same failure is told again after this long.
+# The same failure is logged again after this long.
 _REPEAT_WARNING_AFTER: Final = 60.0
 
 
@@ -56,19 +56,19 @@ class ReceiptSender:
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._told: tuple[str, float] = ("", 0.0)
+        self._logged: tuple[str, float] = ("", 0.0)
 
-    def answer(self, replies: Sequence[ReceiptAddress], reason: str) -> None:
-        """Have receipts sent; if there are too many, the oldest that say the most frequent are thrown away.
+    def send(self, to: Sequence[ReceiptAddress], reason: str) -> None:
+        """Have receipts sent; if there are too many, the oldest with the most frequent result are thrown away.
 
         Args:
-            replies: where they are wanted.
+            to: where they are wanted.
             reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
         """
-        for reply in replies:
+        for address in to:
             if self._length >= QUEUE_LIMIT:
                 self._throw_one_away()
-            self._queued.setdefault((reply.topic, reason), deque()).append(reply.correlation)
+            self._queued.setdefault((address.topic, reason), deque()).append(address.correlation)
             self._length += 1
             self._idle.clear()
             self._woken.set()
@@ -116,7 +116,7 @@ class ReceiptSender:
             await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, correlation=b"".join(correlations))
         except BusError as error:
             self._metrics.failures.inc(len(correlations))
-            self._tell(error)
+            self._log_failure(error)
         else:
             self._metrics.sent.labels("failed" if reason else "installed").inc(len(correlations))
         finally:
@@ -125,9 +125,9 @@ class ReceiptSender:
             if not self._length and not self._in_flight:
                 self._idle.set()
 
-    def _tell(self, error: BusError) -> None:
+    def _log_failure(self, error: BusError) -> None:
         """Log a failure, but not for each of a thousand receipts."""
         now = asyncio.get_running_loop().time()
-        if error.reason != self._told[0] or now - self._told[1] > _REPEAT_WARNING_AFTER:
+        if error.reason != self._logged[0] or now - self._logged[1] > _REPEAT_WARNING_AFTER:
             _log.warning("receipt_failed", reason=error.reason, detail=str(error))
-            self._told = (error.reason, now)
+            self._logged = (error.reason, now)

@@ -1,17 +1,15 @@
-"""Instruments of the cleanup: who was removed, and whether it gets on."""
+"""Instruments of the cleanup: which peers it has removed, and whether it works."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-STALE: Final = "stale"
-NEVER_CONNECTED: Final = "never_connected"
-REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED)
+from wgkex_ops.model.peers import REMOVAL_REASONS
+
 COMPLETED: Final = "completed"
-HELD: Final = "held"
 FAILED: Final = "failed"
-RESULTS: Final = (COMPLETED, HELD, FAILED)
+RESULTS: Final = (COMPLETED, FAILED)
 
 
 class CleanupMetrics:
@@ -37,15 +35,8 @@ class CleanupMetrics:
         )
         self.runs = Counter(
             "wgkex_worker_cleanup_runs",
-            "Runs of the cleanup: completed; held, because more than half of the active peers would have gone at once; "
-            "failed, because the kernel could not be read, or refused a change.",
+            "Runs of the cleanup: completed, or failed, because the kernel could not be read or refused a change.",
             ["result"],
-            registry=registry,
-        )
-        self.held = Gauge(
-            "wgkex_worker_cleanup_held_peers",
-            "Peers that the last run of the cleanup has held back for the next one to agree: after a jump of the clock "
-            "they only look old.",
             registry=registry,
         )
         self.last_success = Gauge(

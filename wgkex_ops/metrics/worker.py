@@ -15,6 +15,8 @@ REJECTION_REASONS: Final = (
     "small_order_public_key",
     "own_key",
     "static_key",
+    "live_elsewhere",
+    "address_taken",
 )
 # From a local bus to the 10 s that nodes bear, and on to the minute after which they ask again.
 _PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -70,7 +72,8 @@ class ConsumerMetrics:
         )
         self.rejections = Counter(
             "wgkex_worker_message_rejections",
-            "Keys that were refused, by reason. The broker checks the same, so others write to the bus if this moves.",
+            "Keys that were refused, by reason. live_elsewhere, address_taken: a client requests another node's key; "
+            "any other one: another program than a broker writes to the bus.",
             ["reason"],
             registry=registry,
         )
@@ -92,13 +95,13 @@ class ConsumerMetrics:
         )
         self.install_failures = Counter(
             "wgkex_worker_peer_install_failures",
-            "Keys that were given up after all attempts: their nodes have no tunnel until they ask again.",
+            "Keys that were given up after all attempts: their nodes have no tunnel until they request them again.",
             ["domain"],
             registry=registry,
         )
         self._propagation = Histogram(
             "wgkex_worker_key_propagation_seconds",
-            "From a key's acceptance at the broker to its installation here, told by two clocks: without NTP on both "
+            "From a key's acceptance at the broker to its installation here, by two clocks: without NTP on both "
             "hosts it means nothing. Nodes bear 10 s.",
             buckets=_PROPAGATION_BUCKETS,
             registry=registry,

@@ -22,29 +22,29 @@ class Change(NamedTuple):
     Attributes:
         action: what is to be done.
         domain: where.
-        key: the peer's; None where an address is cleared.
+        key: the peer's (32 bytes); empty where an address is cleared.
         address: the peer's link-local address (16 bytes), which its route and its FDB entry lead to.
     """
 
     action: Action
     domain: Domain
-    key: PublicKey | None
+    key: bytes
     address: bytes
 
     @classmethod
     def install(cls, domain: Domain, key: PublicKey) -> Self:
         """Have a peer, its route and its FDB entry."""
-        return cls(Action.INSTALL, domain, key, link_local(key.raw))
+        return cls(Action.INSTALL, domain, key.raw, link_local(key.raw))
 
     @classmethod
     def remove(cls, domain: Domain, key: PublicKey) -> Self:
         """Have none of them any more."""
-        return cls(Action.REMOVE, domain, key, link_local(key.raw))
+        return cls(Action.REMOVE, domain, key.raw, link_local(key.raw))
 
     @classmethod
     def clear(cls, domain: Domain, address: bytes) -> Self:
         """Have neither a route of ours nor an FDB entry that leads to an address (16 bytes)."""
-        return cls(Action.CLEAR, domain, None, address)
+        return cls(Action.CLEAR, domain, b"", address)
 
 
 class Operation(StrEnum):

@@ -21,6 +21,11 @@ ACTIVE_SECONDS: Final = 180
 # A peer's states, by the age of its handshake; see `peer_state`.
 STATES: Final = ("active", "idle", "stale", "never")
 
+# Why the cleanup removes a peer: its last handshake is too old, or it never had one.
+STALE: Final = "stale"
+NEVER_CONNECTED: Final = "never_connected"
+REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED)
+
 # The parts of a peer, in the order in which they are installed.
 PARTS: Final = ("peer", "route", "fdb")
 
@@ -136,9 +141,14 @@ def peer_state(age: float | None, stale_after: float) -> str:
     return "idle" if age < stale_after else "stale"
 
 
+def is_active(peer: Peer, now: float) -> bool:
+    """Whether a peer has a live session. A handshake that lies in the future, since the clock was set back, is one."""
+    return peer.handshake > now - ACTIVE_SECONDS
+
+
 def count_active(peers: Iterable[Peer], now: float) -> int:
     """How many peers have a live session."""
-    return sum(1 for peer in peers if peer.handshake and now - peer.handshake < ACTIVE_SECONDS)
+    return sum(is_active(peer, now) for peer in peers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +183,7 @@ def _find_incomplete(state: DomainState, routed: frozenset[bytes]) -> Incomplete
         peer.link_local for peer in state.peers if peer.link_local not in routed and peer.has_derived_address
     )
     return Incomplete(
-        peer=state.routes - addresses,
+        peer=state.routes - addresses - state.shared_addresses,
         route=without_route,
         fdb=((state.routes & addresses) | without_route) - state.fdb_entries,
     )

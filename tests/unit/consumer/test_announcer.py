@@ -1,4 +1,4 @@
-"""What a worker tells the brokers, and what it learns of its own peers."""
+"""What a worker announces to brokers, and when."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,13 +9,13 @@ import pytest
 import structlog
 
 from tests.fakes import run_in_virtual_time
-from tests.helpers import KEY, OTHER_KEY, WELT, running
+from tests.helpers import OTHER_KEY, WELT, running
 from wgkex_ops.bus.messages import Endpoint, WorkerData, parse_worker_event
 from wgkex_ops.bus.session import Session
-from wgkex_ops.consumer.announcer import Reporter
+from wgkex_ops.consumer.announcer import Announcer
 from wgkex_ops.errors import PublishRefusedError
-from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import DomainState, Peer, Snapshot
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import DomainState, Snapshot
 
 GATEWAY = DomainState(
     wg_present=True,
@@ -46,11 +46,11 @@ class Bus:
             raise PublishRefusedError(0x87)
 
 
-def reporter(bus: Bus, state: DomainState = GATEWAY, *, receipts: bool = True) -> Reporter:
+def announcer(bus: Bus, state: DomainState = GATEWAY, *, receipts: bool = True) -> Announcer:
     async def read() -> Snapshot:
         return Snapshot(0.0, {WELT.name: state})
 
-    return Reporter(
+    return Announcer(
         session=cast("Session", bus),
         read=read,
         domains=[WELT],
@@ -71,7 +71,7 @@ def run(body: Callable[[], Awaitable[None]]) -> None:
 def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_later() -> None:
     async def body() -> None:
         bus = Bus()
-        async with running(reporter(bus).run()):
+        async with running(announcer(bus).run()):
             await asyncio.sleep(59)
             assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers", "status"]
             await asyncio.sleep(2)
@@ -81,10 +81,10 @@ def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_lat
 
 
 @pytest.mark.parametrize("receipts", [True, False])
-def test_brokers_are_told_whether_to_wait_for_receipts(*, receipts: bool) -> None:
+def test_data_announces_whether_receipts_are_sent(*, receipts: bool) -> None:
     async def body() -> None:
         bus = Bus()
-        async with running(reporter(bus, receipts=receipts).run()):
+        async with running(announcer(bus, receipts=receipts).run()):
             await asyncio.sleep(1)
         (event,) = (parse_worker_event(*message) for message in bus.published if message[0].endswith("/data"))
         assert event == WorkerData(
@@ -94,36 +94,24 @@ def test_brokers_are_told_whether_to_wait_for_receipts(*, receipts: bool) -> Non
     run(body)
 
 
-def test_a_refused_report_is_tried_again_after_a_pause_and_not_at_once() -> None:
+def test_a_refused_announcement_is_tried_again_after_a_pause_and_not_at_once() -> None:
     async def body() -> None:
         bus = Bus(refused="connected_peers")
-        async with running(reporter(bus).run()):
+        async with running(announcer(bus).run()):
             await asyncio.sleep(12)
         assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers"] * 3
 
     run(body)
 
 
-def test_one_refused_farewell_does_not_keep_the_others_from_being_said() -> None:
+def test_one_refused_message_does_not_keep_the_others_from_being_published() -> None:
     async def body() -> None:
         bus = Bus(refused="status")
-        await reporter(bus).say_goodbye(1.0)
+        await announcer(bus).sign_off(1.0)
         assert bus.published == [
             ("wireguard-worker/gw01/status", b"0"),
             (f"wireguard-metrics/{WELT.name}/gw01/connected_peers", b"-1"),
         ]
-
-    run(body)
-
-
-def test_a_peer_with_other_addresses_than_the_derived_one_is_static() -> None:
-    async def body() -> None:
-        static, ours = PublicKey.parse(OTHER_KEY).raw, PublicKey.parse(KEY).raw
-        peers = (Peer(static, 0.0, 0, 0, b""), Peer(ours, 0.0, 0, 0, link_local(ours)))
-        made = reporter(Bus(), replace(GATEWAY, peers=peers))
-        assert made.static_keys(WELT) == frozenset()
-        await made.look()
-        assert made.static_keys(WELT) == {static}
 
     run(body)
 
@@ -139,11 +127,11 @@ def test_a_peer_with_other_addresses_than_the_derived_one_is_static() -> None:
         (replace(GATEWAY, link_address=""), ["wg-welt has no link-local address"]),
     ],
 )
-def test_a_gateway_that_nodes_cannot_reach_says_why(state: DomainState, problems: list[str]) -> None:
+def test_a_gateway_that_nodes_cannot_reach_shows_why(state: DomainState, problems: list[str]) -> None:
     async def body() -> None:
-        made = reporter(Bus(), state)
+        made = announcer(Bus(), state)
         assert made.problems() == ["the dataplane could not be read"]
-        await made.look()
+        await made.refresh()
         assert made.problems() == problems
 
     run(body)

@@ -82,7 +82,7 @@ async def hold_up(bench: Bench) -> None:
     """Have as many messages on their way as may be, so that all others wait."""
     bench.bus.seconds = 1000.0
     for number in range(20):
-        bench.sender.answer(replies(1, f"wgkex/receipts/{number}"), "")
+        bench.sender.send(replies(1, f"wgkex/receipts/{number}"), "")
     await settle()
 
 
@@ -91,11 +91,11 @@ def test_brokers_get_the_result_with_their_own_marks() -> None:
         assert bench.counts() == (0, 0, 0)
         one, two, three, four, five = replies(5)
         elsewhere = ReceiptAddress("wgkex/receipts/b2", two.correlation)
-        bench.sender.answer([one, elsewhere], "")
-        bench.sender.answer([two], "EBUSY")
-        bench.sender.answer([three], "")
-        bench.sender.answer([four], "EBUSY")
-        bench.sender.answer([five], "EPERM")
+        bench.sender.send([one, elsewhere], "")
+        bench.sender.send([two], "EBUSY")
+        bench.sender.send([three], "")
+        bench.sender.send([four], "EBUSY")
+        bench.sender.send([five], "EPERM")
         await settle()
         assert [(topic, parse_receipt(payload), mark) for topic, payload, mark in bench.bus.published] == [
             (TOPIC, Receipt("gw01"), one.correlation + three.correlation),
@@ -112,7 +112,7 @@ def test_marks_of_other_brokers_are_not_joined() -> None:
     async def body(bench: Bench) -> None:
         joined, alone = [b"a" * 16, b"b" * 16], [b"1", b"2" * 15, b"3" * 17, b"4" * 32]
         marks = [*joined, *alone, *joined]
-        bench.sender.answer([ReceiptAddress(TOPIC, mark) for mark in marks], "")
+        bench.sender.send([ReceiptAddress(TOPIC, mark) for mark in marks], "")
         await settle()
         assert sorted(bench.bus.marks) == sorted([b"".join(joined), *alone, b"".join(joined)])
         assert bench.counts() == (8, 0, 0)
@@ -125,7 +125,7 @@ def test_many_are_on_their_way_at_once_but_not_all() -> None:
         bench.bus.seconds = 0.3
         start = asyncio.get_running_loop().time()
         wanted = replies(20 * 256 + 100)
-        bench.sender.answer(wanted, "")
+        bench.sender.send(wanted, "")
         await bench.sender.flush(10.0)
         # Thousands a second over a link that nobody would like.
         assert asyncio.get_running_loop().time() - start == pytest.approx(0.6)
@@ -140,8 +140,8 @@ def test_many_are_on_their_way_at_once_but_not_all() -> None:
 def test_a_broker_with_many_receipts_leaves_room_for_another_one() -> None:
     async def body(bench: Bench) -> None:
         bench.bus.seconds = 0.3
-        bench.sender.answer(replies(100 * 256), "")
-        bench.sender.answer(replies(1, "wgkex/receipts/b2"), "")
+        bench.sender.send(replies(100 * 256), "")
+        bench.sender.send(replies(1, "wgkex/receipts/b2"), "")
         await asyncio.sleep(0.4)
         assert [topic for topic, _, _ in bench.bus.published].count("wgkex/receipts/b2") == 1
         assert len(bench.bus.published) == 20
@@ -152,7 +152,7 @@ def test_a_broker_with_many_receipts_leaves_room_for_another_one() -> None:
 def test_too_many_cost_the_oldest() -> None:
     async def body(bench: Bench) -> None:
         await hold_up(bench)
-        bench.sender.answer(replies(QUEUE_LIMIT + 3), "")
+        bench.sender.send(replies(QUEUE_LIMIT + 3), "")
         assert bench.counts() == (0, 0, 3)
         await settle()
         assert (bench.bus.in_flight, bench.counts()) == (20, (0, 0, 3))
@@ -168,9 +168,9 @@ def test_too_many_cost_the_oldest() -> None:
 def test_a_broker_with_too_many_receipts_costs_another_one_none() -> None:
     async def body(bench: Bench) -> None:
         await hold_up(bench)
-        bench.sender.answer(replies(QUEUE_LIMIT - 1), "")
-        bench.sender.answer(replies(1, "wgkex/receipts/b2"), "")
-        bench.sender.answer(replies(3), "EBUSY")
+        bench.sender.send(replies(QUEUE_LIMIT - 1), "")
+        bench.sender.send(replies(1, "wgkex/receipts/b2"), "")
+        bench.sender.send(replies(3), "EBUSY")
         assert bench.counts() == (0, 0, 3)
         bench.bus.seconds = 0.0
         await bench.sender.flush(2000.0)
@@ -189,16 +189,16 @@ def test_a_receipt_that_fails_is_counted_and_not_sent_again(error: BusError) -> 
     async def body(bench: Bench) -> None:
         bench.bus.error = error
         with structlog.testing.capture_logs() as logs:
-            bench.sender.answer(replies(300), "")
+            bench.sender.send(replies(300), "")
             await bench.sender.flush(1.0)
             # A thousand of them are one line a minute.
             assert [(line["event"], line["reason"]) for line in logs] == [("receipt_failed", error.reason)]
             await asyncio.sleep(61)
-            bench.sender.answer(replies(1), "")
+            bench.sender.send(replies(1), "")
             await bench.sender.flush(1.0)
             assert len(logs) == 2
         bench.bus.error = None
-        bench.sender.answer(replies(2), "")
+        bench.sender.send(replies(2), "")
         await bench.sender.flush(1.0)
         assert bench.counts() == (2, 0, 301)
         assert len(bench.bus.published) == 1
@@ -212,11 +212,11 @@ def test_the_end_waits_for_receipts_but_not_for_long() -> None:
         await bench.sender.flush(0.5)
         assert asyncio.get_running_loop().time() == start
         bench.bus.seconds = 0.2
-        bench.sender.answer(replies(1), "")
+        bench.sender.send(replies(1), "")
         await bench.sender.flush(0.5)
         assert asyncio.get_running_loop().time() - start == pytest.approx(0.2)
         bench.bus.seconds = 3.0
-        bench.sender.answer(replies(1), "")
+        bench.sender.send(replies(1), "")
         await bench.sender.flush(0.5)
         assert asyncio.get_running_loop().time() - start == pytest.approx(0.7)
         assert bench.counts() == (1, 0, 0)

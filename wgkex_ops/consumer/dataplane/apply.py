@@ -100,10 +100,10 @@ def plans(changes: Iterable[Change]) -> Iterator[Plan]:
 
 
 def _planned(change: Change) -> _Item:
-    if change.key is None:
+    if not change.key:
         return _Item(change, b"")
     install = change.action is Action.INSTALL
-    return _Item(change, wire.new_peer(change.key.raw, change.address) if install else wire.gone_peer(change.key.raw))
+    return _Item(change, wire.new_peer(change.key, change.address) if install else wire.gone_peer(change.key))
 
 
 def _domain_name(item: _Item) -> str:

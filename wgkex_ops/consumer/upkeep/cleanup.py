@@ -1,74 +1,69 @@
 """Removes the peers of nodes that have gone, and takes over those of the older wgkex during a migration."""
 
 import asyncio
-import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, NoReturn
 
 import structlog
 
 from wgkex_ops.config import CleanupConfig
-from wgkex_ops.consumer.dataplane.turns import Look, Turns
+from wgkex_ops.consumer.admission import Requests
+from wgkex_ops.consumer.dataplane.scans import Scan, SerializedDataplane
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.removal import (
-    Departure,
-    Identity,
-    Judgement,
-    Limits,
-    Sighting,
-    find_adoptable,
-    judge,
-    known_sighting,
-)
-from wgkex_ops.consumer.upkeep.requests import Offers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.logs import tell_each
-from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, HELD, STALE, CleanupMetrics
+from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, CleanupMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import ACTIVE_SECONDS
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import NEVER_CONNECTED, ROUTE_PROTOCOL_STATIC, STALE, Peer, Snapshot
 
 _log = structlog.get_logger(__name__)
 
-# Keys that nodes ask for have a turn after so many.
+# Keys that nodes request have their turn after so many.
 _BATCH_LIMIT: Final = 250
-# Seconds. Whoever is there has a new handshake within two minutes (REKEY_AFTER_TIME), and may miss one.
-_AGREEMENT: Final = 300.0
-# Where the last run is not known, so few old peers are no sign of a clock that was set.
-_FEW: Final = 10
-# Clocks that are set a little forward are no reason to doubt them.
-_SLACK: Final = 60.0
+# Seconds. A live peer has a new handshake within two minutes (REKEY_AFTER_TIME), and may miss one. So whatever the
+# clock of the day says, a peer whose handshake stays the same for so long has no live session.
+UNCHANGED_FOR: Final = 300.0
+
+
+class Sighting(NamedTuple):
+    """A handshake, and when it was first seen, by a clock that is never set back."""
+
+    handshake: float
+    since: float
+
+
+class Candidate(NamedTuple):
+    """A peer to remove, and why: STALE or NEVER_CONNECTED."""
+
+    domain: Domain
+    key: PublicKey
+    reason: str
 
 
 class Cleanup:
-    """Looks now and then for peers that have to go. Who they are is told by `departures.judge`.
-
-    After a jump of the clock, peers look old that are not. So nobody goes in a run who cannot have become so old since
-    the last one, by a clock that is never set, above all nobody who was active then. Whoever is there has a new
-    handshake some minutes later, and whoever has not, has really gone. When more than half of the active ones would go
-    at once, the run is held, and told: then nobody goes at all. The first run knows no last one, and takes all that
-    ever had a handshake for active.
+    """Looks for removal candidates now and then, and removes them.
 
     Args:
-        dataplane: what is looked at, and changed.
-        journal: forgets who was removed.
-        offers: when each key was last asked for.
+        dataplane: what is scanned, and changed.
+        journal: forgets what was removed.
+        requests: when each key was last requested.
         domains: the configured domains.
-        settings: when peers go.
+        settings: when peers are removed.
         metrics: what was done.
         clock: seconds since the epoch.
-        monotonic: seconds by a clock that is never set.
+        monotonic: seconds by a clock that is never set back.
     """
 
     def __init__(
         self,
-        dataplane: Turns,
+        dataplane: SerializedDataplane,
         journal: Journal,
-        offers: Offers,
+        requests: Requests,
         domains: Sequence[Domain],
         *,
         settings: CleanupConfig,
@@ -78,24 +73,15 @@ class Cleanup:
     ) -> None:
         self._dataplane = dataplane
         self._journal = journal
-        self._offers = offers
+        self._requests = requests
         self._domains = domains
         self._settings = settings
-        self._limits = Limits(
-            stale_after=settings.stale_after,
-            never_after=settings.never_after,
-            protected=frozenset(key.raw for key in settings.protected_keys),
-        )
+        self._protected = frozenset(key.raw for key in settings.protected_keys)
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
-        # Who was active at the last run that was not held, and who idle, and when that was. Who would have gone, but
-        # for a doubt: with which handshake, and since when. Whose handshake lies in the future.
-        self._active: set[Identity] | None = None
-        self._idle: dict[Identity, Sighting] = {}
-        self._active_at = math.inf
-        self._doubted: dict[Identity, Sighting] = {}
-        self._future: dict[Identity, Sighting] = {}
+        # Of the peers that looked old at the last run, or whose handshake was in the future, by domain and key.
+        self._sightings: dict[tuple[str, bytes], Sighting] = {}
 
     async def run(self) -> NoReturn:
         """Clean for ever."""
@@ -107,8 +93,8 @@ class Cleanup:
     async def clean(self) -> None:
         """Clean once."""
         try:
-            async with self._dataplane.looking() as look:
-                result = await self._clean(look)
+            async with self._dataplane.scanning() as scan:
+                result = await self._clean(scan)
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             result = FAILED
@@ -116,94 +102,58 @@ class Cleanup:
         if result == COMPLETED:
             self._metrics.last_success.set(self._clock())
 
-    async def _clean(self, look: Look) -> str:
-        judgement = await self._judge(look)
-        held = self._doubt(judgement)
-        self._future = judgement.future
-        self._metrics.held.set(len(self._doubted) if held else 0)
-        self._offers.forget(self._settings.never_after, judgement.peers)
-        if held:
-            _log.error(
-                "cleanup_held",
-                count=len(self._doubted),
-                detail="more than half of the active peers would go at once: was the clock set? The next run decides",
-            )
-            return HELD
-        self._active, self._idle, self._active_at = judgement.active, judgement.idle, self._monotonic()
-        adopted = await self._adopt(look) if self._settings.adopt else True
-        removed = await self._remove(
-            look, [departure for departure in judgement.departures if departure.identity not in self._doubted]
-        )
+    async def _clean(self, scan: Scan) -> str:
+        # Thousands of peers take a while.
+        candidates = await asyncio.to_thread(lambda: list(self._candidates(scan.snapshot)))
+        self._requests.forget(self._settings.never_after, but=self._journal.rows)
+        adopted = await self._adopt(scan) if self._settings.adopt else True
+        removed = await self._remove(scan, candidates)
         return COMPLETED if adopted and removed else FAILED
 
-    async def _judge(self, look: Look) -> Judgement:
-        since_start = self._offers.since_start
-        installed: Mapping[tuple[str, bytes], float] = {}
-        if since_start < self._settings.never_after:
-            # Who asked before this process began.
-            installed = await self._journal.never_connected()
-
-        def asked(identity: Identity) -> float:
-            age = self._offers.age(*identity)
-            return max(since_start, installed.get(identity, 0.0)) if age is None else age
-
-        # Thousands of peers take a while.
-        return await asyncio.to_thread(
-            judge,
-            look.snapshot,
-            self._domains,
-            limits=self._limits,
-            asked=asked,
-            future=self._future,
-            now=self._monotonic(),
-        )
-
-    def _doubt(self, judgement: Judgement) -> bool:
-        """Find out who must not go yet, though they seem to have to; and tell whether the run is held."""
+    def _candidates(self, snapshot: Snapshot) -> Iterator[Candidate]:
+        """Find the peers of ours to remove, and remember the sightings for the next run."""
         now = self._monotonic()
-        earlier, self._doubted = self._doubted, {}
-        at_once = 0
-        waiting: dict[Identity, Sighting] = {}
-        for departure in judgement.departures:
-            identity = departure.identity
-            known = known_sighting(earlier, identity, departure.handshake)
-            waiting[identity] = known or Sighting(departure.handshake, now)
-            if known is not None and now - known.since >= _AGREEMENT:
-                continue
-            possible, stale = self._can_be_old(departure, now), departure.reason == STALE
-            if self._active is None:
-                suspicious = stale
-            else:
-                suspicious = identity in self._active or (stale and identity in self._idle and not possible)
-            at_once += suspicious
-            if known is not None or ((suspicious or stale) and not possible):
-                self._doubted[identity] = waiting[identity]
-        active = judgement.connected if self._active is None else len(self._active)
-        held = at_once * 2 > active and (self._active is not None or at_once >= _FEW)
-        if held:
-            self._doubted = waiting
-        return held
+        earlier, self._sightings = self._sightings, {}
+        for domain in self._domains:
+            state = snapshot.domains[domain.name]
+            for peer in state.peers:
+                if peer.link_local not in state.routes or peer.public_key in self._protected:
+                    continue
+                identity = (domain.name, peer.public_key)
+                reason = NEVER_CONNECTED
+                if peer.handshake:
+                    age = snapshot.taken_at - peer.handshake
+                    if 0 <= age < self._settings.stale_after:
+                        continue
+                    sighting = earlier.get(identity)
+                    if sighting is None or sighting.handshake != peer.handshake:
+                        sighting = Sighting(peer.handshake, now)
+                    self._sightings[identity] = sighting
+                    # One in the future, since the clock was set back, gets old by the clock that is never set back.
+                    unchanged = now - sighting.since
+                    if unchanged < UNCHANGED_FOR or max(age, unchanged) < self._settings.stale_after:
+                        continue
+                    reason = STALE
+                requested = self._requests.age(peer.public_key) < self._settings.never_after
+                if not requested and peer.has_derived_address:
+                    yield Candidate(domain, PublicKey(peer.public_key), reason)
 
-    def _can_be_old(self, departure: Departure, now: float) -> bool:
-        """Whether there was time enough for it, by the clock that is never set."""
-        idle = known_sighting(self._idle, departure.identity, departure.handshake)
-        # With another handshake than at the last run, that one came later.
-        since = self._active_at - ACTIVE_SECONDS if idle is None else idle.since
-        return now - since + _SLACK >= self._settings.stale_after
-
-    async def _adopt(self, look: Look) -> bool:
+    async def _adopt(self, scan: Scan) -> bool:
         """Take over what the older wgkex has left behind; False if something of it failed."""
-        found = await asyncio.to_thread(find_adoptable, look.snapshot, self._domains, self._limits.protected)
-        changes = [Change.install(domain, key) for domain, key in found]
+        found = await asyncio.to_thread(lambda: list(find_adoptable(scan.snapshot, self._domains)))
+        changes = [
+            Change.install(domain, PublicKey(peer.public_key))
+            for domain, peer in found
+            if peer.public_key not in self._protected
+        ]
         failures: list[str] = []
         adopted: Counter[str] = Counter()
         for start in range(0, len(changes), _BATCH_LIMIT):
-            for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
+            for change, outcome in (await scan.apply(changes[start : start + _BATCH_LIMIT])).items():
                 if outcome is not None:
                     failures.append(str(outcome))
                     continue
-                if change.key is not None:
-                    self._offers.note(change.domain.name, change.key.raw)
+                self._requests.note(change.key)
                 self._metrics.adopted.labels(change.domain.name).inc()
                 adopted[change.domain.name] += 1
         if adopted:
@@ -212,39 +162,48 @@ class Cleanup:
             _log.error("peers_not_adopted", count=len(failures), error=failures[0])
         return not failures
 
-    async def _remove(self, look: Look, departures: Sequence[Departure]) -> bool:
+    async def _remove(self, scan: Scan, candidates: Sequence[Candidate]) -> bool:
         """Remove peers; False if the kernel refused to remove some."""
         failures: list[str] = []
         removed: Counter[str] = Counter()
-        for start in range(0, len(departures), _BATCH_LIMIT):
+        for start in range(0, len(candidates), _BATCH_LIMIT):
             batch = {
-                Change.remove(departure.domain, departure.key): departure
-                for departure in departures[start : start + _BATCH_LIMIT]
+                Change.remove(candidate.domain, candidate.key): candidate
+                for candidate in candidates[start : start + _BATCH_LIMIT]
             }
-            outcomes = await look.mend(list(batch))
-            gone = [batch[change] for change, outcome in outcomes.items() if outcome is None]
+            outcomes = await scan.apply(list(batch))
             failures += [str(outcome) for outcome in outcomes.values() if outcome is not None]
-            # Who asked again in the meantime is there again, and known to the journal, or will be when this is done.
-            await self._journal.forget(
-                [
-                    (departure.domain, departure.key)
-                    for departure in gone
-                    if link_local(departure.key.raw) not in look.touched
-                ]
-            )
-            removed.update(departure.reason for departure in gone)
-            self._tell(gone)
+            gone = {change: batch[change] for change, outcome in outcomes.items() if outcome is None}
+            # A key that was requested in the meantime is installed again, and the journal knows it, or will soon.
+            await self._journal.forget(change.key for change in gone if change.address not in scan.touched)
+            removed.update(candidate.reason for candidate in gone.values())
+            self._report(list(gone.values()))
         if removed:
             _log.info("peers_removed", **removed)
         if failures:
             _log.error("peers_not_removed", count=len(failures), error=failures[0])
         return not failures
 
-    def _tell(self, gone: Sequence[Departure]) -> None:
-        for departure in gone:
-            self._metrics.removed.labels(departure.domain.name, departure.reason).inc()
+    def _report(self, gone: Sequence[Candidate]) -> None:
+        for candidate in gone:
+            self._metrics.removed.labels(candidate.domain.name, candidate.reason).inc()
         tell_each(
             __name__,
             "peer_removed",
             ({"domain": one.domain.name, "public_key": str(one.key), "reason": one.reason} for one in gone),
         )
+
+
+def find_adoptable(snapshot: Snapshot, domains: Sequence[Domain]) -> Iterator[tuple[Domain, Peer]]:
+    """Find the peers that the older wgkex has left behind.
+
+    Their only allowed IP is the address that derives from their key, and leads to them by a static route: that is how
+    it installed them. Peers of other programs look the same only if somebody made them so by hand.
+    """
+    routed = snapshot.routed
+    for domain in domains:
+        state = snapshot.domains[domain.name]
+        for peer in state.peers:
+            static = state.foreign_routes.get(peer.link_local) == ROUTE_PROTOCOL_STATIC
+            if static and peer.link_local not in routed and peer.has_derived_address:
+                yield domain, peer

@@ -1,348 +1,224 @@
-"""Puts back what is missing: peers after a reboot or on an interface made anew, and parts that somebody took away."""
+"""Makes the dataplane what the journal wants, whatever the reason why it is not.
+
+After a reboot, with an interface that was created anew, and where another program has removed a part of a peer: the
+reconciler compares and repairs.
+"""
 
 import asyncio
 import contextlib
-import math
+import operator
 import random
+import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv6Address
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
 import structlog
 
-from wgkex_ops.consumer.dataplane.base import LinkEvent
-from wgkex_ops.consumer.dataplane.turns import Look, Turns
+from wgkex_ops.consumer.admission import Admission, Requests
+from wgkex_ops.consumer.dataplane.scans import Scan, SerializedDataplane
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.moves import Moves
-from wgkex_ops.consumer.upkeep.requests import Offers
+from wgkex_ops.consumer.upkeep.journal_file import Row
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import RepairMetrics
-from wgkex_ops.model.changes import Change
+from wgkex_ops.model.changes import Action, Change
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import DomainState, Incomplete, Snapshot, find_incomplete
+from wgkex_ops.model.peers import PARTS, DomainState, Snapshot, is_active
 
 _log = structlog.get_logger(__name__)
 
 INTERVAL: Final = 60.0
-# Interfaces come and go in groups: one look for all of them.
-_GATHER: Final = 0.25
-# Keys that nodes ask for have a turn after so many.
+# Interfaces come and go in groups: one scan for all of them.
+_GATHERING: Final = 0.25
+# Keys that nodes request have their turn after so many.
 _BATCH_LIMIT: Final = 500
 
-_NOTHING: Final = Incomplete(frozenset(), frozenset(), frozenset())
+# By change, the parts of a peer (of PARTS) that it brings back; none for one that removes.
+Plan = dict[Change, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """What is certainly amiss in a domain.
-
-    Attributes:
-        drift: parts that are missing.
-        restore: whether all peers that the journal knows are to be there.
-        taken: if so, addresses that somebody has already: a peer of the domain, be it one of several addresses, a
-            route of others, or a route of ours over other domains' interfaces.
-    """
-
-    domain: Domain
-    state: DomainState
-    drift: Incomplete
-    restore: bool
-    taken: frozenset[bytes]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What is to be done.
-
-    Attributes:
-        missing: which parts each change brings back; none for a whole peer out of the journal.
-        unknown: by domain, addresses that a route of ours leads to without anybody knowing the key.
-        unclaimed: by domain, addresses of peers without a route that do not belong there by the journal.
-        complete: domains of which everything is planned that the journal knows.
-        given_back: the domain, by its name, that loses the route, of each change that takes it.
-    """
-
-    missing: dict[Change, set[str]] = field(default_factory=dict)
-    unknown: dict[str, set[bytes]] = field(default_factory=dict)
-    unclaimed: dict[str, set[bytes]] = field(default_factory=dict)
-    complete: set[str] = field(default_factory=set)
-    given_back: dict[Change, str] = field(default_factory=dict)
-
-    def add(self, domain: Domain, key: PublicKey, *missing: str) -> Change:
-        change = Change.install(domain, key)
-        self.missing.setdefault(change, set()).update(missing)
-        return change
-
-
-class Sweeper:
-    """Compares what is there with what should be: now and then, and at once when interfaces have changed.
-
-    What is found without such a cause has to be found twice in a row: somebody may be in the middle of something.
+class Reconciler:
+    """Compares and repairs: at the start, when an interface has changed, and once a minute.
 
     Args:
-        dataplane: what is looked at, and mended.
+        dataplane: what is compared, and repaired.
         journal: what should be there.
-        offers: is told of peers that are put back, and have no handshake.
+        admission: learns what is there.
+        requests: notes peers that are restored, and so have no handshake.
         domains: the configured domains.
-        metrics: what was put back.
-        restore_limit: peers whose last handshake, or installation, is older than so many seconds are not put back.
-        interval: seconds between looks, on average.
+        metrics: what was repaired.
+        interval: seconds between scans, on average.
+        clock: that of the admission.
     """
 
     def __init__(
         self,
-        dataplane: Turns,
+        dataplane: SerializedDataplane,
         journal: Journal,
-        offers: Offers,
+        admission: Admission,
+        requests: Requests,
         domains: Sequence[Domain],
-        metrics: RepairMetrics,
         *,
-        restore_limit: float,
+        metrics: RepairMetrics,
         interval: float = INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dataplane = dataplane
         self._journal = journal
-        self._offers = offers
+        self._admission = admission
+        self._requests = requests
         self._domains = domains
         self._metrics = metrics
-        self._restore_limit = restore_limit
         self._interval = interval
-        self._woken = asyncio.Event()
-        # Names of domains: whose interfaces have changed; whose peers are to be put back; that had none at last.
-        self._hurried: set[str] = set()
-        self._due = {domain.name for domain in domains}
-        self._empty: set[str] = set()
-        # By domain, the WireGuard interface that the last look has seen, and what it has found.
-        self._indices: dict[str, int] = {}
-        self._suspected: dict[str, Incomplete] = {}
-        self._moves = Moves(offers)
-        # By event and domain, which halves were told.
-        self._told: dict[tuple[str, str], set[bytes]] = {}
+        self._clock = clock
+        self._triggered = asyncio.Event()
 
-    def notice(self, event: LinkEvent) -> None:
-        """Look soon: an interface has changed."""
-        for domain in self._domains:
-            if not event.interface or event.interface in (domain.wg, domain.vx):
-                self._hurried.add(domain.name)
-                self._woken.set()
+    def trigger(self) -> None:
+        """Scan soon: an interface has changed."""
+        self._triggered.set()
 
     async def restore(self, within: float) -> None:
-        """Put back what a reboot has taken away, for so many seconds at the most; what is left comes later.
-
-        Halves, too: nobody is at work yet, so that they are what an earlier process has left behind.
-        """
-        self._hurried = {domain.name for domain in self._domains}
+        """Restore what a reboot has taken away, for some seconds at the most; the next scans do what is left."""
         try:
             async with asyncio.timeout(within):
-                await self.look(everywhere=True)
+                await self.reconcile()
         except TimeoutError:
-            _log.error("restore_unfinished", detail=f"not within {within:g} s; the next looks go on with it")
+            _log.error("restore_unfinished", detail=f"not within {within:g} s; the next scans go on with it")
 
     async def run(self) -> NoReturn:
-        """Look and mend for ever."""
-        now = asyncio.get_running_loop().time
+        """Compare and repair for ever."""
         while True:
-            # Gateways that have started together need not look together.
-            due = now() + self._interval * random.uniform(0.9, 1.1)  # noqa: S311  jitter needs no secrecy
-            while now() < due:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(due):
-                        await self._woken.wait()
-                if self._woken.is_set():
-                    await asyncio.sleep(_GATHER)
-                    await self.look(everywhere=False)
-            await self.look(everywhere=True)
+            # Gateways that have started together need not scan together.
+            pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311  jitter needs no secrecy
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._triggered.wait()
+                    await asyncio.sleep(_GATHERING)
+            self._triggered.clear()
+            await self.reconcile()
 
-    async def look(self, *, everywhere: bool) -> None:
-        """Look once, and mend what is amiss.
-
-        Args:
-            everywhere: or only at domains whose interfaces have changed.
-        """
-        hurried, self._hurried = self._hurried, set()
-        self._woken.clear()
-        begun = self._offers.since_start
+    async def reconcile(self) -> None:
+        """Compare once, and repair what differs."""
+        begun = self._clock()
         try:
-            async with self._dataplane.looking() as look:
-                await self._mend(look, hurried, begun, everywhere=everywhere)
+            async with self._dataplane.scanning() as scan:
+                await self._journal.observe(scan.snapshot, scan.touched)
+                await self._admission.learn(scan.snapshot, begun)
+                # Thousands of peers take a while, and the journal goes on meanwhile.
+                plan = await asyncio.to_thread(plan_repairs, scan.snapshot, dict(self._journal.rows), self._domains)
+                await self._repair(scan, plan)
         except DataplaneError as error:
-            # They stay hurried, for the next look.
-            self._hurried |= hurried
             _log.error("snapshot_failed", error=str(error))
 
-    async def _mend(self, look: Look, hurried: set[str], begun: float, *, everywhere: bool) -> None:
-        await self._journal.handshakes(look.snapshot)
-        # Thousands of peers take a while.
-        drift = await asyncio.to_thread(find_incomplete, look.snapshot)
-        plan = await self._plan(self._judge(look.snapshot, drift, hurried, everywhere=everywhere))
-        await asyncio.to_thread(_plan_returns, plan, self._moves, look.snapshot, self._domains, begun)
-        self._tell("unknown_routes", plan.unknown)
-        self._tell("unclaimed_peers", plan.unclaimed)
-        for domain in self._domains:
-            if await self._carry_out(look, domain, plan):
-                self._due.discard(domain.name)
-
-    def _judge(
-        self, snapshot: Snapshot, drift: Mapping[str, Incomplete], hurried: set[str], *, everywhere: bool
-    ) -> list[_Finding]:
-        """Tell what is certain from what has to be seen again; and add the domains that have lost all."""
-        findings = []
-        for domain in self._domains:
-            name, state, found = domain.name, snapshot.domains[domain.name], drift[domain.name]
-            if state.wg_index != self._indices.setdefault(name, state.wg_index):
-                # The old one's peers are gone with it, whether anything was told of that or not.
-                self._indices[name] = state.wg_index
-                self._due.add(name)
-            if not state.ready:
-                # Nothing can be installed. Its coming is an event.
-                self._suspected.pop(name, None)
-                self._empty.discard(name)
-                continue
-            if not everywhere and name not in hurried:
-                continue
-            if state.routes or found.route:
-                self._empty.discard(name)
-            elif name in hurried or name in self._empty:
-                # Somebody who sets up the interface has taken them all, and their routes.
-                self._due.add(name)
-            else:
-                self._empty.add(name)
-            certain = found if name in hurried else _both(found, self._suspected.get(name, _NOTHING))
-            self._suspected[name] = found
-            restore, taken = name in self._due, frozenset[bytes]()
-            if restore:
-                # For thousands of peers it takes a while to find out.
-                others = (other.routes for key, other in snapshot.domains.items() if key != name)
-                there = (peer.link_local for peer in state.peers)
-                taken = snapshot.routed_by_others.union(
-                    snapshot.routed_elsewhere, state.shared_addresses, *others, there
-                )
-            findings.append(_Finding(domain, state, certain, restore=restore, taken=taken))
-        return findings
-
-    async def _plan(self, findings: Sequence[_Finding]) -> _Plan:
-        names = [finding.domain.name for finding in findings]
-        plan = _Plan(unknown={name: set() for name in names}, unclaimed={name: set() for name in names})
-        if any(finding.drift != _NOTHING for finding in findings):
-            # However old: what is known of a peer that is half there tells where its other half belongs.
-            known = await self._journal.peers(math.inf)
-            configured = {domain.name for domain in self._domains}
-            # To derive the addresses of all keys takes long.
-            await asyncio.to_thread(_plan_repairs, plan, findings, known or {}, configured)
-        due = [finding for finding in findings if finding.restore]
-        if due:
-            known = await self._journal.peers(self._restore_limit)
-            if known is not None:
-                await asyncio.to_thread(_plan_restoration, plan, due, known)
-        return plan
-
-    def _tell(self, event: str, found: Mapping[str, set[bytes]]) -> None:
-        """Halves of which nobody knows whose they are: they are left alone, and told once."""
-        for name, addresses in found.items():
-            if new := addresses - self._told.get((event, name), set()):
-                _log.warning(event, domain=name, count=len(new), example=str(IPv6Address(min(new))))
-            self._told[event, name] = addresses
-
-    async def _carry_out(self, look: Look, domain: Domain, plan: _Plan) -> bool:
-        """Mend a domain; whether all its peers are back that the journal knows."""
-        changes = [change for change in plan.missing if change.domain == domain]
-        done: Counter[str] = Counter()
+    async def _repair(self, scan: Scan, plan: Plan) -> None:
+        changes = list(plan)
+        done: Counter[tuple[str, str]] = Counter()
         failures: list[str] = []
         try:
             for start in range(0, len(changes), _BATCH_LIMIT):
-                for change, outcome in (await look.mend(changes[start : start + _BATCH_LIMIT])).items():
+                for change, outcome in (await scan.apply(changes[start : start + _BATCH_LIMIT])).items():
                     if outcome is not None:
                         failures.append(str(outcome))
                     else:
-                        done.update(self._take_note(change, plan))
-            return domain.name in plan.complete and not failures
+                        done.update((change.domain.name, what) for what in self._count(change, plan[change]))
         finally:
-            # It may be cut short.
-            if done:
-                _log.info("peers_put_back", domain=domain.name, **done)
+            # The start may cut it short.
+            for domain in self._domains:
+                counts = {what: number for (name, what), number in done.items() if name == domain.name}
+                if counts:
+                    _log.info("peers_repaired", domain=domain.name, **counts)
             if failures:
-                _log.error("peers_not_put_back", domain=domain.name, count=len(failures), error=failures[0])
+                _log.error("peers_not_repaired", count=len(failures), error=failures[0])
 
-    def _take_note(self, change: Change, plan: _Plan) -> Collection[str]:
-        """Count what was carried out; what it was."""
-        domain, missing = change.domain.name, plan.missing[change]
-        if change.key is not None and (not missing or "peer" in missing):
+    def _count(self, change: Change, missing: tuple[str, ...]) -> Sequence[str]:
+        """Count a change that was carried out, and name what it was for the log."""
+        domain = change.domain.name
+        if change.action is not Action.INSTALL:
+            return ("removed",)
+        self._admission.note(change)
+        if "peer" in missing:
             # It has no handshake now, and its node needs time for one.
-            self._offers.note(domain, change.key.raw)
-        if not missing:
+            self._requests.note(change.key)
+        if missing == PARTS:
             self._metrics.restored.labels(domain).inc()
             return ("restored",)
         for part in missing:
             self._metrics.repairs.labels(domain, part).inc()
-        if loser := plan.given_back.get(change):
-            _log.warning("route_given_back", domain=domain, public_key=str(change.key), from_domain=loser)
         return missing
 
 
-def _both(one: Incomplete, other: Incomplete) -> Incomplete:
-    return Incomplete(peer=one.peer & other.peer, route=one.route & other.route, fdb=one.fdb & other.fdb)
+def plan_repairs(snapshot: Snapshot, rows: Mapping[bytes, Row], domains: Sequence[Domain]) -> Plan:
+    """Compare what is there with what the journal wants, in the domains whose interfaces are ready.
 
-
-def _plan_repairs(
-    plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]], configured: Collection[str]
-) -> None:
-    """Plan what brings the missing parts back.
+    Whatever is another program's stays: a peer with other allowed IPs, a route with another number, and the addresses
+    that they have.
 
     Args:
-        plan: is added to.
-        findings: what is amiss.
-        known: all keys of the journal by domain.
-        configured: the names of the configured domains.
+        snapshot: what is there.
+        rows: what should be there, by key.
+        domains: the configured domains.
+
+    Returns:
+        first what leads to nobody, or was left behind, and is removed; then what is installed, those that had a
+        handshake last first.
     """
-    # Without a route of its own a peer is ours only if the journal says so, and there a key has one home. A node that
-    # has moved leaves a peer behind in its old domain, which must not get the route while the new one is configured.
-    homes = {key.raw: name for name, keys in known.items() for key in keys}
-    for finding in findings:
-        name, state, drift = finding.domain.name, finding.state, finding.drift
-        for peer in state.peers:
-            address = peer.link_local
-            if address in drift.route:
-                home = homes.get(peer.public_key)
-                if home == name or (home and home not in configured):
-                    fdb = ["fdb"] if address in drift.fdb else []
-                    plan.add(finding.domain, PublicKey(peer.public_key), "route", *fdb)
-                else:
-                    plan.unclaimed[name].add(address)
-            elif address in drift.fdb and peer.has_derived_address:
-                plan.add(finding.domain, PublicKey(peer.public_key), "fdb")
-        if drift.peer:
-            keys = {link_local(key.raw): key for key in known.get(name, ())}
-            # One that has another address now belongs to somebody else, as does the peer that has this one now.
-            taken = {peer.public_key for peer in state.peers} | {state.public_key}
-            for address in drift.peer:
-                if address in keys and keys[address].raw not in taken and address not in state.shared_addresses:
-                    plan.add(finding.domain, keys[address], "peer")
-                else:
-                    plan.unknown[name].add(address)
+    wanted: dict[str, list[Row]] = {domain.name: [] for domain in domains}
+    for row in rows.values():
+        if row.domain in wanted:
+            wanted[row.domain].append(row)
+    removals: list[Change] = []
+    installs: list[tuple[float, Change, tuple[str, ...]]] = []
+    for domain in domains:
+        state = snapshot.domains[domain.name]
+        if not state.ready:
+            # Its coming is an event.
+            continue
+        missing = list(_missing(domain, state, wanted[domain.name], _taken(snapshot, domain, state)))
+        led_to = {peer.link_local for peer in state.peers}.union(
+            state.shared_addresses, (one.address for _, one, _ in missing)
+        )
+        removals += _left_behind(domain, state, rows, snapshot.taken_at)
+        removals += [Change.clear(domain, address) for address in state.routes - led_to]
+        installs += missing
+    installs.sort(key=operator.itemgetter(0), reverse=True)
+    return dict.fromkeys(removals, ()) | {change: missing for _, change, missing in installs}
 
 
-def _plan_returns(plan: _Plan, moves: Moves, snapshot: Snapshot, domains: Sequence[Domain], begun: float) -> None:
-    """Plan to give the route back to who has not moved; see `Moves.stayed`."""
-    for domain, peer, elsewhere in moves.stayed(snapshot, domains, begun):
-        plan.given_back[plan.add(domain, PublicKey(peer.public_key), "route")] = elsewhere
+def _left_behind(domain: Domain, state: DomainState, rows: Mapping[bytes, Row], now: float) -> Iterator[Change]:
+    """Peers whose key the journal wants in another domain, without a route, as another installation has taken it."""
+    for peer in state.peers:
+        if peer.link_local in state.routes or peer.link_local in state.foreign_routes:
+            continue
+        row = rows.get(peer.public_key)
+        if row is not None and row.domain != domain.name and peer.has_derived_address and not is_active(peer, now):
+            yield Change.remove(domain, PublicKey(peer.public_key))
 
 
-def _plan_restoration(plan: _Plan, findings: Sequence[_Finding], known: Mapping[str, Sequence[PublicKey]]) -> None:
-    """Plan to put back whole peers: those that the kernel lacks, as it knows better of all others.
+def _taken(snapshot: Snapshot, domain: Domain, state: DomainState) -> frozenset[bytes]:
+    """The addresses that another program, or another domain, has: a repair would take them."""
+    others = (other.routes for name, other in snapshot.domains.items() if name != domain.name)
+    return snapshot.routed_by_others.union(snapshot.routed_elsewhere, state.shared_addresses, *others)
 
-    Whoever has their address meanwhile keeps it.
 
-    Args:
-        plan: is added to.
-        findings: the domains whose peers are to be there.
-        known: the keys that should be there, by domain.
-    """
-    for finding in findings:
-        there = {peer.public_key for peer in finding.state.peers} | {finding.state.public_key}
-        for key in known.get(finding.domain.name, ()):
-            if key.raw not in there and link_local(key.raw) not in finding.taken:
-                plan.add(finding.domain, key)
-        plan.complete.add(finding.domain.name)
+def _missing(
+    domain: Domain, state: DomainState, wanted: Sequence[Row], taken: frozenset[bytes]
+) -> Iterator[tuple[float, Change, tuple[str, ...]]]:
+    """The peers that lack a part: when they were last heard of, their installation, and which parts they lack."""
+    present = {peer.public_key: peer.link_local for peer in state.peers}
+    owners = {peer.link_local: peer.public_key for peer in state.peers}
+    for row in wanted:
+        address = present.get(row.key, b"")
+        if address and address in state.routes and address in state.fdb_entries:
+            # Complete; its address was derived when it was installed.
+            continue
+        address = link_local(row.key)
+        theirs = row.key == state.public_key or present.get(row.key, address) != address
+        if theirs or address in taken or owners.get(address, row.key) != row.key:
+            continue
+        there = (row.key in present, address in state.routes, address in state.fdb_entries)
+        yield (
+            max(row.handshake, row.installed_at),
+            Change.install(domain, PublicKey(row.key)),
+            tuple(part for part, present in zip(PARTS, there, strict=True) if not present),
+        )

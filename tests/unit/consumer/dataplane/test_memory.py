@@ -8,10 +8,9 @@ from ipaddress import IPv6Address
 import pytest
 import structlog
 
-from tests.fakes import Recorder
-from tests.helpers import CITY, DOMAINS, WELT, key
+from tests.fakes import FaultyDataplane, Recorder
+from tests.helpers import CITY, WELT, key
 from wgkex_ops.consumer.dataplane.base import Dataplane, LinkEvent
-from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.model.changes import Change, Operation
 from wgkex_ops.model.domains import Domain
@@ -28,8 +27,8 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def dataplane(recorder: Recorder) -> MemoryDataplane:
-    return MemoryDataplane(tuple(DOMAINS.values()), recorder, clock=lambda: 1000.0)
+def dataplane(recorder: Recorder) -> FaultyDataplane:
+    return FaultyDataplane(observer=recorder, clock=lambda: 1000.0)
 
 
 def install(number: int, domain: Domain = WELT) -> Change:
@@ -44,11 +43,7 @@ async def state(dataplane: Dataplane, domain: Domain = WELT) -> DomainState:
     return (await dataplane.snapshot()).domains[domain.name]
 
 
-async def installed(dataplane: Dataplane, domain: Domain = WELT) -> list[bytes]:
-    return [peer.public_key for peer in (await state(dataplane, domain)).peers]
-
-
-async def test_entering_says_loudly_that_nothing_is_installed(dataplane: MemoryDataplane) -> None:
+async def test_entering_says_loudly_that_nothing_is_installed(dataplane: FaultyDataplane) -> None:
     with structlog.testing.capture_logs() as events:
         async with dataplane as entered:
             assert entered is dataplane
@@ -56,7 +51,7 @@ async def test_entering_says_loudly_that_nothing_is_installed(dataplane: MemoryD
     assert "NOTHING IS INSTALLED" in events[0]["detail"]
 
 
-async def test_installed_peer_has_its_route_and_its_fdb_entry(dataplane: MemoryDataplane) -> None:
+async def test_installed_peer_has_its_route_and_its_fdb_entry(dataplane: FaultyDataplane) -> None:
     assert await dataplane.apply([install(1), install(2), install(3, CITY)]) == [None, None, None]
     found = await state(dataplane)
     assert [peer.public_key for peer in found.peers] == [key(1).raw, key(2).raw]
@@ -64,10 +59,10 @@ async def test_installed_peer_has_its_route_and_its_fdb_entry(dataplane: MemoryD
     assert {peer.link_local for peer in found.peers} == addresses
     assert found.routes == found.fdb_entries == addresses
     assert {(peer.handshake, peer.receive_bytes, peer.transmit_bytes) for peer in found.peers} == {(0.0, 0, 0)}
-    assert await installed(dataplane, CITY) == [key(3).raw]
+    assert await dataplane.installed(CITY) == [key(3).raw]
 
 
-async def test_every_domain_has_interfaces_of_its_own_from_the_start(dataplane: MemoryDataplane) -> None:
+async def test_every_domain_has_interfaces_of_its_own_from_the_start(dataplane: FaultyDataplane) -> None:
     snapshot = await dataplane.snapshot()
     assert snapshot.taken_at == 1000.0
     assert list(snapshot.domains) == [WELT.name, CITY.name]
@@ -78,20 +73,20 @@ async def test_every_domain_has_interfaces_of_its_own_from_the_start(dataplane: 
     assert len({one.public_key for one in states}) == len({one.listen_port for one in states}) == 2
 
 
-async def test_installing_again_keeps_the_handshake(dataplane: MemoryDataplane) -> None:
+async def test_installing_again_keeps_the_handshake(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     assert dataplane.shake_hands(WELT, key(1))
     assert await dataplane.apply([install(1), install(1)]) == [None, None]
     assert [peer.handshake for peer in (await state(dataplane)).peers] == [1000.0]
 
 
-async def test_nobody_shakes_hands_who_is_not_there(dataplane: MemoryDataplane) -> None:
+async def test_nobody_shakes_hands_who_is_not_there(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     assert not dataplane.shake_hands(WELT, key(2))
     assert not dataplane.shake_hands(CITY, key(1))
 
 
-async def test_removed_peer_leaves_nothing_and_removing_what_is_absent_is_no_error(dataplane: MemoryDataplane) -> None:
+async def test_removed_peer_leaves_nothing_and_removing_what_is_absent_is_no_error(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), install(2)])
     assert await dataplane.apply([remove(1), remove(1), remove(3), remove(2, CITY)]) == [None] * 4
     found = await state(dataplane)
@@ -99,13 +94,13 @@ async def test_removed_peer_leaves_nothing_and_removing_what_is_absent_is_no_err
     assert found.routes == found.fdb_entries == {key(2).link_local.packed}
 
 
-async def test_changes_of_one_batch_are_carried_out_in_their_order(dataplane: MemoryDataplane) -> None:
+async def test_changes_of_one_batch_are_carried_out_in_their_order(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), remove(1), remove(2), install(2)])
-    assert await installed(dataplane) == [key(2).raw]
+    assert await dataplane.installed() == [key(2).raw]
 
 
 async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
-    dataplane: MemoryDataplane, recorder: Recorder
+    dataplane: FaultyDataplane, recorder: Recorder
 ) -> None:
     dataplane.refuse(key(2), Operation.ROUTE_ADD, "EBUSY")
     outcomes = await dataplane.apply([install(1), install(2), install(3), remove(4)])
@@ -128,13 +123,13 @@ async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
     assert isinstance((await dataplane.apply([install(2)]))[0], DataplaneError)
 
 
-async def test_nothing_to_do_is_told_to_nobody(dataplane: MemoryDataplane, recorder: Recorder) -> None:
+async def test_nothing_to_do_is_told_to_nobody(dataplane: FaultyDataplane, recorder: Recorder) -> None:
     assert await dataplane.apply([]) == []
     assert recorder.seen == []
 
 
 async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
-    dataplane: MemoryDataplane, recorder: Recorder
+    dataplane: FaultyDataplane, recorder: Recorder
 ) -> None:
     await dataplane.apply([install(1)])
     port = (await state(dataplane, CITY)).listen_port
@@ -146,7 +141,7 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     # Nothing was tried, and nothing is told.
     assert [count for operation, count, _ in recorder.seen if operation is not Operation.DUMP] == [1] * 6
     assert await state(dataplane, CITY) == DomainState()
-    assert await installed(dataplane) == [key(1).raw, key(2).raw]
+    assert await dataplane.installed() == [key(1).raw, key(2).raw]
     dataplane.create_interfaces(CITY)
     assert await dataplane.apply([install(2, CITY)]) == [None]
     found = await state(dataplane, CITY)
@@ -154,7 +149,7 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     assert found.listen_port == port
 
 
-async def test_an_interface_made_anew_has_another_index(dataplane: MemoryDataplane) -> None:
+async def test_an_interface_made_anew_has_another_index(dataplane: FaultyDataplane) -> None:
     seen = []
     for _ in range(2):
         seen += [(await state(dataplane)).wg_index, (await state(dataplane, CITY)).wg_index]
@@ -166,7 +161,7 @@ async def test_an_interface_made_anew_has_another_index(dataplane: MemoryDatapla
     assert len(set(seen)) == 3
 
 
-async def test_events_tell_of_interfaces_in_order(dataplane: MemoryDataplane) -> None:
+async def test_events_tell_of_interfaces_in_order(dataplane: FaultyDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.create_interfaces(WELT)
     events = dataplane.events()
@@ -183,7 +178,7 @@ async def test_events_tell_of_interfaces_in_order(dataplane: MemoryDataplane) ->
     assert (await following).interface == "wg-muc_cty"
 
 
-async def test_own_key_is_silently_no_peer_as_in_the_kernel(dataplane: MemoryDataplane) -> None:
+async def test_own_key_is_silently_no_peer_as_in_the_kernel(dataplane: FaultyDataplane) -> None:
     own = PublicKey((await state(dataplane)).public_key)
     assert await dataplane.apply([Change.install(WELT, own)]) == [None]
     found = await state(dataplane)
@@ -193,7 +188,7 @@ async def test_own_key_is_silently_no_peer_as_in_the_kernel(dataplane: MemoryDat
     assert (await state(dataplane)).routes == frozenset()
 
 
-async def test_the_route_goes_along_when_a_node_moves_to_another_domain(dataplane: MemoryDataplane) -> None:
+async def test_the_route_goes_along_when_a_node_moves_to_another_domain(dataplane: FaultyDataplane) -> None:
     address = key(1).link_local.packed
     await dataplane.apply([install(1), install(1, CITY)])
     old, new = await state(dataplane), await state(dataplane, CITY)
@@ -208,7 +203,7 @@ async def test_the_route_goes_along_when_a_node_moves_to_another_domain(dataplan
     assert new.routes == new.fdb_entries == {address}
 
 
-async def test_interfaces_take_their_own_routes_along_only(dataplane: MemoryDataplane) -> None:
+async def test_interfaces_take_their_own_routes_along_only(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), install(1, CITY), install(2)])
     dataplane.remove_interfaces(WELT)
     assert (await state(dataplane, CITY)).routes == {key(1).link_local.packed}
@@ -218,7 +213,7 @@ async def test_interfaces_take_their_own_routes_along_only(dataplane: MemoryData
     assert (await state(dataplane)).routes == {key(2).link_local.packed}
 
 
-async def test_refused_removal_leaves_what_comes_after_it(dataplane: MemoryDataplane) -> None:
+async def test_refused_removal_leaves_what_comes_after_it(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), install(2)])
     dataplane.refuse(key(1), Operation.ROUTE_REMOVE, "EBUSY")
     (outcome, other) = await dataplane.apply([remove(1), remove(2)])
@@ -230,7 +225,7 @@ async def test_refused_removal_leaves_what_comes_after_it(dataplane: MemoryDatap
     assert not found.fdb_entries
 
 
-async def test_handshakes_may_be_at_any_time_and_end_with_the_peer(dataplane: MemoryDataplane) -> None:
+async def test_handshakes_may_be_at_any_time_and_end_with_the_peer(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), install(2)])
     assert dataplane.shake_hands(WELT, key(1), 5.5)
     assert dataplane.shake_hands(WELT, key(2), 2e9)
@@ -244,7 +239,7 @@ async def test_handshakes_may_be_at_any_time_and_end_with_the_peer(dataplane: Me
     }
 
 
-async def test_what_was_lost_is_put_back(dataplane: MemoryDataplane) -> None:
+async def test_what_was_lost_is_put_back(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     whole = await state(dataplane)
     dataplane.lose(WELT, key(1), "route", "fdb")
@@ -261,7 +256,7 @@ async def test_what_was_lost_is_put_back(dataplane: MemoryDataplane) -> None:
     assert (await state(dataplane, CITY)).routes == whole.routes
 
 
-async def test_peers_of_others_stay_as_they_are(dataplane: MemoryDataplane) -> None:
+async def test_peers_of_others_stay_as_they_are(dataplane: FaultyDataplane) -> None:
     dataplane.add_static(WELT, key(8))
     dataplane.add_static(WELT, key(9), OTHER, ANOTHER, protocol=42)
     found = await state(dataplane)
@@ -276,7 +271,7 @@ async def test_peers_of_others_stay_as_they_are(dataplane: MemoryDataplane) -> N
 
 
 async def test_removal_leaves_the_route_of_somebody_else_and_installation_replaces_it(
-    dataplane: MemoryDataplane,
+    dataplane: FaultyDataplane,
 ) -> None:
     dataplane.add_static(WELT, key(1))
     assert await dataplane.apply([remove(1)]) == [None]
@@ -290,7 +285,7 @@ async def test_removal_leaves_the_route_of_somebody_else_and_installation_replac
     assert found.foreign_routes == {}
 
 
-async def test_routes_of_others_are_read_only_if_a_peer_has_none_of_ours(dataplane: MemoryDataplane) -> None:
+async def test_routes_of_others_are_read_only_if_a_peer_has_none_of_ours(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     dataplane.reroute(WELT, OTHER, 4)
     dataplane.readdress(WELT, key(9), OTHER, ANOTHER)
@@ -304,7 +299,7 @@ async def test_routes_of_others_are_read_only_if_a_peer_has_none_of_ours(datapla
     assert (await state(dataplane, CITY)).foreign_routes == {}
 
 
-async def test_an_allowed_address_is_one_peers_of_an_interface(dataplane: MemoryDataplane) -> None:
+async def test_an_allowed_address_is_one_peers_of_an_interface(dataplane: FaultyDataplane) -> None:
     address = key(1).link_local.packed
     dataplane.add_static(WELT, key(9), address, OTHER)
     dataplane.readdress(CITY, key(9), address)
@@ -320,14 +315,14 @@ async def test_an_allowed_address_is_one_peers_of_an_interface(dataplane: Memory
     assert [peer.link_local for peer in (await state(dataplane)).peers] == [OTHER, address]
 
 
-async def test_nobody_adds_anything_to_interfaces_that_are_missing(dataplane: MemoryDataplane) -> None:
+async def test_nobody_adds_anything_to_interfaces_that_are_missing(dataplane: FaultyDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.add_static(WELT, key(1))
     dataplane.lose(WELT, key(1), "peer", "route", "fdb")
     assert await state(dataplane) == DomainState()
 
 
-async def test_snapshot_of_many_peers_holds_nobody_up(dataplane: MemoryDataplane) -> None:
+async def test_snapshot_of_many_peers_holds_nobody_up(dataplane: FaultyDataplane) -> None:
     """Nothing is done for each peer: what is kept is copied."""
     changes = [install(number) for number in range(20_000)]
     await dataplane.apply(changes)
@@ -346,10 +341,36 @@ async def test_snapshot_of_many_peers_holds_nobody_up(dataplane: MemoryDataplane
     assert min(copying) < min(deriving) / 2
 
 
-async def test_snapshot_does_not_change_afterwards(dataplane: MemoryDataplane) -> None:
+async def test_snapshot_does_not_change_afterwards(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     before = await dataplane.snapshot()
     await dataplane.apply([install(2), remove(1)])
     dataplane.remove_interfaces(CITY)
     assert [peer.public_key for peer in before.domains[WELT.name].peers] == [key(1).raw]
     assert before.domains[CITY.name].ready
+
+
+async def test_a_cleared_address_loses_our_route_and_its_fdb_entry_and_nothing_else(
+    dataplane: FaultyDataplane, recorder: Recorder
+) -> None:
+    await dataplane.apply([install(1), install(2)])
+    dataplane.lose(WELT, key(1), "peer")
+    dataplane.reroute(WELT, OTHER, 4)
+    dataplane.forward(WELT, OTHER)
+    recorder.seen.clear()
+    cleared = [Change.clear(WELT, address) for address in (key(1).link_local.packed, OTHER, ANOTHER)]
+    assert await dataplane.apply(cleared) == [None] * 3
+    assert recorder.seen == [(Operation.FDB_REMOVE, 3, ()), (Operation.ROUTE_REMOVE, 3, ())]
+    found = await state(dataplane)
+    assert await dataplane.complete() == {key(2).raw}
+    assert found.routes == found.fdb_entries == {key(2).link_local.packed}
+    assert dataplane.interfaces[WELT.name].foreign_routes == {OTHER: 4}
+
+
+async def test_a_refused_step_is_carried_out_when_it_is_accepted_again(dataplane: FaultyDataplane) -> None:
+    dataplane.refuse(key(1), Operation.FDB_ADD, "ENOBUFS")
+    await dataplane.apply([install(1)])
+    assert await dataplane.complete() == set()
+    dataplane.accept(key(1))
+    assert await dataplane.apply([install(1)]) == [None]
+    assert await dataplane.complete() == {key(1).raw}

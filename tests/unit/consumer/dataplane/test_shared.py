@@ -6,30 +6,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fakes import Nobody
+from tests.fakes import FaultyDataplane
 from tests.helpers import DOMAINS, settle
-from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.peers import Snapshot
 
 
-class SlowDataplane(MemoryDataplane):
-    """Answers when it is allowed to, and fails when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__(tuple(DOMAINS.values()), Nobody())
-        self.readings = 0
-        self.may_answer = asyncio.Event()
-        self.error: Exception | None = None
-
-    async def snapshot(self) -> Snapshot:
-        self.readings += 1
-        await self.may_answer.wait()
-        if self.error is not None:
-            raise self.error
-        return await super().snapshot()
+def slow() -> FaultyDataplane:
+    """A dataplane that no snapshot can be read of until `may_read` is set."""
+    dataplane = FaultyDataplane()
+    dataplane.may_read.clear()
+    return dataplane
 
 
 async def start(count: int, read: Callable[[], object]) -> list[asyncio.Task[Snapshot]]:
@@ -46,58 +35,58 @@ async def start(count: int, read: Callable[[], object]) -> list[asyncio.Task[Sna
 
 
 async def test_readers_at_the_same_time_share_one_reading() -> None:
-    dataplane = SlowDataplane()
+    dataplane = slow()
     readers = await start(5, SharedSnapshots(dataplane).read)
-    dataplane.may_answer.set()
+    dataplane.may_read.set()
     snapshots = await asyncio.gather(*readers)
-    assert dataplane.readings == 1
+    assert dataplane.snapshots == 1
     assert all(snapshot is snapshots[0] for snapshot in snapshots)
 
 
 async def test_later_reader_gets_a_new_reading() -> None:
-    dataplane = SlowDataplane()
+    dataplane = slow()
     shared = SharedSnapshots(dataplane)
-    dataplane.may_answer.set()
+    dataplane.may_read.set()
     first = await shared.read()
     await settle()
     assert await shared.read() is not first
-    assert dataplane.readings == 2
+    assert dataplane.snapshots == 2
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2], ids=("first", "second", "last"))
 async def test_cancelled_reader_does_not_end_the_reading_of_the_others(cancelled: int) -> None:
-    dataplane = SlowDataplane()
+    dataplane = slow()
     readers = await start(3, SharedSnapshots(dataplane).read)
     readers[cancelled].cancel()
     await settle()
     assert readers[cancelled].cancelled()
-    dataplane.may_answer.set()
+    dataplane.may_read.set()
     others = await asyncio.gather(*(reader for reader in readers if not reader.cancelled()))
     assert [snapshot.domains.keys() for snapshot in others] == [DOMAINS.keys()] * 2
-    assert dataplane.readings == 1
+    assert dataplane.snapshots == 1
 
 
 async def test_error_reaches_all_readers_and_the_next_reading_may_succeed() -> None:
-    dataplane = SlowDataplane()
+    dataplane = slow()
     shared = SharedSnapshots(dataplane)
     readers = await start(3, shared.read)
-    dataplane.error = DataplaneError(Operation.DUMP, "ENOBUFS")
-    dataplane.may_answer.set()
+    dataplane.snapshot_error = DataplaneError(Operation.DUMP, "ENOBUFS")
+    dataplane.may_read.set()
     outcomes = await asyncio.gather(*readers, return_exceptions=True)
-    assert outcomes == [dataplane.error] * 3
-    dataplane.error = None
+    assert outcomes == [dataplane.snapshot_error] * 3
+    dataplane.snapshot_error = None
     assert (await shared.read()).domains.keys() == DOMAINS.keys()
 
 
 async def test_error_that_nobody_waits_for_any_more_is_no_complaint_of_asyncio() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-    dataplane = SlowDataplane()
+    dataplane = slow()
     readers = await start(1, SharedSnapshots(dataplane).read)
     readers[0].cancel()
     await settle()
-    dataplane.error = DataplaneError(Operation.DUMP, "ENOBUFS")
-    dataplane.may_answer.set()
+    dataplane.snapshot_error = DataplaneError(Operation.DUMP, "ENOBUFS")
+    dataplane.may_read.set()
     await settle()
     del readers
     gc.collect()

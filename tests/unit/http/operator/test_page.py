@@ -486,16 +486,6 @@ async def test_a_worker_shows_what_became_of_the_keys() -> None:
     assert "Dataplane memory" in seen.text
 
 
-async def test_a_worker_whose_cleanup_holds_peers_back_says_so() -> None:
-    worker = AWorker()
-    worker.cleanup.held.set(1200)
-    (notice,) = (await worker.page()).notices
-    assert (notice.tone, notice.text) == (
-        Tone.WARN,
-        "The cleanup holds 1,200 peers back: most would have gone at once. Was the clock set?",
-    )
-
-
 # --- whatever comes
 
 HOSTILE: Final = (

@@ -168,7 +168,6 @@ class WorkerView:
                     *([_NOTHING_INSTALLED] if self._installs_nothing else []),
                     *_notices_of_domains(domains),
                     *self._notices_of_keys(recent),
-                    *self._notices_of_cleanup(),
                     *self._mqtt.notices(recent),
                 ]
             ),
@@ -220,13 +219,6 @@ class WorkerView:
             text = f"{things(rejected, 'key')} from MQTT {was} rejected {name_of(recent.latest)}"
             notices.append(Notice(Tone.WARN, f"{text}; the reasons are below"))
         return notices
-
-    def _notices_of_cleanup(self) -> list[Notice]:
-        held = int(read_one(self._cleanup.held))
-        if not held:
-            return []
-        text = f"The cleanup holds {things(held, 'peer')} back: most would have gone at once. Was the clock set?"
-        return [Notice(Tone.WARN, text)]
 
 
 def _domain_rows(snapshot: Snapshot, domains: Sequence[Domain], stale_after: float) -> tuple[DomainRow, ...]:

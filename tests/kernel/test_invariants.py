@@ -1,4 +1,4 @@
-"""A kernel and the dataplane in memory, side by side, through whatever can happen to a gateway: both are the model."""
+"""A kernel, through whatever can happen to a gateway; what other programs do to it, they do with their tools."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec import structs
 
-from tests.dataplane_model import DOMAINS, Clocks, DataplaneMachine, TouchableDataplane
 from tests.fakes import Nobody
+from tests.invariants import DOMAINS, GatewayMachine, Part, Reachable
 from tests.kernel.lab import ALL_ZERO_MAC, Namespace
+from tests.unit.consumer.upkeep.gateway import Clocks
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
-from wgkex_ops.consumer.dataplane.memory import Part
 from wgkex_ops.model.changes import Action, Change, Outcome
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import Snapshot
 
 # To look for a short example of what went wrong would take a guest without KVM very long.
@@ -50,8 +50,8 @@ class PaintedKernel(KernelDataplane):
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         outcomes = await super().apply(changes)
         for change in changes:
-            if change.action is Action.REMOVE and change.key is not None:
-                self._handshakes.pop((change.domain.name, change.key.raw), None)
+            if change.action is Action.REMOVE:
+                self._handshakes.pop((change.domain.name, change.key), None)
         return outcomes
 
     async def snapshot(self) -> Snapshot:
@@ -72,8 +72,12 @@ class PaintedKernel(KernelDataplane):
         self._handshakes[domain.name, key.raw] = self._clocks.wall if when is None else when
         return True
 
-    def readdress(self, domain: Domain, key: PublicKey, *addresses: bytes) -> None:
+    def add_static(self, domain: Domain, key: PublicKey, *addresses: bytes, protocol: int = 4) -> None:
+        addresses = addresses or (link_local(key.raw),)
         self._here.run("wg", "set", domain.wg, "peer", str(key), "allowed-ips", ",".join(map(prefix, addresses)))
+        for address in addresses:
+            self.reroute(domain, address, protocol)
+            self.forward(domain, address)
 
     def reroute(self, domain: Domain, address: bytes, protocol: int) -> None:
         self._here.run(*f"ip -6 route replace {prefix(address)} dev {domain.wg} proto {protocol}".split())
@@ -109,18 +113,18 @@ def prefix(address: bytes) -> str:
     return f"{IPv6Address(address)}/128"
 
 
-class KernelMachine(DataplaneMachine):
+class KernelMachine(GatewayMachine):
     here: Namespace
 
-    def dataplanes(self, clocks: Clocks) -> list[TouchableDataplane]:
-        return [*super().dataplanes(clocks), PaintedKernel(self.here, clocks)]
+    def make_dataplane(self) -> Reachable:
+        return PaintedKernel(self.here, self.clocks)
 
     def teardown(self) -> None:
         super().teardown()
         self.here.remove_links(*(name for domain in DOMAINS for name in (domain.vx, domain.wg)))
 
 
-def test_kernel_memory_and_cleanup_are_what_the_model_is(here: Namespace) -> None:
+def test_what_must_hold_holds_whatever_happens(here: Namespace) -> None:
     KernelMachine.here = here
     with structlog.testing.capture_logs():
         run_state_machine_as_test(KernelMachine, settings=PROFILE)

@@ -1,0 +1,211 @@
+"""Which keys may be installed, which peers have to make room for others, and when each key was last requested.
+
+Nobody has to prove that a key is theirs, so anybody can request another node's key in another domain, or a key whose
+derived address is another node's: an address has only 40 bits of its key. To install it would take the address, and
+with it the tunnel, from the node that has it. A handshake proves where a node is: while there is a live session, the
+address stays where it is.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Final, NamedTuple
+
+from wgkex_ops.model.changes import Change
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.peers import DomainState, Snapshot, is_active
+
+OWN_KEY: Final = "own_key"
+STATIC_KEY: Final = "static_key"
+LIVE_ELSEWHERE: Final = "live_elsewhere"
+ADDRESS_TAKEN: Final = "address_taken"
+
+
+class Holder(NamedTuple):
+    """The peer that has an address: its domain, by its name, and its key (32 bytes)."""
+
+    domain: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of some installations.
+
+    Attributes:
+        refused: why (a reason of the metric `wgkex_worker_message_rejections_total`), by the address of the change.
+        displaced: removals to be carried out first: peers without a live session, whose address another one gets.
+    """
+
+    refused: dict[bytes, str] = field(default_factory=dict)
+    displaced: list[Change] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a snapshot says.
+
+    Attributes:
+        own: the public key of each domain's own interface, by the domain's name.
+        static: keys of peers whose allowed IPs are not the derived address, by the domain's name.
+        reserved: addresses of the interfaces themselves, and of peers that have several and so are not ours.
+        holders: the peers that have one address, by that address.
+    """
+
+    own: dict[str, bytes]
+    static: dict[str, frozenset[bytes]]
+    reserved: frozenset[bytes]
+    holders: dict[bytes, Holder]
+
+
+class Requests:
+    """When each key was last requested, by this host's monotonic clock, which no change of the date moves.
+
+    The kernel does not know it of a peer that never had a handshake.
+
+    Args:
+        clock: seconds, from any start.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._latest: dict[bytes, float] = {}
+
+    def note(self, raw: bytes) -> None:
+        """A key (32 bytes) is requested, or restored, now."""
+        self._latest[raw] = self._clock()
+
+    def age(self, raw: bytes) -> float:
+        """For how many seconds a key (32 bytes) has not been requested; since the start if it never was."""
+        return self._clock() - self._latest.get(raw, self._started)
+
+    def forget(self, older_than: float, *, but: Container[bytes]) -> None:
+        """Forget the keys that were not requested for some seconds, but those (32 bytes) that still have a peer."""
+        before = self._clock() - older_than
+        self._latest = {raw: when for raw, when in self._latest.items() if when > before or raw in but}
+
+
+class Admission:
+    """Decides on installations by the latest snapshot, and by a new one where an address is another peer's.
+
+    Args:
+        domains: the configured domains.
+        requests: gets to know each key that is judged.
+        read: reads a snapshot, or raises DataplaneError.
+        clock: seconds, never set back.
+
+    Attributes:
+        ready: set when there was a first snapshot: before it, nobody knows which keys are static peers'.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        requests: Requests,
+        read: Callable[[], Awaitable[Snapshot]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._domains = {domain.name: domain for domain in domains}
+        self._requests = requests
+        self._read = read
+        self._clock = clock
+        self._known = _Known({}, {}, frozenset(), {})
+        # What was installed since the latest snapshot was begun, and when.
+        self._installed: dict[bytes, tuple[Holder, float]] = {}
+        self.ready = asyncio.Event()
+
+    async def learn(self, snapshot: Snapshot, begun: float) -> None:
+        """Take in a snapshot.
+
+        Args:
+            snapshot: what is there.
+            begun: when it was begun to be read, by the clock.
+        """
+        # Thousands of peers take a while.
+        self._known = await asyncio.to_thread(_summarize, snapshot)
+        self._installed = {address: known for address, known in self._installed.items() if known[1] >= begun}
+        self.ready.set()
+
+    def note(self, change: Change) -> None:
+        """A peer was installed."""
+        self._installed[change.address] = (Holder(change.domain.name, change.key), self._clock())
+
+    async def judge(self, wanted: Sequence[Change]) -> Verdict:
+        """Decide on installations.
+
+        Args:
+            wanted: each of another address.
+
+        Raises:
+            DataplaneError: a new snapshot was needed and could not be read.
+        """
+        verdict = Verdict()
+        contested: dict[bytes, Holder] = {}
+        for change in wanted:
+            domain, key = wanted_by = Holder(change.domain.name, change.key)
+            self._requests.note(key)
+            if key == self._known.own.get(domain):
+                verdict.refused[change.address] = OWN_KEY
+            elif key in self._known.static.get(domain, ()):
+                verdict.refused[change.address] = STATIC_KEY
+            elif change.address in self._known.reserved:
+                verdict.refused[change.address] = ADDRESS_TAKEN
+            elif self._holder_of(change.address) not in (None, wanted_by):
+                contested[change.address] = wanted_by
+        if contested:
+            _settle(await self._read(), contested, self._domains, verdict)
+        return verdict
+
+    def _holder_of(self, address: bytes) -> Holder | None:
+        installed = self._installed.get(address)
+        return installed[0] if installed is not None else self._known.holders.get(address)
+
+
+def _summarize(snapshot: Snapshot) -> _Known:
+    holders: dict[bytes, Holder] = {}
+    for domain, state in snapshot.domains.items():
+        for peer in state.peers:
+            # Where a peer was left behind, the one with the route counts: a new snapshot finds the other one.
+            if peer.link_local and (peer.link_local not in holders or peer.link_local in state.routes):
+                holders[peer.link_local] = Holder(domain, peer.public_key)
+    return _Known(
+        {domain: state.public_key for domain, state in snapshot.domains.items()},
+        {domain: _static_keys(state) for domain, state in snapshot.domains.items()},
+        frozenset(address for state in snapshot.domains.values() for address in _reserved(state)),
+        holders,
+    )
+
+
+def _reserved(state: DomainState) -> Iterator[bytes]:
+    yield from state.shared_addresses
+    if state.link_address:
+        yield IPv6Address(state.link_address).packed
+
+
+def _static_keys(state: DomainState) -> frozenset[bytes]:
+    # Most peers have a route of ours, and their addresses need not be derived.
+    return frozenset(
+        peer.public_key for peer in state.peers if peer.link_local not in state.routes and not peer.has_derived_address
+    )
+
+
+def _settle(snapshot: Snapshot, contested: dict[bytes, Holder], domains: dict[str, Domain], verdict: Verdict) -> None:
+    """Refuse what a live session, or a peer of others, stands against; displace the peers of ours that stand there."""
+    displaced: list[Change] = []
+    for name, state in snapshot.domains.items():
+        for peer in state.peers:
+            wanted_by = contested.get(peer.link_local)
+            if wanted_by is None or wanted_by == (name, peer.public_key):
+                continue
+            ours = peer.link_local in state.routes
+            if peer.public_key != wanted_by.key and (is_active(peer, snapshot.taken_at) or not ours):
+                verdict.refused[peer.link_local] = ADDRESS_TAKEN
+            elif is_active(peer, snapshot.taken_at):
+                verdict.refused[peer.link_local] = LIVE_ELSEWHERE
+            elif ours:
+                displaced.append(Change.remove(domains[name], PublicKey(peer.public_key)))
+    verdict.displaced.extend(change for change in displaced if change.address not in verdict.refused)
