@@ -171,6 +171,13 @@ class GatewayMachine(RuleBasedStateMachine):
     def set_clock(self, seconds: float) -> None:
         self.clocks.wall += seconds
 
+    @rule(seconds=st.sampled_from((-86_400.0, 86_400.0)), alive=st.sets(nodes, min_size=1))
+    def set_clock_in_quiet_times(self, seconds: float, alive: set[int]) -> None:
+        """When no request is recent, and just before a run of the cleanup."""
+        self.pass_time(NEVER_AFTER, alive)
+        self.set_clock(seconds)
+        self.clean(0.0)
+
     @rule(number=nodes, parts=st.sets(st.sampled_from(["peer", "route", "fdb"]), min_size=1))
     def delete_by_hand(self, number: int, parts: set[Part]) -> None:
         node = self.nodes[number]
