@@ -25,7 +25,7 @@ from tests.unit.consumer.upkeep.gateway import NEVER_AFTER, STALE_AFTER, Clocks,
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import ACTIVE_SECONDS, DomainState, Incomplete, Snapshot, find_incomplete
+from wgkex_ops.model.peers import ACTIVE_SECONDS, ROUTE_PROTOCOL, DomainState, Incomplete, Snapshot, find_incomplete
 
 DOMAINS: Final = tuple(Domain(f"ffx_{suffix}", f"wg-{suffix}", f"vx-{suffix}") for suffix in ("a", "b"))
 NODES: Final = range(4)
@@ -195,6 +195,13 @@ class GatewayMachine(RuleBasedStateMachine):
             addresses = ([strange], [link_local(key(number).raw)], [strange, IPv6Address(f"fe80::a{number}").packed])
             self.dataplane.add_static(domain, key(number), *addresses[shape], protocol=protocol)
             self.strangers[domain.name, number] = self._state_of(domain, self._read(), number)
+
+    @rule(domain=domains)
+    def leave_a_route_to_nobody(self, domain: Domain) -> None:
+        if domain.name in self.present:
+            address = IPv6Address("fe80::dead").packed
+            self.dataplane.reroute(domain, address, ROUTE_PROTOCOL)
+            self.dataplane.forward(domain, address)
 
     @rule(domain=domains, really=st.integers(0, 3))
     def toggle_interfaces(self, domain: Domain, really: int) -> None:
