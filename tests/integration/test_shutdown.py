@@ -95,9 +95,9 @@ def breaks_down(self, event, now):
 Gateways.update = breaks_down
 """
 SESSION_STANDS_STILL = """
-async def stay_connected(self):
+async def open(self, *arguments):
     await asyncio.Event().wait()
-mqtt.Session._stay_connected = stay_connected
+mqtt.Connection.open = open
 mqtt.STUCK_AFTER = 0.5
 """
 

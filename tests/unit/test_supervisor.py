@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from tests.fakes import run_in_virtual_time
 from tests.manager import Manager
-from wgkex_ops.bus import session as mqtt
 from wgkex_ops.supervisor import Supervisor
 
 
@@ -160,7 +159,3 @@ def test_an_environment_without_a_manager_is_none() -> None:
     with capture_logs() as logs:
         Supervisor.from_environment({"WATCHDOG_USEC": "1000000"}, 42).ready()
     assert logs == []
-
-
-def test_a_session_that_waits_as_long_as_it_may_is_not_stuck() -> None:
-    assert mqtt.CONNECT_TIMEOUT + mqtt._DISCONNECT_TIMEOUT + mqtt._LONGEST_PAUSE < mqtt.STUCK_AFTER  # noqa: SLF001

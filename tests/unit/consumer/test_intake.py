@@ -51,7 +51,7 @@ class Bench(InstallerBench):
                 def acknowledge(topic: str = message.topic) -> None:
                     self.acknowledged.append(topic)
 
-                yield replace(message, _acknowledge=acknowledge)
+                yield replace(message, on_acknowledge=acknowledge)
 
         before = samples(self.registry)
         await self.intake.run(arrive())
