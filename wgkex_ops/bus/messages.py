@@ -1,6 +1,7 @@
-"""What old and new processes say to each other over MQTT: pure functions between topics with payloads and typed events.
+"""The messages on the MQTT bus as typed values: a part for each topic of docs/protocol.md. Pure.
 
-Everything that arrives is somebody else's text. Whatever follows no rule of this file becomes an InvalidMessageError.
+Old and new processes share the bus, and any client may write to it. What breaks a rule of this file becomes an
+InvalidMessageError.
 """
 
 import json
@@ -8,60 +9,29 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
 
 from wgkex_ops.errors import InvalidMessageError, InvalidPublicKeyError
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import ALL_WORKERS
 
-# MQTT 5 user properties; a worker that speaks 3.1.1 never sees them.
+_T = TypeVar("_T")
+
+# --- wireguard/{domain}/{worker or "all"}: a key, from brokers to workers
+
+# MQTT 5 user properties; a worker that uses 3.1.1 never sees them.
 _REQUEST_ID: Final = "wgkex-request-id"
 _ACCEPTED_AT: Final = "wgkex-accepted-at"
-
-# New topics live under wgkex/ only: old brokers take whatever comes elsewhere for something of theirs.
-_RECEIPTS: Final = "wgkex/receipts/"
-# What our brokers know a key by. Receipts of several such keys can share a message.
-CORRELATION_BYTES: Final = 16
-_CORRELATION_LIMIT: Final = 64
-_REASON: Final = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
-
-WORKER_EVENTS: Final = (
-    "wireguard-worker/+/+/data",
-    "wireguard-worker/+/status",
-    "wireguard-metrics/+/+/connected_peers",
-    "wireguard-broker/+/status",
-)
-
-# What the old worker says on its way out, and what a worker says that cannot read its interface.
-PEERS_UNKNOWN: Final = -1
-
-_MALFORMED_TOPIC: Final = "malformed_topic"
-_MALFORMED_PAYLOAD: Final = "malformed_payload"
-
-# A key is 44 characters, the JSON of a worker's data a few hundred; a retained bomb is not worth parsing.
-_PAYLOAD_LIMIT: Final = 4096
-# Names of hosts as they come in topics have 253 characters at the most (RFC 1035). What is not printable would reach
-# logs and labels; the others are what makes a topic (MQTT 5, section 4.7.1).
-_NAME_LIMIT: Final = 253
-_NOT_IN_NAMES: Final = frozenset("/+#")
-# A host's name or address as nodes can use it. They read it with a shell.
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
-_PORTS: Final = range(1, 0x10000)
-_INTEGER: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 # Brokers write 32 hexadecimal digits. It goes to logs and into exemplars, which have 128 characters at the most.
-_A_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
-_A_TIME: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
+_VALID_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_VALID_TIME: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyMessage:
-    """A node's key on its way to the workers.
-
-    Attributes:
-        domain: the name of the domain, not yet looked up.
-        target: the worker that is meant, or ALL_WORKERS.
-        key: the validated key.
-    """
+    """A node's key for a worker or for ALL_WORKERS; the domain need not exist."""
 
     domain: str
     target: str
@@ -70,12 +40,7 @@ class KeyMessage:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptAddress:
-    """Where a broker wants a receipt, and what it knows it by.
-
-    Attributes:
-        topic: one of `receipt_topic`.
-        correlation: the broker's own mark, which goes back as it came.
-    """
+    """Where a broker wants a receipt (`receipt_topic`), with its own mark of the key, which goes back as it came."""
 
     topic: str
     correlation: bytes
@@ -83,12 +48,11 @@ class ReceiptAddress:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a key comes from, as far as its broker told.
+    """Where a key comes from, as far as it is known.
 
     Attributes:
         request_id: of the submission; empty if it is not known.
-        accepted_at: seconds since the epoch by the broker's clock, when the submission was found valid; None if that is
-            not known.
+        accepted_at: when its broker found it valid, in seconds since the epoch; None if that is not known.
         receipt_to: where a receipt is wanted; None if none is.
     """
 
@@ -97,17 +61,119 @@ class Origin:
     receipt_to: ReceiptAddress | None = None
 
 
+def key_topic(domain: str, target: str = ALL_WORKERS) -> str:
+    return f"wireguard/{domain}/{target}"
+
+
+def key_subscription(domain: str) -> str:
+    return f"wireguard/{domain}/+"
+
+
+def parse_key(topic: str, payload: bytes) -> KeyMessage:
+    """Read a key as a worker receives it.
+
+    Raises:
+        InvalidMessageError: reason ``malformed_topic``, ``invalid_public_key`` or ``small_order_public_key``.
+    """
+    match topic.split("/"):
+        case ["wireguard", domain, target] if domain and target:
+            pass
+        case _:
+            raise InvalidMessageError("malformed_topic", "a key's topic is wireguard/{domain}/{worker}")
+    try:
+        # A surrogate stands for each byte that is not ASCII: parse() refuses it like any other wrong character.
+        return KeyMessage(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
+    except InvalidPublicKeyError as error:
+        raise InvalidMessageError(error.reason, str(error)) from None
+
+
+def origin_properties(origin: Origin) -> dict[str, str]:
+    """The user properties that go with a key."""
+    properties = {_REQUEST_ID: origin.request_id}
+    if origin.accepted_at is not None:
+        properties[_ACCEPTED_AT] = f"{origin.accepted_at:.6f}"
+    return properties
+
+
+def parse_origin(properties: Mapping[str, str], response_topic: str = "", correlation: bytes = b"") -> Origin:
+    """Read what came with a key: user properties, response topic, correlation data.
+
+    The key is worth installing without them, so what breaks a rule counts as unknown. A response topic outside of the
+    receipts is one of them: a worker must not publish wherever another client wants it to.
+    """
+    request_id = properties.get(_REQUEST_ID, "")
+    accepted_at = properties.get(_ACCEPTED_AT, "")
+    wants_receipt = (
+        response_topic.startswith(_RECEIPTS)
+        and _is_name(response_topic.removeprefix(_RECEIPTS))
+        and 0 < len(correlation) <= _CORRELATION_LIMIT
+    )
+    return Origin(
+        request_id=request_id if _VALID_REQUEST_ID.fullmatch(request_id) else "",
+        accepted_at=float(accepted_at) if _VALID_TIME.fullmatch(accepted_at) else None,
+        receipt_to=ReceiptAddress(response_topic, correlation) if wants_receipt else None,
+    )
+
+
+# --- wgkex/receipts/{broker}: receipts, from workers to one broker
+
+# New topics are below wgkex/ only: old brokers take any other one for one of theirs.
+_RECEIPTS: Final = "wgkex/receipts/"
+# The length of our brokers' marks. Receipts of several keys with such marks can share a message.
+CORRELATION_BYTES: Final = 16
+_CORRELATION_LIMIT: Final = 64
+_VALID_REASON: Final = re.compile(r"[A-Za-z0-9_]{1,32}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A worker tells what became of a key.
-
-    Attributes:
-        worker: its name.
-        reason: why the key was given up, a slug or the kernel's name of an error; empty if it is installed.
-    """
+    """A worker has installed a key, or given it up for a reason: a slug, or the kernel's name of an error."""
 
     worker: str
     reason: str = ""
+
+
+class _ReceiptObject(msgspec.Struct, frozen=True, omit_defaults=True):
+    worker: str
+    result: Literal["installed", "failed"]
+    # Of any type, since it means nothing for an installed key.
+    reason: Any = ""
+
+
+def receipt_topic(broker: str) -> str:
+    return f"{_RECEIPTS}{broker}"
+
+
+def receipt_payload(receipt: Receipt) -> bytes:
+    return _encode(_ReceiptObject(receipt.worker, "failed" if receipt.reason else "installed", receipt.reason))
+
+
+def parse_receipt(payload: bytes) -> Receipt:
+    """Read a receipt.
+
+    Raises:
+        InvalidMessageError: reason ``malformed_payload``.
+    """
+    found = _decode(_ReceiptObject, payload, "a receipt")
+    if not _is_worker(found.worker):
+        raise _malformed_payload("a receipt names no worker")
+    if found.result == "installed":
+        return Receipt(found.worker)
+    if not isinstance(found.reason, str) or _VALID_REASON.fullmatch(found.reason) is None:
+        raise _malformed_payload("a receipt of a key that was given up has no valid reason")
+    return Receipt(found.worker, found.reason)
+
+
+def split_correlation(correlation: bytes) -> list[bytes]:
+    """Split a receipt's correlation data into the marks of the keys that it is for."""
+    return [correlation[at : at + CORRELATION_BYTES] for at in range(0, len(correlation), CORRELATION_BYTES)]
+
+
+# --- wireguard-worker/{worker}/{domain}/data: how nodes reach a gateway, from workers to brokers
+
+# A host's name or address as nodes can use it: they read it with a shell.
+_VALID_ADDRESS: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
+_PORTS: Final = range(1, 0x10000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +185,7 @@ class Endpoint:
         port: UDP port, 1 to 65535.
         public_key: the gateway's key as base64.
         link_address: the gateway's address inside the tunnel, without a prefix length.
-        receipts: whether the worker tells what becomes of each key; old ones do not.
+        receipts: whether the worker sends receipts; old ones do not.
     """
 
     address: str
@@ -131,74 +197,81 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class WorkerData:
-    """A worker tells how it is reached in a domain; None when it has taken that back, or left out something needed."""
+    """How a worker is reached in a domain; None if it has withdrawn that, or a member is missing."""
 
     worker: str
     domain: str
     endpoint: Endpoint | None
 
 
+class _WorkerDataObject(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
+    # Of any type: a member of another one counts as missing, which is no error.
+    external_address: Any = None
+    port: Any = None
+    public_key: Any = None
+    link_address: Any = None
+    receipts: Any = None
+
+
+def worker_data_topic(worker: str, domain: str) -> str:
+    return f"wireguard-worker/{worker}/{domain}/data"
+
+
+def data_payload(endpoint: Endpoint) -> bytes:
+    """An endpoint as the JSON object that old brokers read; they ignore `Receipts`. `Port` is an integer."""
+    receipts = endpoint.receipts or None
+    return _encode(
+        _WorkerDataObject(endpoint.address, endpoint.port, endpoint.public_key, endpoint.link_address, receipts)
+    )
+
+
+def _parse_worker_data(payload: bytes) -> Endpoint | None:
+    """An endpoint that nodes can use, or None if a member is missing or empty: that makes nodes end their tunnel."""
+    if not payload:
+        return None
+    data = _decode(_WorkerDataObject, payload, "a worker's data")
+    texts = (data.external_address, data.public_key, data.link_address)
+    if not isinstance(data.port, int) or not all(isinstance(text, str) and text for text in texts):
+        return None
+    # Old workers write the address as configured on the interface, some with its prefix length; nodes want it bare.
+    link_address = data.link_address.partition("/")[0]
+    endpoint = Endpoint(data.external_address, data.port, data.public_key, link_address, data.receipts is True)
+    if not _is_usable(endpoint):
+        raise _malformed_payload("a worker's data has a member that no node can use")
+    return endpoint
+
+
+def _is_usable(endpoint: Endpoint) -> bool:
+    try:
+        PublicKey.parse(endpoint.public_key)
+        bare = IPv6Address(endpoint.link_address).scope_id is None
+    except (InvalidPublicKeyError, ValueError):
+        return False
+    port = endpoint.port in _PORTS and endpoint.port is not True
+    return bare and port and _VALID_ADDRESS.fullmatch(endpoint.address) is not None
+
+
+# --- wireguard-worker/{worker}/status and wireguard-broker/{broker}/status: 1 or 0, to brokers
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker came or went."""
-
     worker: str
     online: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectedPeers:
-    """A worker counted the peers of a domain with a live session; None when it does not know (or has gone)."""
-
-    worker: str
-    domain: str
-    peers: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """A broker came or went."""
-
     broker: str
     online: bool
 
 
-WorkerEvent = WorkerData | WorkerStatus | ConnectedPeers | BrokerStatus
-
-
-def key_topic(domain: str, target: str = ALL_WORKERS) -> str:
-    """Where a broker publishes a key of a domain."""
-    return f"wireguard/{domain}/{target}"
-
-
-def key_subscription(domain: str) -> str:
-    """What a worker subscribes to, to get the keys of a domain."""
-    return f"wireguard/{domain}/+"
-
-
-def worker_data_topic(worker: str, domain: str) -> str:
-    """Where a worker tells how it is reached."""
-    return f"wireguard-worker/{worker}/{domain}/data"
-
-
 def worker_status_topic(worker: str) -> str:
-    """Where a worker tells whether it is online."""
     return f"wireguard-worker/{worker}/status"
 
 
-def connected_peers_topic(domain: str, worker: str) -> str:
-    """Where a worker tells how many live peers it has."""
-    return f"wireguard-metrics/{domain}/{worker}/connected_peers"
-
-
 def broker_status_topic(broker: str) -> str:
-    """Where a broker tells whether it is online."""
     return f"wireguard-broker/{broker}/status"
-
-
-def receipt_topic(broker: str) -> str:
-    """Where a broker wants receipts."""
-    return f"{_RECEIPTS}{broker}"
 
 
 def status_payload(*, online: bool) -> bytes:
@@ -206,187 +279,103 @@ def status_payload(*, online: bool) -> bytes:
     return b"1" if online else b"0"
 
 
-def data_payload(endpoint: Endpoint) -> bytes:
-    """The JSON object that old brokers read; `Port` is an integer here, though nodes get a string."""
-    data: dict[str, object] = {
-        "ExternalAddress": endpoint.address,
-        "Port": endpoint.port,
-        "PublicKey": endpoint.public_key,
-        "LinkAddress": endpoint.link_address,
-    }
-    if endpoint.receipts:
-        # Old brokers take no notice of it.
-        data["Receipts"] = True
-    return json.dumps(data).encode()
+def _parse_status(payload: bytes) -> bool:
+    if payload not in (b"1", b"0", b""):
+        raise _malformed_payload("a status is 1 or 0")
+    return payload == b"1"
 
 
-def receipt_payload(receipt: Receipt) -> bytes:
-    """The JSON object of a receipt."""
-    if not receipt.reason:
-        return json.dumps({"worker": receipt.worker, "result": "installed"}).encode()
-    return json.dumps({"worker": receipt.worker, "result": "failed", "reason": receipt.reason}).encode()
+# --- wireguard-metrics/{domain}/{worker}/connected_peers: an integer, from workers to brokers
+
+# Of a worker that ends, or that cannot read its interface.
+PEERS_UNKNOWN: Final = -1
+_VALID_COUNT: Final = re.compile(rb"-?[0-9]{1,9}")
 
 
-def split_correlation(correlation: bytes) -> list[bytes]:
-    """Take a receipt's correlation data apart: that of each key that it answers, one after another."""
-    return [correlation[at : at + CORRELATION_BYTES] for at in range(0, len(correlation), CORRELATION_BYTES)]
+@dataclass(frozen=True, slots=True)
+class ConnectedPeers:
+    """How many peers of a domain have a live session with a worker; None if it does not know, or ends."""
+
+    worker: str
+    domain: str
+    peers: int | None
 
 
-def parse_receipt(payload: bytes) -> Receipt:
-    """Read a receipt.
-
-    Raises:
-        InvalidMessageError: reason ``malformed_payload``.
-    """
-    match _parse_object(payload, "a receipt"):
-        case {"worker": str(worker), "result": "installed"} if _is_worker(worker):
-            return Receipt(worker)
-        case {"worker": str(worker), "result": "failed", "reason": str(reason)} if _is_worker(
-            worker
-        ) and _REASON.fullmatch(reason):
-            return Receipt(worker, reason)
-    raise InvalidMessageError(_MALFORMED_PAYLOAD, "a receipt has a worker, a result, and a reason if that is failed")
+def connected_peers_topic(domain: str, worker: str) -> str:
+    return f"wireguard-metrics/{domain}/{worker}/connected_peers"
 
 
-def parse_key(topic: str, payload: bytes) -> KeyMessage:
-    """Read a key's message, as a worker receives it.
-
-    Raises:
-        InvalidMessageError: reason ``malformed_topic``, ``invalid_public_key`` or ``small_order_public_key``.
-    """
-    match topic.split("/"):
-        case ["wireguard", domain, target] if domain and target:
-            pass
-        case _:
-            raise InvalidMessageError(_MALFORMED_TOPIC, "a key's topic is wireguard/{domain}/{worker}")
-    try:
-        # A surrogate stands for each byte that is no ASCII: parse() then refuses it like any other wrong character.
-        return KeyMessage(domain, target, PublicKey.parse(payload.decode("ascii", errors="surrogateescape")))
-    except InvalidPublicKeyError as error:
-        raise InvalidMessageError(error.reason, str(error)) from None
+def _parse_connected_peers(payload: bytes) -> int | None:
+    if not payload:
+        return None
+    if _VALID_COUNT.fullmatch(payload) is None:
+        raise _malformed_payload("a count of peers is an integer")
+    peers = int(payload)
+    return peers if peers >= 0 else None
 
 
-def origin_properties(origin: Origin) -> dict[str, str]:
-    """The user properties that tell the workers where a key comes from."""
-    properties = {_REQUEST_ID: origin.request_id}
-    if origin.accepted_at is not None:
-        properties[_ACCEPTED_AT] = f"{origin.accepted_at:.6f}"
-    return properties
+# --- what brokers receive
 
+WORKER_EVENTS: Final = (
+    "wireguard-worker/+/+/data",
+    "wireguard-worker/+/status",
+    "wireguard-metrics/+/+/connected_peers",
+    "wireguard-broker/+/status",
+)
 
-def parse_origin(properties: Mapping[str, str], response_topic: str = "", correlation: bytes = b"") -> Origin:
-    """Read what came with a key: user properties, response topic, correlation data.
-
-    Nothing of it is needed, so what follows no rule is taken for unknown. A worker that answered to any topic would
-    publish wherever somebody wants it to.
-    """
-    request_id = properties.get(_REQUEST_ID, "")
-    accepted_at = properties.get(_ACCEPTED_AT, "")
-    answerable = (
-        response_topic.startswith(_RECEIPTS)
-        and _is_name(response_topic.removeprefix(_RECEIPTS))
-        and 0 < len(correlation) <= _CORRELATION_LIMIT
-    )
-    return Origin(
-        request_id=request_id if _A_REQUEST_ID.fullmatch(request_id) else "",
-        accepted_at=float(accepted_at) if _A_TIME.fullmatch(accepted_at) else None,
-        receipt_to=ReceiptAddress(response_topic, correlation) if answerable else None,
-    )
+WorkerEvent = WorkerData | WorkerStatus | ConnectedPeers | BrokerStatus
 
 
 def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
-    """Read what workers and brokers tell brokers.
-
-    An empty payload is MQTT's way of taking a retained message back.
+    """Read a message of a worker or broker to brokers; an empty payload withdraws a retained one.
 
     Raises:
         InvalidMessageError: reason ``malformed_topic`` or ``malformed_payload``.
     """
     match topic.split("/"):
-        case ["wireguard-worker", worker, domain, "data"]:
-            return WorkerData(_worker(worker), _name(domain), _parse_endpoint(payload) if payload else None)
-        case ["wireguard-worker", worker, "status"]:
-            return WorkerStatus(_worker(worker), _parse_status(payload))
-        case ["wireguard-metrics", domain, worker, "connected_peers"]:
-            return ConnectedPeers(_worker(worker), _name(domain), _parse_peers(payload))
-        case ["wireguard-broker", broker, "status"]:
-            return BrokerStatus(_name(broker), _parse_status(payload))
-    raise InvalidMessageError(_MALFORMED_TOPIC, "no such topic in the contract")
+        case ["wireguard-worker", worker, domain, "data"] if _is_worker(worker) and _is_name(domain):
+            return WorkerData(worker, domain, _parse_worker_data(payload))
+        case ["wireguard-worker", worker, "status"] if _is_worker(worker):
+            return WorkerStatus(worker, _parse_status(payload))
+        case ["wireguard-metrics", domain, worker, "connected_peers"] if _is_name(domain) and _is_worker(worker):
+            return ConnectedPeers(worker, domain, _parse_connected_peers(payload))
+        case ["wireguard-broker", broker, "status"] if _is_name(broker):
+            return BrokerStatus(broker, _parse_status(payload))
+    raise InvalidMessageError("malformed_topic", "brokers expect no such topic, or a level of it cannot be a name")
+
+
+# --- rules for all topics and payloads
+
+# Names of hosts have 253 characters at the most (RFC 1035). What is not printable would reach logs and labels; the
+# others separate levels of a topic, or are wildcards (MQTT 5, section 4.7.1).
+_NAME_LIMIT: Final = 253
+_NOT_IN_NAMES: Final = frozenset("/+#")
+# The JSON of a worker's data has a few hundred bytes; more is not worth the time to parse it.
+_PAYLOAD_LIMIT: Final = 4096
 
 
 def _is_name(level: str) -> bool:
     return 0 < len(level) <= _NAME_LIMIT and level.isprintable() and _NOT_IN_NAMES.isdisjoint(level)
 
 
-def _name(level: str) -> str:
-    if not _is_name(level):
-        raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a name")
-    return level
-
-
 def _is_worker(name: str) -> bool:
+    """Whether a worker may have this name; one called ALL_WORKERS would be taken for all of them."""
     return _is_name(name) and name != ALL_WORKERS
 
 
-def _worker(level: str) -> str:
-    """A worker's name. One that was called like all of them would get, and answer for, everything."""
-    if not _is_worker(level):
-        raise InvalidMessageError(_MALFORMED_TOPIC, "a topic has a level that cannot be a worker's name")
-    return level
+def _encode(value: msgspec.Struct) -> bytes:
+    # Not msgspec's own JSON: old brokers have always got spaces, and nothing but ASCII.
+    return json.dumps(msgspec.to_builtins(value)).encode()
 
 
-def _parse_status(payload: bytes) -> bool:
-    if payload in (b"1", b"0", b""):
-        return payload == b"1"
-    raise InvalidMessageError(_MALFORMED_PAYLOAD, "a status is 1 or 0")
-
-
-def _parse_peers(payload: bytes) -> int | None:
-    if not payload:
-        return None
-    text = payload.decode("ascii", errors="replace")
-    if _INTEGER.fullmatch(text) is None:
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a count of peers is an integer")
-    peers = int(text)
-    return peers if peers >= 0 else None
-
-
-def _parse_endpoint(payload: bytes) -> Endpoint | None:
-    """An endpoint that nodes can use, or None if a member is absent or empty: nodes tear their tunnel down for that."""
-    data = _parse_object(payload, "a worker's data")
-    match data:
-        case {
-            "ExternalAddress": str(address),
-            "Port": int(port),
-            "PublicKey": str(public_key),
-            "LinkAddress": str(link_address),
-        } if address and public_key and link_address:
-            pass
-        case _:
-            return None
-    # Old workers write the address as configured on the interface, some with its prefix length; nodes want it bare.
-    link_address = link_address.partition("/")[0]
-    if isinstance(port, bool) or port not in _PORTS or not _is_usable(address, public_key, link_address):
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, "a worker's data has a member that no node can use")
-    return Endpoint(address, port, public_key, link_address, receipts=data.get("Receipts") is True)
-
-
-def _parse_object(payload: bytes, what: str) -> dict[str, Any]:
+def _decode(kind: type[_T], payload: bytes, what: str) -> _T:
     if len(payload) > _PAYLOAD_LIMIT:
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} has more than {_PAYLOAD_LIMIT} bytes")
+        raise _malformed_payload(f"{what} has more than {_PAYLOAD_LIMIT} bytes")
     try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} is no JSON") from None
-    if not isinstance(data, dict):
-        raise InvalidMessageError(_MALFORMED_PAYLOAD, f"{what} is no JSON object")
-    return data
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed_payload(f"{what} is not valid: {error}") from None
 
 
-def _is_usable(address: str, public_key: str, link_address: str) -> bool:
-    try:
-        PublicKey.parse(public_key)
-        bare = IPv6Address(link_address).scope_id is None
-    except (InvalidPublicKeyError, ValueError):
-        return False
-    return bare and _ADDRESS.fullmatch(address) is not None
+def _malformed_payload(detail: str) -> InvalidMessageError:
+    return InvalidMessageError("malformed_payload", detail)
