@@ -352,6 +352,8 @@ _NAME_LIMIT: Final = 253
 _NOT_IN_NAMES: Final = frozenset("/+#")
 # The JSON of a worker's data has a few hundred bytes; more is not worth the time to parse it.
 _PAYLOAD_LIMIT: Final = 4096
+# Not msgspec's JSON: old brokers have always got spaces, and nothing but ASCII.
+_JSON: Final = json.JSONEncoder(check_circular=False)
 
 
 def _is_name(level: str) -> bool:
@@ -364,8 +366,7 @@ def _is_worker(name: str) -> bool:
 
 
 def _encode(value: msgspec.Struct) -> bytes:
-    # Not msgspec's own JSON: old brokers have always got spaces, and nothing but ASCII.
-    return json.dumps(msgspec.to_builtins(value)).encode()
+    return _JSON.encode(msgspec.to_builtins(value)).encode()
 
 
 def _decode(kind: type[_T], payload: bytes, what: str) -> _T:
