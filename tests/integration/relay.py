@@ -1,4 +1,4 @@
-"""A network between a client and a server that can be cut: neither of them says goodbye, or does anything else."""
+"""A network between a client and a server that can be cut: neither of them sends a DISCONNECT."""
 
 import asyncio
 import contextlib

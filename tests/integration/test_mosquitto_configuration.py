@@ -1,4 +1,4 @@
-"""The configuration for Mosquitto that is in the box, in a real Mosquitto, with a real broker and worker."""
+"""The shipped configuration in a real Mosquitto, with a real broker and worker."""
 
 import contextlib
 import re
@@ -26,7 +26,7 @@ from tests.integration.servers import (
 from wgkex_ops.errors import PublishRefusedError
 
 FOLDER: Final = ROOT / "deploy" / "mosquitto"
-# A password that is the user's name is good enough for a test.
+# Each user's password is its name.
 USERS: Final = ("wgkex-broker", "wgkex-worker", "wgkex-operator")
 
 
@@ -52,7 +52,7 @@ class Server:
             assert len(re.findall(f"^[^#\n]*{re.escape(pattern)}$", text, re.MULTILINE)) == 1, pattern
             text = text.replace(pattern, value)
         self._config = bench.folder / "mosquitto.conf"
-        # As root it would become somebody who cannot read our files.
+        # Started as root, it would become a user that cannot read our files.
         self._config.write_text(f"{text}user root\nlog_type all\n")
         self.process: Process | None = None
 
@@ -104,7 +104,7 @@ async def test_a_key_gets_through_with_the_rights_of_broker_and_worker(bench: Be
             await worker.logs("peer_installed", public_key=str(key))
         return str(answer.json.get("Endpoint", {}).get("Address", ""))
 
-    # Version 2 needs all that the worker has to tell as well.
+    # Version 2 also needs all that the worker publishes.
     async def through() -> bool:
         return await endpoint() == "gw01.example.net"
 
@@ -130,7 +130,7 @@ TOPICS: Final = (*{topic: None for topics in ALLOWED.values() for topic in topic
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_each_user_may_publish_what_is_his_and_nothing_else(server: Server, user: str) -> None:
+async def test_each_user_may_publish_its_own_topics_and_no_others(server: Server, user: str) -> None:
     allowed = set()
     async with client(server.port, **server.as_user(user)) as session:
         for topic in TOPICS:
@@ -149,7 +149,7 @@ async def test_each_user_may_publish_what_is_his_and_nothing_else(server: Server
         ("wgkex-operator", set(TOPICS) - {"wgkex/other", "else/where"}),
     ],
 )
-async def test_each_user_may_read_what_is_meant_for_him(server: Server, user: str, readable: set[str]) -> None:
+async def test_each_user_may_read_what_is_meant_for_it(server: Server, user: str, readable: set[str]) -> None:
     for sender in ("wgkex-broker", "wgkex-worker"):
         async with client(server.port, **server.as_user(sender)) as session:
             for topic in ALLOWED[sender]:
@@ -157,12 +157,12 @@ async def test_each_user_may_read_what_is_meant_for_him(server: Server, user: st
     async with client(server.port, client_id="reader", subscriptions=["#"], **server.as_user(user)) as reader:
         read = {(await reader.next()).topic for _ in readable}
     assert read == readable
-    # What somebody gets too much may come last.
-    await eventually(lambda: "Received DISCONNECT from reader" in server.log, "a goodbye")
+    # What should not be readable may come last.
+    await eventually(lambda: "Received DISCONNECT from reader" in server.log, "a DISCONNECT")
     assert set(re.findall(r"Sending PUBLISH to reader .*, '([^']+)', ", server.log)) == readable
 
 
-async def test_nobody_comes_in_without_a_password(server: Server) -> None:
+async def test_a_client_without_the_right_password_is_refused(server: Server) -> None:
     logins: tuple[dict[str, Any], ...] = ({}, {"username": "wgkex-broker", "password": "wrong"})
     for login in logins:
         async with client(server.port, connected=False, **login) as session:
@@ -170,10 +170,10 @@ async def test_nobody_comes_in_without_a_password(server: Server) -> None:
 
 
 @pytest.mark.parametrize("qos", ["0", "1"])
-async def test_keys_wait_for_a_worker_that_is_away_also_over_a_restart(server: Server, qos: str) -> None:
+async def test_keys_wait_for_a_worker_that_is_away_even_while_the_server_restarts(server: Server, qos: str) -> None:
     session = ("-i", "away", "-c", "-x", "3600", "-q", "1", "-t", "wireguard/ffmuc_welt/+")
     assert server.command("mosquitto_sub", "wgkex-worker", *session, "-E").returncode == 0
-    keys = [str(new_key()) for _ in range(1500)]  # more than Mosquitto keeps by itself
+    keys = [str(new_key()) for _ in range(1500)]  # more than Mosquitto keeps by default
     lines = "".join(f"{key}\n" for key in keys)
     publish = ("mosquitto_pub", "-h", LOOPBACK, "-p", str(server.port), "-u", "wgkex-broker", "-P", "wgkex-broker")
     run(*publish, "-q", qos, "-t", "wireguard/ffmuc_welt/all", "-l", stdin=lines)
