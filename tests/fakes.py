@@ -3,14 +3,15 @@
 import asyncio
 import selectors
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from tests.helpers import DOMAINS, WELT
+from wgkex_ops.bus.session import Message, Session
 from wgkex_ops.consumer.dataplane.base import LinkEvent, OperationObserver
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane, MemoryInterfaces
-from wgkex_ops.errors import DataplaneError, InterfaceMissingError
+from wgkex_ops.errors import DataplaneError, InterfaceMissingError, NotConnectedError, PublishRefusedError
 from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
@@ -188,6 +189,131 @@ class Recorder:
 
     def of(self, operation: Operation) -> list[tuple[int, tuple[str, ...]]]:
         return [(count, errors) for kind, count, errors in self.seen if kind is operation]
+
+
+# --- the bus
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a FakeSession was given to publish."""
+
+    topic: str
+    payload: bytes
+    timeout: float
+    retain: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
+    response_topic: str = ""
+    correlation: bytes = b""
+
+
+class FakeSession(Session):
+    """A session whose MQTT server is slow, refuses, and is away, as a test wants. It is connected at first.
+
+    It has no timeouts: a test that needs one sets `error`.
+
+    Attributes:
+        seconds: how long each acknowledgement takes.
+        error: raised in place of each acknowledgement; None for none.
+        refused: a part of the topics that an access rule forbids; empty for none.
+        sent: all that was published, in order.
+        acknowledged: what the server has acknowledged of it, in order.
+        unsubscribed: topic filters, in order.
+        in_flight: how many publishes wait for their acknowledgement.
+        most_in_flight: the highest number of them so far.
+    """
+
+    def __init__(self, *, refused: str = "") -> None:
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.refused = refused
+        self.sent: list[Published] = []
+        self.acknowledged: list[Published] = []
+        self.unsubscribed: list[str] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._online = True
+        self._number = 1
+        self._began_at = 0.0
+        self._changed = asyncio.Condition()
+
+    @property
+    def connected(self) -> bool:
+        return self._online
+
+    @property
+    def opened_at(self) -> float:
+        """By the clock of the event loop."""
+        return self._began_at
+
+    @property
+    def stuck(self) -> bool:
+        return False
+
+    def disconnect(self) -> None:
+        """Lose the connection: what is in flight on it fails when its acknowledgement would come."""
+        self._online = False
+
+    async def connect(self) -> None:
+        """Begin another connection."""
+        async with self._changed:
+            self._online = True
+            self._number += 1
+            self._began_at = asyncio.get_running_loop().time()
+            self._changed.notify_all()
+
+    def deliver(self, message: Message) -> None:
+        """Have a message arrive."""
+        self._inbox.put_nowait(message)
+
+    async def connection_after(self, seen: int) -> int:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._online and self._number > seen)
+            return self._number
+
+    async def messages(self) -> AsyncIterator[Message]:
+        while True:
+            yield await self._inbox.get()
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        timeout: float,  # noqa: ASYNC109  the session's signature
+        retain: bool = False,
+        properties: Mapping[str, str] | None = None,
+        response_topic: str = "",
+        correlation: bytes = b"",
+    ) -> None:
+        message = Published(topic, payload, timeout, retain, properties or {}, response_topic, correlation)
+        await self._exchange(message)
+        self.acknowledged.append(message)
+
+    async def unsubscribe(self, topic_filter: str, *, timeout: float) -> None:  # noqa: ASYNC109  as in publish
+        await self._exchange(None)
+        self.unsubscribed.append(topic_filter)
+
+    async def _exchange(self, message: Published | None) -> None:
+        """Send something, and wait for the acknowledgement."""
+        if not self._online:
+            raise NotConnectedError("the fake session is not connected")
+        if message is not None:
+            self.sent.append(message)
+        connection = (True, self._number)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.in_flight -= 1
+        if self.error is not None:
+            raise self.error
+        if (self._online, self._number) != connection:
+            raise NotConnectedError("the fake session's connection broke")
+        if message is not None and self.refused and self.refused in message.topic:
+            raise PublishRefusedError(0x87)
 
 
 # --- time
