@@ -1,4 +1,4 @@
-"""Instruments of a process's session with the MQTT server."""
+"""Instruments of the session with the MQTT server."""
 
 from typing import Final
 
@@ -9,25 +9,25 @@ FAILURE_REASONS: Final = ("unreachable", "tls", "timed_out", "closed", "refused"
 
 
 class MqttMetrics:
-    """What both processes tell about MQTT."""
+    """The same for broker and worker."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.connected = Gauge(
             "wgkex_mqtt_connected",
-            "1 while the session with the MQTT server is up; at 0 this process can hand over or receive no key.",
+            "1 while the session with the MQTT server is up; at 0 this process can neither publish nor receive keys.",
             registry=registry,
         )
         self.connects = Counter(
-            "wgkex_mqtt_connects", "Sessions gained with the MQTT server, the first one included.", registry=registry
+            "wgkex_mqtt_connects", "Connections made with the MQTT server, the first one included.", registry=registry
         )
         self.disconnects = Counter(
             "wgkex_mqtt_disconnects",
-            "Sessions lost with the MQTT server; many of them mean a bad link, or two processes with one name.",
+            "Connections lost with the MQTT server; many of them mean a bad network, or two processes with one name.",
             registry=registry,
         )
         self.connection_failures = Counter(
             "wgkex_mqtt_connection_failures",
-            "Attempts to connect to the MQTT server that led to no session, by reason.",
+            "Attempts to connect to the MQTT server that failed, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -40,7 +40,7 @@ class MqttMetrics:
         )
         self.messages_dropped = Counter(
             "wgkex_mqtt_messages_dropped",
-            "Messages thrown away because more arrived than this process could work on.",
+            "Messages with QoS 0 that were dropped because more arrived than this process could handle.",
             registry=registry,
         )
         self.last_message_received = Gauge(
