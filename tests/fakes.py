@@ -179,7 +179,7 @@ class FaultyDataplane(MemoryDataplane):
 
 @dataclass
 class Recorder:
-    """An observer that keeps what it is told."""
+    """An observer that keeps what it observes."""
 
     seen: list[tuple[Operation, int, tuple[str, ...]]] = field(default_factory=list)
 

@@ -8,8 +8,8 @@ gmqtt encodes and decodes packets and keeps the connection alive. What else it d
 - Its handler of QoS 1 messages acknowledges before the work is done, or needs a task for each message. Replaced.
 - It crashes when a network connection ends before there is an MQTTConnection for it. `_create_connection` is replaced.
 - It raises OverflowError for one publish more than the server's receive maximum. Here publishers wait for a free slot.
-- `connect()` has no timeout, and never returns when the server closes the connection without an answer.
-- A publish on a lost connection raises nothing, and is sent never or much later.
+- `connect()` has no timeout, and never returns when the server closes the connection without an answer: `open` does.
+- A publish on a lost connection raises nothing, and is sent never or much later: `publish` raises at once.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from wgkex_ops.config import MqttConfig
 from wgkex_ops.errors import NoSubscribersError, NotConnectedError, PublishRefusedError
 from wgkex_ops.metrics.mqtt import MqttMetrics
 
+# Seconds for a clean end.
 CLOSE_TIMEOUT: Final = 0.5
 
 # How many unacknowledged messages the server may send us (MQTT 5, section 3.3.4): some batches of the worker's
@@ -62,7 +63,7 @@ class Connection:
         metrics: of them, the publishes in flight are kept.
 
     Attributes:
-        lost: done when the connection has ended; the result is a sentence that says why.
+        lost: done when the connection has ended; the result is the reason, for the log.
         window_size: how many unacknowledged messages the server takes.
     """
 

@@ -42,8 +42,8 @@ _INBOX_LIMIT: Final = 50_000
 class Session:
     """A session with the MQTT server, which connects again for ever.
 
-    Use it as an asynchronous context manager. Leaving it disconnects cleanly and sends no last will, so publish what
-    the will would have said before. If its loop crashes, the body is cancelled and the error comes out of the context.
+    Use it as an asynchronous context manager. Leaving it disconnects cleanly: the server does not publish the will, so
+    publish its payload before. If its loop crashes, the body is cancelled and the error comes out of the context.
 
     Args:
         config: the server and how to reach it.
