@@ -3,17 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import cast
 
 import pytest
 import structlog
 
-from tests.fakes import run_in_virtual_time
+from tests.fakes import FakeSession, run_in_virtual_time
 from tests.helpers import OTHER_KEY, WELT, running
 from wgkex_ops.bus.messages import Endpoint, WorkerData, parse_worker_event
-from wgkex_ops.bus.session import Session
 from wgkex_ops.consumer.announcer import Announcer
-from wgkex_ops.errors import PublishRefusedError
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import DomainState, Snapshot
 
@@ -28,36 +25,22 @@ GATEWAY = DomainState(
 )
 
 
-class Bus:
-    """A session that is up, and refuses what it is told to refuse."""
-
-    def __init__(self, refused: str = "") -> None:
-        self.refused = refused
-        self.published: list[tuple[str, bytes]] = []
-
-    async def connection_after(self, seen: int) -> int:
-        if seen:
-            await asyncio.get_running_loop().create_future()
-        return 1
-
-    async def publish(self, topic: str, payload: bytes, *, timeout: float, retain: bool) -> None:  # noqa: ASYNC109
-        self.published.append((topic, payload))
-        if self.refused and self.refused in topic:
-            raise PublishRefusedError(0x87)
-
-
-def announcer(bus: Bus, state: DomainState = GATEWAY, *, receipts: bool = True) -> Announcer:
+def announcer(bus: FakeSession, state: DomainState = GATEWAY, *, receipts: bool = True) -> Announcer:
     async def read() -> Snapshot:
         return Snapshot(0.0, {WELT.name: state})
 
     return Announcer(
-        session=cast("Session", bus),
+        session=bus,
         read=read,
         domains=[WELT],
         worker="gw01",
         address="gw01.example.net",
         receipts=receipts,
     )
+
+
+def published(bus: FakeSession) -> list[tuple[str, bytes]]:
+    return [(message.topic, message.payload) for message in bus.sent]
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -70,12 +53,12 @@ def run(body: Callable[[], Awaitable[None]]) -> None:
 
 def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_later() -> None:
     async def body() -> None:
-        bus = Bus()
+        bus = FakeSession()
         async with running(announcer(bus).run()):
             await asyncio.sleep(59)
-            assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers", "status"]
+            assert [topic.rpartition("/")[2] for topic, _ in published(bus)] == ["data", "connected_peers", "status"]
             await asyncio.sleep(2)
-        assert [topic.rpartition("/")[2] for topic, _ in bus.published[3:]] == ["connected_peers"]
+        assert [topic.rpartition("/")[2] for topic, _ in published(bus)[3:]] == ["connected_peers"]
 
     run(body)
 
@@ -83,10 +66,10 @@ def test_data_and_peers_come_before_the_status_and_only_peers_again_a_minute_lat
 @pytest.mark.parametrize("receipts", [True, False])
 def test_data_announces_whether_receipts_are_sent(*, receipts: bool) -> None:
     async def body() -> None:
-        bus = Bus()
+        bus = FakeSession()
         async with running(announcer(bus, receipts=receipts).run()):
             await asyncio.sleep(1)
-        (event,) = (parse_worker_event(*message) for message in bus.published if message[0].endswith("/data"))
+        (event,) = (parse_worker_event(*message) for message in published(bus) if message[0].endswith("/data"))
         assert event == WorkerData(
             "gw01", WELT.name, Endpoint("gw01.example.net", 40_001, OTHER_KEY, "fe80::1", receipts=receipts)
         )
@@ -96,19 +79,19 @@ def test_data_announces_whether_receipts_are_sent(*, receipts: bool) -> None:
 
 def test_a_refused_announcement_is_tried_again_after_a_pause_and_not_at_once() -> None:
     async def body() -> None:
-        bus = Bus(refused="connected_peers")
+        bus = FakeSession(refused="connected_peers")
         async with running(announcer(bus).run()):
             await asyncio.sleep(12)
-        assert [topic.rpartition("/")[2] for topic, _ in bus.published] == ["data", "connected_peers"] * 3
+        assert [topic.rpartition("/")[2] for topic, _ in published(bus)] == ["data", "connected_peers"] * 3
 
     run(body)
 
 
 def test_one_refused_message_does_not_keep_the_others_from_being_published() -> None:
     async def body() -> None:
-        bus = Bus(refused="status")
+        bus = FakeSession(refused="status")
         await announcer(bus).sign_off(1.0)
-        assert bus.published == [
+        assert published(bus) == [
             ("wireguard-worker/gw01/status", b"0"),
             (f"wireguard-metrics/{WELT.name}/gw01/connected_peers", b"-1"),
         ]
@@ -129,7 +112,7 @@ def test_one_refused_message_does_not_keep_the_others_from_being_published() -> 
 )
 def test_a_gateway_that_nodes_cannot_reach_shows_why(state: DomainState, problems: list[str]) -> None:
     async def body() -> None:
-        made = announcer(Bus(), state)
+        made = announcer(FakeSession(), state)
         assert made.problems() == ["the dataplane could not be read"]
         await made.refresh()
         assert made.problems() == problems
