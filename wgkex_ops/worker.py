@@ -59,7 +59,7 @@ class MakeDataplane(Protocol):
 
 
 def configured_dataplane(config: Config, observer: OperationObserver) -> Dataplane:
-    """The dataplane that the configuration asks for."""
+    """The configured dataplane."""
     if config.worker.dataplane == "memory":
         return MemoryDataplane(config.domains, observer)
     return KernelDataplane(config.domains, observer, config.worker.route_protocol)
@@ -228,7 +228,7 @@ class Worker:
             self._announcer.trigger()
 
     async def _unsubscribe(self, topic_filter: str) -> None:
-        """Give up what the server has kept of an older configuration: brokers would think that somebody listens."""
+        """Give up what the server has kept of an older configuration: to brokers it looks like a worker."""
         try:
             await self._session.unsubscribe(topic_filter, timeout=_UNSUBSCRIBE_TIMEOUT)
         except BusError as error:

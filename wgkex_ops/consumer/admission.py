@@ -99,7 +99,7 @@ class Admission:
         clock: seconds, never set back.
 
     Attributes:
-        ready: set when there was a first snapshot: before it, nobody knows which keys are static peers'.
+        ready: set with the first snapshot: before it, it is not known which keys are static peers'.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Friendly names of peers, from a file that people edit while the worker runs."""
+"""Friendly names of peers, from a file that operators edit while the worker runs."""
 
 import threading
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class PeerNames:
         self._path = path
         self._names: Mapping[bytes, str] = {}
         self._seen: tuple[int, int] | None = None
-        self._told = False
+        self._logged = False
         # Two scrapes at a time run in two threads.
         self._lock = threading.Lock()
 
@@ -51,14 +51,14 @@ class PeerNames:
             with path.open("rb") as file:
                 text = file.read(_MAX_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
-            # Told once, and read when it can be read again.
+            # Logged once, and read when it can be read again.
             self._seen = None
-            if not self._told:
+            if not self._logged:
                 _log.warning("peer_names_unreadable", file=str(path), detail=error.strerror)
-            self._told = True
+            self._logged = True
             return
         self._names = self._parse(text)
-        self._seen, self._told = version, False
+        self._seen, self._logged = version, False
 
     def _parse(self, text: str) -> dict[bytes, str]:
         names = {}

@@ -1,4 +1,4 @@
-"""What every process tells about itself."""
+"""What every process shows of itself."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def new_registry(component: str) -> CollectorRegistry:
     GCCollector(registry=registry)
     Gauge(
         "wgkex_build_info",
-        "Always 1; the labels tell which build this is, so that one sees an upgrade in every graph.",
+        "Always 1; the labels show which build this is, so that an upgrade shows in every graph.",
         ["component", "version", "revision", "python_version"],
         registry=registry,
     ).labels(

@@ -1,4 +1,4 @@
-"""Series of single peers: opt-in, and never more of them than asked for."""
+"""Series of single peers: opt-in, and never more of them than configured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -63,7 +63,7 @@ class PeerSeries:
         return [suppressed, info, handshake, received, sent]
 
     def _choose(self, peers: Sequence[Peer], names: Mapping[bytes, str]) -> Sequence[Peer]:
-        """Those with a name first, as somebody cares for them; then in the kernel's order, which changes little."""
+        """Those with a name first, as an operator cares for them; then in the kernel's order, which changes little."""
         if len(peers) <= self._limit:
             return peers
         return sorted(peers, key=lambda peer: peer.public_key not in names)[: self._limit]

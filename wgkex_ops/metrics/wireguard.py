@@ -24,7 +24,7 @@ class WireGuardCollector(Collector):
     """Tells what a snapshot shows. Knows no netlink: it is given a function that reads one.
 
     Args:
-        read: reads a snapshot; DataplaneError is told as a failed collector.
+        read: reads a snapshot; a DataplaneError shows as a failed collector.
         domains: the configured domains.
         stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         peer_series: makes series of single peers; None for none.
@@ -140,8 +140,8 @@ class WireGuardCollector(Collector):
     def _drift_family(self, snapshot: Snapshot) -> Metric:
         incomplete = GaugeMetricFamily(
             "wgkex_worker_incomplete_peers",
-            "Peers of this service that lack a part. Without route or FDB entry a node has no mesh here until it asks "
-            "again; without the peer itself, a route is left over that leads to nobody.",
+            "Peers of this service that lack a part. Without route or FDB entry a node has no mesh here; without "
+            "the peer itself, a route is left over that leads to no peer. The worker repairs them within a minute.",
             labels=["domain", "missing"],
         )
         found = find_incomplete(snapshot)

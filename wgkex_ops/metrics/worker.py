@@ -20,11 +20,11 @@ REJECTION_REASONS: Final = (
 )
 # From a local bus to the 10 s that nodes bear, and on to the minute after which they ask again.
 _PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# What somebody else's clock says must not spoil the sum for good.
+# A wrong clock of a broker must not spoil the sum for good.
 _LONGEST_PROPAGATION: Final = 86_400.0
 RECEIPT_RESULTS: Final = ("installed", "failed")
 OTHER: Final = "other"
-# Errors that tell an operator something; whatever else the kernel says is OTHER.
+# Errors that mean something to an operator; all others are OTHER.
 ERRORS: Final = frozenset(
     (
         "EPERM",
@@ -134,12 +134,12 @@ class ConsumerMetrics:
 
 
 class ReceiptMetrics:
-    """What became of the receipts, in which brokers are told what became of each key."""
+    """What became of the receipts, which report to brokers what became of each key."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sent = Counter(
             "wgkex_worker_receipts",
-            "Receipts that the MQTT server has taken. They tell brokers that a key is installed here, or given up.",
+            "Receipts that the MQTT server has acknowledged; they report that a key is installed here, or given up.",
             ["result"],
             registry=registry,
         )

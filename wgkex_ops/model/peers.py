@@ -8,10 +8,10 @@ import msgspec
 
 from wgkex_ops.model.keys import link_local
 
-# Routes that we add carry this protocol number, which is nobody else's in /etc/iproute2/rt_protos: a peer is ours
+# Routes that we add carry this protocol number, which no other program has in /etc/iproute2/rt_protos: a peer is ours
 # exactly when its own /128 route carries it, after any restart.
 ROUTE_PROTOCOL: Final = 158
-# What `ip route` says of routes that somebody has added by hand, or as the older wgkex did (linux/rtnetlink.h).
+# What `ip route` says of routes that an operator has added by hand, or as the older wgkex did (linux/rtnetlink.h).
 ROUTE_PROTOCOL_STATIC: Final = 4
 
 # WireGuard throws a session away after this many seconds (REJECT_AFTER_TIME in section 6.1 of its white paper,
@@ -59,7 +59,7 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class DomainState:
-    """One domain's interfaces and what hangs on them, at one moment.
+    """One domain's interfaces and what they carry, at one moment.
 
     Attributes:
         wg_present, wg_up: whether the WireGuard interface exists, and is up.
@@ -92,7 +92,7 @@ class DomainState:
 
     @property
     def ready(self) -> bool:
-        """Whether peers can be installed and can talk."""
+        """Whether peers can be installed and can exchange packets."""
         return self.wg_up and self.vx_up
 
 
@@ -101,7 +101,7 @@ class Snapshot:
     """Everything about all domains, read in one go.
 
     Attributes:
-        taken_at: seconds since the epoch, by the clock that the handshakes are told in.
+        taken_at: seconds since the epoch, by the clock that the handshakes are noted in.
         domains: the state by the domain's name; every configured domain is there.
         routed_elsewhere: destinations (16 bytes) of routes that carry our protocol number, over interfaces of no
             configured domain: another worker's, or those of a domain that was taken out of the configuration.
@@ -118,7 +118,7 @@ class Snapshot:
 
     @property
     def routed_by_others(self) -> frozenset[bytes]:
-        """The same of other people's routes, as far as they were read."""
+        """The same of other programs' routes, as far as they were read."""
         return frozenset[bytes]().union(*(state.foreign_routes for state in self.domains.values()))
 
 

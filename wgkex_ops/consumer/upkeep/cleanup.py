@@ -198,7 +198,7 @@ def find_adoptable(snapshot: Snapshot, domains: Sequence[Domain]) -> Iterator[tu
     """Find the peers that the older wgkex has left behind.
 
     Their only allowed IP is the address that derives from their key, and leads to them by a static route: that is how
-    it installed them. Peers of other programs look the same only if somebody made them so by hand.
+    it installed them. Peers of other programs look the same only if an operator made them so by hand.
     """
     routed = snapshot.routed
     for domain in domains:

@@ -170,7 +170,7 @@ class JournalFile:
             raise _DamagedError(str(error)) from error
 
     def _set_aside(self, damage: _DamagedError) -> None:
-        """Rename the file, for somebody to look at; the latest one is kept."""
+        """Rename the file, for an operator to examine; the latest one is kept."""
         if self._connection is not None:
             self._connection.close()
         kept = self._path.with_name(f"{FILE}.damaged")

@@ -160,7 +160,7 @@ def plan_repairs(snapshot: Snapshot, rows: Mapping[bytes, Row], domains: Sequenc
         domains: the configured domains.
 
     Returns:
-        first what leads to nobody, or was left behind, and is removed; then what is installed, those that had a
+        first what leads to no peer, or was left behind, and is removed; then what is installed, those that had a
         handshake last first.
     """
     wanted: dict[str, list[Row]] = {domain.name: [] for domain in domains}
