@@ -1,0 +1,268 @@
+"""Finds the file, reads it and checks it: a `Config`, or all problems at once, each with its line and its setting."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from wgkex_ops.config.model import Config, settings
+from wgkex_ops.errors import ConfigError
+
+DEFAULT_PATH: Final = Path("/etc/wgkex.yaml")
+ENVIRONMENT_VARIABLE: Final = "WGKEX_CONFIG_FILE"
+
+# A thousand domains and workers have 80 KB and 4000 values. A larger file is the wrong one, or hostile: PyYAML needs
+# seconds for it, and aliases of aliases ("a billion laughs") make a huge configuration of a small file.
+_MAX_BYTES: Final = 128 * 1024
+_MAX_VALUES: Final = 10_000
+
+_TAG: Final = "tag:yaml.org,2002:"
+_SCALAR_TAGS: Final = frozenset(_TAG + kind for kind in ("str", "int", "float", "timestamp", "value"))
+
+# What a message of PyYAML may quote: names of tokens and single characters with a meaning in YAML. Anything else may be
+# a piece of a password.
+_QUOTE: Final = re.compile(r"""('<[a-z ]+>'|'[]:,}>!. ]'|'\\t')|['"].*['"]""")
+
+# What pydantic says to programmers rather than to operators, by its type of error.
+_SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "missing": "is missing",
+        "model_type": "should be a mapping of settings",
+        "dict_type": "should be a mapping of settings",
+        "tuple_type": "should be a list, each item on a line of its own that starts with '- '",
+        "string_type": "should be text; put it in quotes",
+        "path_type": "should be text; put it in quotes",
+        "bool_type": "should be true or false, without quotes",
+    }
+)
+
+Place = tuple[str | int, ...]
+
+
+def config_path(argument: Path | None, environ: Mapping[str, str]) -> Path:
+    """Find the file: the command line's argument, else ``WGKEX_CONFIG_FILE``, else ``/etc/wgkex.yaml``."""
+    if argument is not None:
+        return argument
+    return Path(environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path) -> Config:
+    """Read a file.
+
+    Raises:
+        ConfigError: it cannot be read, or `parse` finds problems.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) <= _MAX_BYTES:
+            return parse(data.decode("utf-8-sig"), str(path))
+        problem = f"is larger than {_MAX_BYTES} bytes, which no configuration is"
+    except FileNotFoundError:
+        problem = f"does not exist; name a file with --config or {ENVIRONMENT_VARIABLE}"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}: is not UTF-8; save the file in that encoding"
+    raise ConfigError([f"{path}: {problem}"])
+
+
+def parse(text: str, source: str) -> Config:
+    """Make a configuration of a file's text.
+
+    Args:
+        text: YAML.
+        source: the file's name, for messages.
+
+    Raises:
+        ConfigError: with all problems of the file, in the order of its lines.
+    """
+    document = _Document(text)
+    problems = document.problems()
+    if document.config is None or problems:
+        raise ConfigError([f"{source}: {problem}" for problem in problems])
+    return document.config
+
+
+class _Document:
+    """A file's text, read and checked.
+
+    A scalar stays text as it is written, except for null, true and false: its setting decides what it is. So a password
+    0123 is not an octal number.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[Place, int] = {}
+        self._problems: dict[Place, tuple[int, str]] = {}
+        self._value_count = 0
+        self.config: Config | None = None
+        data = self._read(text)
+        if isinstance(data, dict):
+            self._check(data)
+
+    def problems(self) -> list[str]:
+        in_order = sorted(self._problems.items(), key=lambda item: item[1][0])
+        return [f"{_place(place, line)}{sentence}" for place, (line, sentence) in in_order]
+
+    def _report(self, place: Place, sentence: str, line: int | None = None) -> None:
+        """Note a problem; a place has one at the most, since the first one may be what causes the next one."""
+        if line is None:
+            known = place
+            while known not in self._lines and known:
+                known = known[:-1]
+            line = self._lines.get(known, 0)
+        self._problems.setdefault(place, (line, sentence))
+
+    # --- from text to plain values
+
+    def _read(self, text: str) -> object:
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = None if root is None else self._value(root, ())
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            self._report((), "has a character that YAML does not allow", line)
+        except yaml.MarkedYAMLError as error:
+            self._report_syntax(error)
+        except RecursionError:
+            self._report((), "is nested too deeply, or has an anchor that contains itself")
+        except (ValueError, OverflowError):
+            # PyYAML lets some of Python's own errors through, for example for "\U7fffffff".
+            self._report((), "is not valid YAML")
+        else:
+            if not isinstance(data, dict):
+                what = "is empty" if data is None else "should be a mapping of settings"
+                self._report((), f"{what}; start from wgkex.yaml.example")
+            return data
+        return None
+
+    def _report_syntax(self, error: yaml.MarkedYAMLError) -> None:
+        parts = [_without_quotes(error.problem or "")]
+        if error.context and error.context_mark:
+            parts.insert(0, f"{_without_quotes(error.context)} (line {error.context_mark.line + 1})")
+        mark = error.problem_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        self._report((), f"cannot be read at column {column}: {', '.join(parts)}", line)
+
+    def _value(self, node: yaml.Node, place: Place) -> object:
+        self._value_count += 1
+        if self._value_count > _MAX_VALUES:
+            problem = f"there are more than {_MAX_VALUES} values, each alias counted as what it stands for"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        match node:
+            case yaml.MappingNode() if node.tag == f"{_TAG}map":
+                return self._mapping(node, place)
+            case yaml.SequenceNode() if node.tag == f"{_TAG}seq":
+                return self._list(node, place)
+            case yaml.ScalarNode() if node.tag == f"{_TAG}null":
+                return None
+            case yaml.ScalarNode() if node.tag == f"{_TAG}bool":
+                return yaml.SafeLoader.bool_values.get(node.value.lower(), node.value)
+            case yaml.ScalarNode() if node.tag in _SCALAR_TAGS:
+                return node.value
+        self._report(place, "has a YAML tag, which is not allowed; put a text that starts with '!' in quotes")
+        return None
+
+    def _list(self, node: yaml.SequenceNode, place: Place) -> list[object]:
+        values = []
+        for index, item in enumerate(node.value):
+            self._lines[*place, index] = _line(item)
+            values.append(self._value(item, (*place, index)))
+        return values
+
+    def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, object]:
+        result: dict[str, object] = {}
+        # First what is merged: the mapping's own keys win.
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                result |= self._merged(value_node, place, _line(key_node))
+        own: set[str] = set()
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._report(place, "has a key that is not text", _line(key_node))
+                continue
+            key = key_node.value
+            inner = (*place, key)
+            if key in own:
+                sentence = f"is given twice, first on line {self._lines[inner]}; remove one"
+                self._report(inner, sentence, _line(key_node))
+                continue
+            own.add(key)
+            self._lines[inner] = _line(key_node)
+            result[key] = self._value(value_node, inner)
+        return result
+
+    def _merged(self, node: yaml.Node, place: Place, line: int) -> dict[str, object]:
+        """The keys of the one or several mappings that ``<<`` names; of several the first one wins."""
+        result: dict[str, object] = {}
+        for source_node in reversed(node.value if isinstance(node, yaml.SequenceNode) else [node]):
+            source = self._value(source_node, place)
+            if isinstance(source, dict):
+                result |= source
+            else:
+                self._report(place, "has a '<<' of something that is not a mapping", line)
+        return result
+
+    # --- from plain values to a configuration
+
+    def _check(self, data: dict[str, object]) -> None:
+        try:
+            self.config = Config.model_validate(data)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_input=False):
+                place = detail["loc"]
+                # What is wrong with the name of a worker has a place of its own.
+                if detail["type"] == "value_error" and place[-1:] == ("[key]",):
+                    place = place[:-1]
+                self._report(place, _sentence(place, detail))
+
+
+def _sentence(place: Place, detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "extra_forbidden":
+            return _unknown_key(place)
+        case kind:
+            return _SENTENCES.get(kind) or detail["msg"].removeprefix("Input ")
+
+
+def _unknown_key(place: Place) -> str:
+    """Name the place or two that have this very key, or the closest key of this section."""
+    *parents, key = map(str, place)
+    if parents[:1] == ["workers"]:
+        parents = ["workers", "*"]
+    known = [setting.split(".") for setting in settings()]
+    here = [path[-1] for path in known if path[:-1] == parents]
+    elsewhere = [".".join(path) for path in known if path[-1] == key]
+    guesses = elsewhere if len(elsewhere) in {1, 2} else difflib.get_close_matches(key, here, n=1)
+    hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known here: {', '.join(here)}"
+    return f"unknown key; {hint}"
+
+
+def _place(place: Place, line: int) -> str:
+    """The beginning of a message: ``mqtt.broker_port (line 5): ``."""
+    if "password" in place:
+        # What stands below it by mistake may be the password.
+        place = place[: place.index("password") + 1]
+    setting = ".".join(part if part.isprintable() else repr(part) for part in map(str, place))
+    if not setting:
+        return f"line {line}: " if line else ""
+    return f"{setting} (line {line}): " if line else f"{setting}: "
+
+
+def _without_quotes(message: str) -> str:
+    return _QUOTE.sub(lambda match: match[1] or "…", message)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -1,0 +1,398 @@
+"""The file's layout, and what the programs get: frozen sections, each setting with its type, bounds and default.
+
+An alias is the older wgkex's name of a setting. Where the programs want another shape than the file has, a section has
+a property.
+"""
+
+import ipaddress
+import logging
+import re
+import reprlib
+import socket
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, Self, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from wgkex_ops.errors import InvalidDomainError, InvalidPublicKeyError
+from wgkex_ops.model.domains import Domain, find_collisions, parse_domain
+from wgkex_ops.model.keys import PublicKey
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+_NAME: Final = re.compile(r"[\w.-]{1,253}", re.ASCII)
+
+
+# --- types of settings; the message of a ValueError is shown behind the setting's name
+
+
+def _not_a_boolean(value: object) -> object:
+    """Refuse ``port: yes``: to Python, true is 1."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")  # noqa: TRY004 -- pydantic expects ValueError
+    return value
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value):
+        return value
+    raise ValueError(
+        "should be at most 253 letters, digits, '.', '_' and '-', because it becomes part of MQTT topics, "
+        f"not {reprlib.repr(value)}"
+    )
+
+
+def _host(value: str) -> str:
+    """Check a host's name or address. What is wrong is not shown: a URL may have a password inside."""
+    if _NAME.fullmatch(value):
+        return value
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("should be a host's name or address only: no URL, no port, no brackets, no spaces") from None
+    return value
+
+
+def _domain_name(value: str, info: ValidationInfo) -> str:
+    # Without valid prefixes there is one problem already.
+    if (prefixes := info.data.get("domain_prefixes")) is not None:
+        try:
+            parse_domain(value, prefixes)
+        except InvalidDomainError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+def _domain_names(names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("should have at least one item")
+    if (prefixes := info.data.get("domain_prefixes")) is not None:
+        collisions = [
+            f"{first.name!r} and {second.name!r} need the same interfaces, {second.wg} and {second.vx}"
+            for first, second in find_collisions(parse_domain(name, prefixes) for name in names)
+        ]
+        if collisions:
+            raise ValueError("; ".join(collisions))
+    return names
+
+
+def _public_key(value: object) -> PublicKey:
+    try:
+        return value if isinstance(value, PublicKey) else PublicKey.parse(str(value))
+    except InvalidPublicKeyError:
+        # Not shown: it may be a private key.
+        raise ValueError("should be a WireGuard public key (44 characters of base64)") from None
+
+
+def _readable(path: Path) -> Path:
+    """Open the file: an operator shall learn of a wrong path or right now, not at the first connection."""
+    try:
+        # A FIFO is none: opening it would wait for a writer.
+        if path.is_file():
+            path.open("rb").close()
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    raise ValueError("should be the path of a file")
+
+
+def _tls(value: object) -> object:
+    """Take true, false or a mapping; also 1 and 0, as the older wgkex did.
+
+    To it any text was true, ``"false"`` too: such text is refused.
+    """
+    match value.lower() if isinstance(value, str) else value:
+        case True | "1" | "true":
+            return TlsConfig()
+        case False | "0":
+            return None
+        case str():
+            raise ValueError("should be true, false or a mapping")
+    return value
+
+
+def _log_level(value: object) -> LogLevel:
+    """Take a level as the standard library's logging does: a name in any case, or a number (10 is debug)."""
+    levels = logging.getLevelNamesMapping()
+    text = str(value).upper()
+    number = int(text) if re.fullmatch("[0-9]{1,3}", text) else levels.get(text)
+    names: tuple[LogLevel, ...] = get_args(LogLevel)
+    if number is None:
+        raise ValueError(f"should be one of {', '.join(names)}")
+    # A number in between lets through what is above it; NOTSET at the root lets through everything.
+    return next((name for name in names if number <= levels[name.upper()]), "critical")
+
+
+Integer = Annotated[int, BeforeValidator(_not_a_boolean)]
+Number = Annotated[float, BeforeValidator(_not_a_boolean)]
+Port = Annotated[Integer, Field(ge=0, le=65_535)]
+Name = Annotated[str, AfterValidator(_name)]
+Host = Annotated[str, AfterValidator(_host)]
+DomainNames = Annotated[tuple[Annotated[str, AfterValidator(_domain_name)], ...], AfterValidator(_domain_names)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+LoggingLevel = Annotated[LogLevel, BeforeValidator(_log_level)]
+
+
+# --- sections
+
+
+class _Section(BaseModel):
+    """A mapping of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def fields_by_key(cls) -> dict[str, FieldInfo]:
+        """Return the fields by the names that they have in the file."""
+        return {info.alias or name: info for name, info in cls.model_fields.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, data: object) -> object:
+        """Take ``port:`` and ``port: ""`` for no port; an unknown key stays, to be refused."""
+        if data is None:
+            return {}
+        if not isinstance(data, Mapping):
+            return data
+        known = cls.fields_by_key()
+        return {key: value for key, value in data.items() if key not in known or value not in (None, "")}
+
+
+class Listen(_Section):
+    """Where to listen for TCP connections.
+
+    Attributes:
+        host: an address, or a name that has one; ``0.0.0.0`` and ``::`` are all addresses.
+        port: 0 lets the kernel choose a free one.
+    """
+
+    host: Host = "127.0.0.1"
+    port: Port
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class _BrokerListen(Listen):
+    port: Port = 5000
+
+
+class _BrokerMetricsListen(Listen):
+    port: Port = 9690
+
+
+class _WorkerMetricsListen(Listen):
+    port: Port = 9691
+
+
+class ListedWorker(_Section):
+    """A gateway: its share of the nodes is its weight divided by the sum of all weights."""
+
+    weight: Number = Field(default=1, ge=0, le=1_000_000)  # far from where sums of floats overflow
+
+
+class TlsConfig(_Section):
+    """TLS towards the MQTT server; each file is PEM and can be read at the time of loading.
+
+    Attributes:
+        ca_file: certificates to trust instead of the system's.
+        cert_file: our certificate, for servers that ask for one, perhaps with the key in the same file.
+        key_file: the key of ``cert_file``.
+        verify: check the server's certificate and name.
+    """
+
+    ca_file: ReadableFile | None = None
+    cert_file: ReadableFile | None = None
+    key_file: ReadableFile | None = None
+    verify: StrictBool = True
+
+    @model_validator(mode="after")
+    def _key_needs_certificate(self) -> Self:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("has a key_file without a cert_file; the server asks for both or none")
+        return self
+
+
+class MqttConfig(_Section):
+    """The MQTT server.
+
+    Attributes:
+        username: None to send none.
+        password: None to send none; its representation is asterisks.
+        keepalive: seconds without traffic after which a side asks whether the other one is alive; 0 never asks.
+        tls: None for plain TCP.
+        version: of the protocol, as its standards are called.
+        session_expiry: seconds for which the server keeps what arrives for an absent worker; 0 keeps nothing,
+            4,294,967,295 keeps it for ever.
+    """
+
+    host: Host = Field(alias="broker_url")
+    port: Integer = Field(default=1883, alias="broker_port", ge=1, le=65_535)
+    username: str | None = None
+    password: SecretStr | None = None
+    keepalive: Integer = Field(default=5, ge=0, le=65_535)  # two bytes on the wire: MQTT 5, section 3.1.2.10
+    tls: Annotated[TlsConfig | None, BeforeValidator(_tls)] = None
+    version: Literal["5", "3.1.1"] = "5"
+    session_expiry: Integer = Field(default=3600, ge=0, le=0xFFFF_FFFF)  # four bytes on the wire: section 3.1.2.11.2
+
+
+class _RootLogger(_Section):
+    model_config = ConfigDict(extra="ignore")
+
+    level: LoggingLevel = "info"
+
+
+class LoggingConfig(_Section):
+    """A ``logging.config.dictConfig`` of the older wgkex, of which only the root's level has a use here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    root: _RootLogger = _RootLogger()
+
+
+class BrokerConfig(_Section):
+    """What only the broker needs, and the older wgkex had no setting for.
+
+    Attributes:
+        name: this broker's name in MQTT topics.
+        metrics_listen: where /metrics and the operator's other paths are served.
+        publish_timeout: seconds to wait for the MQTT server's acknowledgement.
+        confirm_timeout: seconds that version 2 waits for gateways to install a key; 0 waits for none.
+        shutdown_delay: seconds of "not ready" before the end.
+    """
+
+    name: Name = Field(default_factory=socket.gethostname, validate_default=True)
+    metrics_listen: _BrokerMetricsListen = _BrokerMetricsListen()
+    publish_timeout: Number = Field(default=3, gt=0, le=30)  # nodes have given up long before
+    confirm_timeout: Number = Field(default=0.75, ge=0, le=10)  # a node needs its key within that
+    shutdown_delay: Number = Field(default=0, ge=0, le=300)  # a load balancer checks many times in that
+
+
+class WorkerConfig(_Section):
+    """What only the worker needs, and the older wgkex had no setting for.
+
+    Attributes:
+        name: this worker's name in MQTT topics and under ``workers``.
+        metrics_listen: where /metrics and the operator's other paths are served.
+        dataplane: ``memory`` installs nothing, for trying out.
+        state_dir: where the worker remembers its peers; whether it can is known only when it runs.
+        route_protocol: marks routes as ours; values below 5 have a meaning to the kernel (linux/rtnetlink.h).
+    """
+
+    name: Name = Field(default_factory=socket.gethostname, validate_default=True)
+    metrics_listen: _WorkerMetricsListen = _WorkerMetricsListen()
+    dataplane: Literal["kernel", "memory"] = "kernel"
+    state_dir: Path = Path("/var/lib/wgkex")
+    route_protocol: Integer = Field(default=158, ge=5, le=255)
+
+
+class CleanupConfig(_Section):
+    """Which peers the worker removes, and when.
+
+    Attributes:
+        interval: seconds between runs, on average.
+        stale_after: a peer is removed when its last handshake is older than so many seconds.
+        never_after: one without any handshake is removed so many seconds after it was last requested.
+        adopt: whether peers of the older wgkex are taken over.
+        protected_keys: whose peers are never removed, nor taken over.
+    """
+
+    interval: Number = Field(default=600, ge=10, le=3600)  # three of them are missed before an alert fires
+    # A live peer has a handshake every two minutes, and may miss some. The journal forgets a peer after a week.
+    stale_after: Number = Field(default=10_800, ge=600, le=7 * 86_400)
+    never_after: Number = Field(default=600, ge=60, le=86_400)  # a node asks again after a minute
+    adopt: StrictBool = False
+    protected_keys: tuple[Annotated[PublicKey, BeforeValidator(_public_key)], ...] = ()
+
+
+class MetricsConfig(_Section):
+    """What the worker shows besides the aggregates.
+
+    Attributes:
+        per_peer: whether single peers have series of their own.
+        per_peer_limit: how many peers of a domain get them.
+        peer_names: a file with friendly names, which may be missing or change at any time; None for none.
+    """
+
+    per_peer: StrictBool = False
+    per_peer_limit: Integer = Field(default=2000, ge=0, le=100_000)
+    peer_names: Path | None = None
+
+
+class Config(_Section):
+    """The whole file.
+
+    Attributes:
+        domain_prefixes: the first one that fits is cut off a domain's name, to name its interfaces. They come before
+            the names, which are checked against them.
+        listed_workers: by name; a worker that is not listed weighs 1.
+        external_name: the name or address that nodes reach this worker by; None for the worker's name.
+        broker_listen: where nodes are served.
+        own_log_level: wins over ``logging_config``.
+    """
+
+    domain_prefixes: tuple[str, ...]
+    domain_names: DomainNames = Field(alias="domains")
+    listed_workers: Mapping[Name, ListedWorker] = Field(default={}, alias="workers")
+    external_name: Host | None = Field(default=None, alias="externalName")
+    mqtt: MqttConfig
+    broker_listen: _BrokerListen = _BrokerListen()
+    logging_config: LoggingConfig = LoggingConfig()
+    own_log_level: LoggingLevel | None = Field(default=None, alias="log_level")
+    # Validated when absent, too: not every host's name can be a name in topics.
+    broker: BrokerConfig = Field(default={}, validate_default=True)
+    worker: WorkerConfig = Field(default={}, validate_default=True)
+    cleanup: CleanupConfig = CleanupConfig()
+    metrics: MetricsConfig = MetricsConfig()
+
+    @cached_property
+    def domains(self) -> tuple[Domain, ...]:
+        """In the file's order, no two with the same interfaces."""
+        return tuple(parse_domain(name, self.domain_prefixes) for name in self.domain_names)
+
+    @cached_property
+    def workers(self) -> Mapping[str, float]:
+        """The weights of the listed workers."""
+        return MappingProxyType({name: worker.weight for name, worker in self.listed_workers.items()})
+
+    @property
+    def log_level(self) -> LogLevel:
+        """The lowest level that is logged."""
+        return self.own_log_level or self.logging_config.root.level
+
+
+# --- keys
+
+
+@cache
+def settings() -> tuple[str, ...]:
+    """Every key that the file may have, as dotted paths; ``*`` stands for the name of a worker."""
+    return tuple(_walk(Config, ""))
+
+
+def _walk(section: type[_Section], prefix: str) -> Iterator[str]:
+    for key, info in section.fields_by_key().items():
+        yield prefix + key
+        any_name = ".*" if get_origin(info.annotation) is Mapping else ""
+        for inner in _sections_in(info.annotation):
+            yield from _walk(inner, f"{prefix}{key}{any_name}.")
+
+
+def _sections_in(annotation: object) -> list[type[_Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, _Section):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections_in(argument)]
