@@ -139,7 +139,7 @@ class Broker:
             self._working(group),
             serve(
                 app,
-                self._config.broker.listen,
+                self._config.broker_listen,
                 shutdown_timeout=_SHUTDOWN_TIMEOUT,
                 keepalive_timeout=_KEEPALIVE_TIMEOUT,
             ) as listen,
