@@ -29,7 +29,7 @@ _SCALAR_TAGS: Final = frozenset(_TAG + kind for kind in ("str", "int", "float", 
 # a piece of a password.
 _QUOTE: Final = re.compile(r"""('<[a-z ]+>'|'[]:,}>!. ]'|'\\t')|['"].*['"]""")
 
-# What pydantic says to programmers rather than to operators, by its type of error.
+# In place of pydantic's messages that only programmers understand; by its type of error.
 _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "missing": "is missing",
