@@ -444,7 +444,6 @@ def _peers(settings: Settings) -> list[Alert]:
         _handshakes_stale(settings),
         _peers_lost(settings),
         _cleanup_stalled(settings),
-        _cleanup_held(settings),
     ]
 
 
@@ -554,23 +553,6 @@ def _cleanup_stalled(settings: Settings) -> Alert:
         description=(
             f"{{{{ $labels.instance }}}} has finished no cleanup for {ago}: peers whose routers have gone stay in its "
             "kernel. Users feel nothing, but everything that reads the kernel gets slower. Look first for "
-            "cleanup_held, peers_not_removed and snapshot_failed in the worker's log."
-        ),
-    )
-
-
-def _cleanup_held(settings: Settings) -> Alert:
-    """It lasts until the next cleanup, which is some minutes, so it is told of at once."""
-    held = f"wgkex_worker_cleanup_held_peers{{{settings.worker}}}"
-    return Alert(
-        name="WgkexCleanupHeld",
-        severity="warning",
-        expr=f"max_over_time({held}[{settings.window(settings.short_gap)}]) > 0",
-        hold="1m",
-        summary="The cleanup of a gateway holds peers back, as most would go at once.",
-        description=(
-            "The cleanup on {{ $labels.instance }} has found {{ $value }} peers stale, more than half of the active "
-            "ones at once, and has removed none of them. The next one, cleanup.interval later, removes those that have "
-            "no new handshake by then. Look first whether the clock was set (timedatectl), then at the uplink."
+            "peers_not_removed and snapshot_failed in the worker's log."
         ),
     )

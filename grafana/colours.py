@@ -22,7 +22,6 @@ OUTCOMES: Final = {
     "installed": "green",
     "completed": "green",
     "merged": "super-light-blue",
-    "held": "orange",
     "rejected": "yellow",
     "failed": "red",
 }
@@ -43,6 +42,8 @@ REASONS: Final = {
     "too_large": "light-purple",
     "own_key": "dark-purple",
     "static_key": "purple",
+    "live_elsewhere": "semi-dark-purple",
+    "address_taken": "super-light-purple",
     "mqtt_disconnected": "red",
     "publish_refused": "dark-red",
     "publish_timeout": "light-red",

@@ -403,24 +403,12 @@ def _cleanup() -> Section:
             lines(
                 Head(
                     "Cleanups by result",
-                    "Held: more than half of the active peers would have gone at once, and the next cleanup decides."
-                    " Failed: the kernel could not be read, or refused something; read peers_not_removed in the log.",
+                    "Failed: the kernel could not be read, or refused a change. Read peers_not_removed and snapshot_failed"
+                    " in the worker's log.",
                     "none",
                 ),
                 [line(by("result", increase("wgkex_worker_cleanup_runs_total")), "{{result}}")],
                 overrides=coloured(colours.OUTCOMES, RESULTS),
-                decimals=0,
-            ),
-            lines(
-                Head(
-                    "Peers held back",
-                    "Stale peers that the last cleanup did not remove, because they were too many at once. Above 0: was"
-                    " the gateway's clock set, or has it been cut off for hours? See WgkexCleanupHeld in the runbook.",
-                    "none",
-                    12,
-                ),
-                [line(by("instance", series("wgkex_worker_cleanup_held_peers"), "max"), "{{instance}}")],
-                thresholds=bad_from(warning=1),
                 decimals=0,
             ),
             lines(
@@ -430,7 +418,7 @@ def _cleanup() -> Section:
                     " cleanup.interval (10 minutes unless set) and falls. It climbs on towards the line: see"
                     " WgkexCleanupStalled in the runbook.",
                     "s",
-                    12,
+                    24,
                 ),
                 [line(age("wgkex_worker_cleanup_last_success_timestamp_seconds", labels="instance"), "{{instance}}")],
                 thresholds=bad_from(warning=milliseconds(LIMITS.cleanup_window) / 1000),

@@ -71,7 +71,6 @@ BROKER: Final = BOTH | {
     "wgkex_broker_worker_target_peers": ("gauge", "worker"),
 }
 WORKER: Final = BOTH | {
-    "wgkex_worker_cleanup_held_peers": ("gauge", ""),
     "wgkex_worker_cleanup_last_success_timestamp_seconds": ("gauge", ""),
     "wgkex_worker_cleanup_runs": ("counter", "result"),
     "wgkex_worker_collector_duration_seconds": ("gauge", "collector"),
@@ -272,7 +271,6 @@ async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
         "wgkex_worker_peers_removed_total",
         "wgkex_worker_peers_adopted_total",
         "wgkex_worker_cleanup_runs_total",
-        "wgkex_worker_cleanup_held_peers",
         "wgkex_worker_cleanup_last_success_timestamp_seconds",
         "wgkex_worker_journal_entries",
         "wgkex_worker_journal_failures_total",

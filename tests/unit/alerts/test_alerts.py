@@ -47,7 +47,6 @@ EXPECTED: Final = {
     "WgkexHandshakesStale": [("15m", "warning")],
     "WgkexWorkerPeersLost": [("10m", "warning")],
     "WgkexCleanupStalled": [("10m", "warning")],
-    "WgkexCleanupHeld": [("1m", "warning")],
     "WgkexGatewayImbalance": [("1h", "warning")],
     "WgkexCollectorFailing": [("10m", "warning")],
     "WgkexCrashlooping": [("5m", "warning")],
