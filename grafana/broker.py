@@ -2,33 +2,24 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import colours, shared
+from grafana import broker_keys, colours, shared
 from grafana.page import Section, dashboard
-from grafana.panels import SMALL, Head, heatmap, lines, stat
+from grafana.panels import SMALL, Head, lines, stat
 from grafana.queries import (
-    CONFIGURED,
     LIMITS,
     age,
     by,
-    increase,
     per_worker,
     quantile,
     rate,
-    ratio,
     series,
     worker_peers,
 )
 from grafana.styles import bad_from, coloured, coloured_matching, dashed, steps
-from grafana.targets import buckets, line, number
-from wgkex_ops.metrics.broker import FAILURE_REASONS, REJECTION_REASONS
+from grafana.targets import line, number
 
 _MESSAGE_REJECTION_REASONS = ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker")
-
 _SUBMISSIONS = "wgkex_broker_key_requests_total"
-_REJECTIONS = "wgkex_broker_key_rejections_total"
-_FAILURES = "wgkex_broker_key_failures_total"
-_PUBLISH = "wgkex_broker_key_publish_duration_seconds"
-_INSTALL = "wgkex_broker_key_install_duration_seconds"
 
 
 def _state() -> Section:
@@ -124,171 +115,6 @@ def _http() -> Section:
                     )
                 ],
                 thresholds=bad_from(critical=LIMITS.slow_seconds),
-            ),
-        ],
-    )
-
-
-def _keys() -> Section:
-    return Section(
-        "Keys",
-        [
-            lines(
-                Head(
-                    "Submissions by domain",
-                    "Keys that nodes submit. Unknown: the sender named none of our domains; if that rises after a"
-                    " change, a domain is missing in the configuration.",
-                    "reqps",
-                ),
-                [line(by("domain", rate(_SUBMISSIONS)), "{{domain}}")],
-                stacked=True,
-            ),
-            lines(
-                Head(
-                    "Published by domain",
-                    "Keys answered with success, after the MQTT server had acknowledged them. One domain falls while"
-                    " others do not: its nodes have lost their way to the brokers.",
-                    "reqps",
-                ),
-                [line(by("domain", rate("wgkex_broker_keys_published_total")), "{{domain}}")],
-                stacked=True,
-            ),
-            lines(
-                Head(
-                    "Submissions by API version",
-                    "Version 1 goes to all gateways, version 2 names one. Version 1 can be given up when its line"
-                    " stays at 0.",
-                    "reqps",
-                ),
-                [line(by("api_version", rate(_SUBMISSIONS)), "{{api_version}}")],
-                stacked=True,
-            ),
-            shared.by_reason(
-                Head(
-                    "Failures by reason",
-                    "Valid keys that could not be served: this is what the error budget is spent on. mqtt_disconnected,"
-                    " publish_refused and publish_timeout: the MQTT server or the way to it. no_worker: no gateway"
-                    " listens. internal: a fault of ours, its traceback is in the log.",
-                    "reqps",
-                ),
-                by("reason", rate(_FAILURES)),
-                FAILURE_REASONS,
-            ),
-            shared.by_reason(
-                Head(
-                    "Rejections by reason",
-                    "Keys refused through a fault of the sender. They cost no error budget. One reason rises steadily:"
-                    " a firmware sends nonsense; find it by the log's request ids. In a burst: somebody plays.",
-                    "reqps",
-                ),
-                by("reason", rate(_REJECTIONS)),
-                REJECTION_REASONS,
-            ),
-            lines(
-                Head(
-                    "Rejected share",
-                    "Rejections over all submissions. Over a quarter for half an hour, at a real volume, opens a"
-                    " ticket: see WgkexKeyRejectionsHigh in the runbook, and the reasons to the left.",
-                    "percentunit",
-                ),
-                [line(ratio(by("", rate(_REJECTIONS)), by("", rate(_SUBMISSIONS))), "rejected")],
-                overrides=coloured(colours.OUTCOMES, ["rejected"]),
-                thresholds=bad_from(warning=LIMITS.rejections_ratio),
-                maximum=1,
-            ),
-        ],
-    )
-
-
-def _publishing() -> Section:
-    return Section(
-        "Publishing",
-        [
-            heatmap(
-                Head(
-                    "Latency of publishing",
-                    "From a parsed submission to the acknowledgement of the MQTT server; nodes wait for it. A second"
-                    " band above the usual one: the server stalls now and then, look at its disk and its load.",
-                    "s",
-                    12,
-                ),
-                buckets(by("le", rate(f"{_PUBLISH}_bucket")), exemplars=True),
-            ),
-            shared.quantiles(
-                Head(
-                    "Latency of publishing, quantiles",
-                    "The same as p50 and p99. The line is the default of broker.publish_timeout, after which a node is"
-                    " told to come back later. p99 near it: look at the MQTT server before nodes are turned away.",
-                    "s",
-                    12,
-                ),
-                _PUBLISH,
-                critical=3,
-                exemplars=True,
-            ),
-        ],
-    )
-
-
-def _receipts() -> Section:
-    return Section(
-        "Receipts of the gateways",
-        [
-            heatmap(
-                Head(
-                    "From POST to the kernel",
-                    "From a parsed submission to a gateway's word that it has installed the key, by one clock. Nodes"
-                    " bear 10 s. A band above: a gateway is slow, see which one on the right.",
-                    "s",
-                    12,
-                ),
-                buckets(by("le", rate(f"{_INSTALL}_bucket")), exemplars=True),
-            ),
-            lines(
-                Head(
-                    "From POST to the kernel by gateway, p99",
-                    "The same for each gateway. One rises: look at its queue and its kernel on the Worker dashboard."
-                    " All rise: the MQTT server. See WgkexInstallSlow in the runbook.",
-                    "s",
-                    12,
-                ),
-                [line(quantile(0.99, _INSTALL, CONFIGURED, labels="worker"), "{{worker}}", exemplars=True)],
-                thresholds=bad_from(critical=LIMITS.slow_seconds),
-            ),
-            lines(
-                Head(
-                    "Failed installations by gateway",
-                    "Keys that a gateway has given up. Version 2 names another gateway then. If a gateway fails alone,"
-                    " the reason is in its log (peer_given_up), and in the errors of netlink operations.",
-                    "cps",
-                ),
-                [line(by("worker", rate("wgkex_broker_key_install_failures_total", CONFIGURED)), "{{worker}}")],
-                thresholds=bad_from(warning=1),
-            ),
-            lines(
-                Head(
-                    "Named without its word, by gateway",
-                    "Version 2 answers that named a gateway before it had confirmed the key, after"
-                    " broker.confirm_timeout. It rises: the gateway is slow, or its receipts do not get through the"
-                    " access rules of the MQTT server.",
-                    "cps",
-                ),
-                [line(by("worker", rate("wgkex_broker_key_confirmation_timeouts_total", CONFIGURED)), "{{worker}}")],
-                thresholds=bad_from(warning=1),
-            ),
-            lines(
-                Head(
-                    "Keys without a receipt",
-                    "Accepted keys that not all gateways have confirmed yet, and how many were sent again or given up"
-                    " unconfirmed. Unconfirmed keys mean a gateway that takes none: look whether its worker hangs.",
-                    "none",
-                ),
-                [
-                    line(by("", series("wgkex_broker_keys_awaiting_receipts")), "awaiting"),
-                    line(by("", increase("wgkex_broker_keys_republished_total")), "sent again"),
-                    line(by("", increase("wgkex_broker_keys_unconfirmed_total")), "unconfirmed"),
-                ],
-                decimals=0,
             ),
         ],
     )
@@ -414,5 +240,5 @@ def build() -> Dashboard:
         "wgkex-broker",
         "Broker",
         "Requests, keys, the latency that nodes feel, the gateways as brokers see them, and MQTT.",
-        [_state(), _http(), _keys(), _publishing(), _receipts(), _gateways(), _mqtt()],
+        [_state(), _http(), broker_keys.keys(), broker_keys.publishing(), broker_keys.receipts(), _gateways(), _mqtt()],
     )

@@ -1,0 +1,76 @@
+"""Alerts about keys on their way through the brokers."""
+
+from alerts.alert import Alert
+from alerts.recording import failures_rate, valid_rate
+from alerts.settings import Burn, Settings
+
+
+def keys(settings: Settings) -> list[Alert]:
+    """Keys that fail, do not come, or are rejected."""
+    return [*(_burn(settings, burn) for burn in settings.burns), _key_rate_zero(settings), _rejections(settings)]
+
+
+def _burn(settings: Settings, burn: Burn) -> Alert:
+    failures = f"increase(wgkex_broker_key_failures_total{{{settings.broker}}}[{settings.window(burn.long)}])"
+    limit = f"({burn.factor:g} * {settings.budget:g})"
+    outage = 'ALERTS{alertname="WgkexMQTTDown", alertstate="firing", service="wgkex"}'
+    return Alert(
+        name="WgkexKeyErrorBudgetBurn",
+        severity=burn.severity,
+        # In a small network one failed key is a large part of all of them, hence the least number. An outage of the
+        # MQTT server has an alert of its own; the short window would page of it again as soon as that resolves.
+        expr=(
+            f"sum({failures_rate(burn.long)}) / sum({valid_rate(burn.long)}) > {limit}\n"
+            f"and sum({failures_rate(burn.short)}) / sum({valid_rate(burn.short)}) > {limit}\n"
+            f"and sum({failures}) >= {settings.burn_min_failures}\n"
+            f"unless on () max_over_time({outage}[{settings.window(burn.short)}]) == 1"
+        ),
+        hold=burn.hold,
+        summary="Too many valid keys cannot be served.",
+        description=(
+            f"{{{{ $value | humanizePercentage }}}} of the valid keys of the last {burn.long} failed, and it goes on; "
+            f"the objective allows {settings.budget * 100:g}% over 30 days. These routers wait for a tunnel, and ask "
+            "again. Look first which reason of wgkex_broker_key_failures_total grows."
+        ),
+        labels={"long_window": burn.long, "short_window": burn.short},
+    )
+
+
+def _key_rate_zero(settings: Settings) -> Alert:
+    window = settings.window(settings.zero_window)
+    increase = f"sum(increase(wgkex_broker_keys_published_total{{{settings.broker}}}[{window}]))"
+    yesterday = f"[{settings.window(settings.zero_span)}:{window}] offset {settings.span(settings.zero_offset)}"
+    return Alert(
+        name="WgkexKeyRateZero",
+        severity="critical",
+        # Routers come in bursts when a gateway starts. Only a steady stream yesterday is expected today.
+        expr=f"min_over_time({increase}{yesterday}) >= {settings.zero_min_keys}\nand {increase} == 0",
+        hold="15m",
+        summary="No key comes through, though there were some at this time yesterday.",
+        description=(
+            f"No key was accepted within {settings.span(settings.zero_window)}; at this time yesterday there were "
+            '{{ $value | printf "%.0f" }} or more in each such time. Routers that boot or have lost their tunnel get '
+            "none. Look first whether requests arrive (wgkex_broker_key_requests_total). If none do, look at DNS, TLS "
+            "and the proxy in front of the brokers; if they do, at the reasons why they fail or are rejected."
+        ),
+    )
+
+
+def _rejections(settings: Settings) -> Alert:
+    selector = f"{{{settings.broker}}}[{settings.window(settings.rejections_window)}]"
+    rejections, requests = "wgkex_broker_key_rejections_total", "wgkex_broker_key_requests_total"
+    return Alert(
+        name="WgkexKeyRejectionsHigh",
+        severity="warning",
+        expr=(
+            f"sum(rate({rejections}{selector}))\n/ sum(rate({requests}{selector}))\n> {settings.rejections_ratio:g}\n"
+            f"and sum(increase({requests}{selector})) >= {settings.rejections_min_requests}"
+        ),
+        hold="30m",
+        summary="Many keys are rejected.",
+        description=(
+            "{{ $value | humanizePercentage }} of the submitted keys are refused through a fault of the sender. If it "
+            "is a firmware or a new domain, its routers get no tunnel; if it is a flood, nobody feels it. Look first "
+            "which reason of wgkex_broker_key_rejections_total grows."
+        ),
+    )

@@ -1,0 +1,52 @@
+"""Alerts about the MQTT server, and the sessions with it."""
+
+from alerts.alert import Alert
+from alerts.settings import Settings
+
+
+def mqtt(settings: Settings) -> list[Alert]:
+    """Sessions with the MQTT server."""
+    short, flapping = settings.window(settings.short_gap), settings.window(settings.flapping_window)
+    connected = f"max_over_time(wgkex_mqtt_connected{{{settings.both}}}[{short}])"
+    losses = f"round(increase(wgkex_mqtt_disconnects_total{{{settings.both}}}[{flapping}]))"
+    return [
+        Alert(
+            name="WgkexMQTTDown",
+            severity="critical",
+            # One that has a session is enough. The value is the number of those that have none.
+            expr=f"count({connected} == 0)\nunless on () ({connected} == 1)",
+            hold="1m",
+            # What follows from it resolves when the last process is back, and is not to be told in between.
+            keep=settings.mqtt_keep,
+            summary="The MQTT server of wgkex is gone.",
+            description=(
+                "All {{ $value }} brokers and workers that answer have lost MQTT. Routers that lose their tunnel now "
+                "get no new one; tunnels that are up stay up. Look first whether the MQTT server runs, and whether its "
+                "certificate or password has changed."
+            ),
+        ),
+        Alert(
+            name="WgkexMQTTDisconnected",
+            severity="warning",
+            expr=f"{connected} == 0",
+            hold="1m",
+            summary="A wgkex process has no connection with the MQTT server.",
+            description=(
+                "{{ $labels.instance }} of job {{ $labels.job }} has no session with the MQTT server. A broker then "
+                "answers routers with 503, a gateway takes no new ones. Look first for the reason of the last attempt "
+                "in its log, then at the network between the two."
+            ),
+        ),
+        Alert(
+            name="WgkexMQTTFlapping",
+            severity="warning",
+            expr=f"{losses} > {settings.flapping_losses}",
+            hold="15m",
+            summary="A wgkex process loses the MQTT server again and again.",
+            description=(
+                "{{ $labels.instance }} of job {{ $labels.job }} has lost its session {{ $value }} times within "
+                f"{settings.span(settings.flapping_window)}. Routers wait longer for their tunnel. Look first whether "
+                "two processes have the same name, then at the network."
+            ),
+        ),
+    ]

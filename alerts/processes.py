@@ -1,0 +1,87 @@
+"""Alerts about brokers and workers as processes."""
+
+from alerts.alert import Alert
+from alerts.settings import Settings
+
+
+def processes(settings: Settings) -> list[Alert]:
+    """Brokers and workers that do not run, or do not answer."""
+    short, gap, crash = (settings.window(w) for w in (settings.short_gap, settings.gap, settings.crash_window))
+    up = f"max_over_time(up{{{settings.broker}}}[{short}])"
+    return [
+        Alert(
+            name="WgkexBrokerDown",
+            severity="critical",
+            # One that answers is enough. The value is the number of those that do not.
+            expr=f"count by (job) ({up} == 0)\nunless on (job) ({up} == 1)",
+            hold="2m",
+            summary="No wgkex broker answers.",
+            description=(
+                "None of the {{ $value }} targets of job {{ $labels.job }} answers Prometheus. Routers that lose their "
+                "tunnel now get no new one. Look first whether the service runs: systemctl status wgkex-broker."
+            ),
+        ),
+        _absent("WgkexBrokerAbsent", settings.broker_job, "Prometheus no longer knows any wgkex broker."),
+        _absent("WgkexWorkerAbsent", settings.worker_job, "Prometheus no longer knows any wgkex worker."),
+        Alert(
+            name="WgkexTargetDown",
+            severity="warning",
+            expr=f"max_over_time(up{{{settings.both}}}[{gap}]) == 0",
+            hold="10m",
+            summary="A wgkex process does not answer.",
+            description=(
+                "{{ $labels.instance }} of job {{ $labels.job }} does not answer Prometheus. A broker that is down "
+                "leaves the work to the others; a gateway whose worker is down takes no new routers. Look first "
+                "whether the host and the service are up."
+            ),
+        ),
+        Alert(
+            name="WgkexCrashlooping",
+            severity="warning",
+            expr=f"changes(process_start_time_seconds{{{settings.both}}}[{crash}]) > {settings.crash_starts}",
+            hold="5m",
+            summary="A wgkex process starts again and again.",
+            description=(
+                "{{ $labels.instance }} of job {{ $labels.job }} has started {{ $value }} times within "
+                f"{settings.span(settings.crash_window)}. Keys that are on their way come late, and some "
+                "routers wait until they ask again. Read the end of its log first: the reason is in the last lines."
+            ),
+        ),
+        Alert(
+            name="WgkexCollectorFailing",
+            severity="warning",
+            expr=f"max_over_time(wgkex_worker_collector_success{{{settings.worker}}}[{gap}]) == 0",
+            hold="10m",
+            summary="A worker cannot read the kernel, and its metrics are blind.",
+            description=(
+                "The collector {{ $labels.collector }} on {{ $labels.instance }} fails. Nobody sees the gateway's "
+                "peers and interfaces, and brokers may send it no routers. Look first for snapshot_failed in the "
+                "worker's log."
+            ),
+        ),
+        Alert(
+            name="WgkexWatchdog",
+            severity="none",
+            expr="vector(1)",
+            hold=None,
+            summary="Alerts get through.",
+            description=(
+                "This alert always fires. Whoever watches it from outside raises an alarm when it no longer arrives: "
+                "then Prometheus, Alertmanager or the way between them is broken."
+            ),
+        ),
+    ]
+
+
+def _absent(name: str, job: str, summary: str) -> Alert:
+    return Alert(
+        name=name,
+        severity="critical",
+        expr=f'absent(up{{job="{job}"}})',
+        hold="10m",
+        summary=summary,
+        description=(
+            "No target of job {{ $labels.job }} is left in Prometheus, so no other alert can tell of it. Users may "
+            "feel nothing yet. Look first at the scrape configuration and at service discovery."
+        ),
+    )

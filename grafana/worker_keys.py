@@ -1,0 +1,185 @@
+"""Rows of the worker's dashboard: keys on their way from MQTT to the kernel."""
+
+from grafana import colours, shared
+from grafana.page import Section
+from grafana.panels import Head, heatmap, lines
+from grafana.queries import LIMITS, by, quantile, rate, ratio, series
+from grafana.styles import bad_from, coloured
+from grafana.targets import buckets, line
+from wgkex_ops.metrics.worker import REJECTION_REASONS
+
+_RECEIVED = "wgkex_worker_messages_received_total"
+_OPERATIONS = "wgkex_worker_netlink_operations_total"
+_OPERATION_FAILURES = "wgkex_worker_netlink_operation_failures_total"
+_OPERATION_DURATION = "wgkex_worker_netlink_operation_duration_seconds"
+_PROPAGATION = "wgkex_worker_key_propagation_seconds"
+
+
+def intake() -> Section:
+    """Keys from MQTT."""
+    outcomes = {
+        "received": _RECEIVED,
+        "merged": "wgkex_worker_messages_deduplicated_total",
+        "installed": "wgkex_worker_peers_installed_total",
+        "rejected": "wgkex_worker_message_rejections_total",
+        "failed": "wgkex_worker_peer_install_failures_total",
+    }
+    return Section(
+        "Intake",
+        [
+            lines(
+                Head(
+                    "Keys per second",
+                    "Keys that arrived on MQTT, and what became of them. Merged: the same key was already waiting. The"
+                    " others add up to received; while they lag behind, the queue grows. Failed rises: see the"
+                    " operations below.",
+                    "cps",
+                    12,
+                ),
+                [line(by("", rate(metric)), outcome) for outcome, metric in outcomes.items()],
+                overrides=coloured(colours.OUTCOMES, outcomes),
+            ),
+            lines(
+                Head(
+                    "Received by domain",
+                    "Keys that arrived on MQTT, over all gateways: each gateway counts each key. Nothing arrives though"
+                    " the brokers publish: the worker's session or the access list of the MQTT server.",
+                    "cps",
+                    12,
+                ),
+                [line(by("domain", rate(_RECEIVED)), "{{domain}}")],
+                stacked=True,
+            ),
+            lines(
+                Head(
+                    "Queue by gateway",
+                    "Keys that wait for the kernel, those that will be tried again included. It rises and stays: the"
+                    " kernel is slow or refuses, see the operations below. The capacity is in the panel Fullest queue.",
+                    "none",
+                ),
+                [line(by("instance", series("wgkex_worker_queue_length"), "max"), "{{instance}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Installed by domain",
+                    "Installations that completed: WireGuard peer, route and FDB entry, new or refreshed. One domain"
+                    " stays at 0 while its keys arrive: its interfaces, see below.",
+                    "cps",
+                ),
+                [line(by("domain", rate("wgkex_worker_peers_installed_total")), "{{domain}}")],
+                stacked=True,
+            ),
+            shared.by_reason(
+                Head(
+                    "Rejections by reason",
+                    "Keys that were refused. The broker checks the same, so others write to the bus if this moves: look"
+                    " at the MQTT server's access list. own_key and static_key: somebody tries to take a gateway's or"
+                    " another service's place.",
+                    "cps",
+                ),
+                by("reason", rate("wgkex_worker_message_rejections_total")),
+                REJECTION_REASONS,
+            ),
+        ],
+    )
+
+
+def propagation() -> Section:
+    """The time from the broker to the kernel."""
+    return Section(
+        "Propagation",
+        [
+            heatmap(
+                Head(
+                    "From the broker to the kernel",
+                    "From a key's acceptance at the broker to its installation on a gateway, by two clocks: without NTP"
+                    " on both hosts it means nothing. A second band high above: keys that were tried again.",
+                    "s",
+                    12,
+                ),
+                buckets(by("le", rate(f"{_PROPAGATION}_bucket")), exemplars=True),
+            ),
+            shared.quantiles(
+                Head(
+                    "From the broker to the kernel, quantiles",
+                    "The same as p50 and p99. Nodes bear 10 s, the line. p99 above it: see the queue and the"
+                    " operations, and the latency by gateway on the Broker dashboard, which needs no NTP.",
+                    "s",
+                    12,
+                ),
+                _PROPAGATION,
+                critical=LIMITS.slow_seconds,
+                exemplars=True,
+            ),
+        ],
+    )
+
+
+def kernel() -> Section:
+    """Operations on the kernel."""
+    return Section(
+        "Kernel",
+        [
+            lines(
+                Head(
+                    "Operations",
+                    "Single operations on the kernel, failed ones included. A dump is one reading of all peers, routes"
+                    " and entries; it follows the scrapes, and many of them are scrapes that come too often.",
+                    "ops",
+                ),
+                [line(by("operation", rate(_OPERATIONS)), "{{operation}}")],
+            ),
+            lines(
+                Head(
+                    "Failed operations by error",
+                    "Operations that the kernel refused. ENODEV: the interface is gone. EPERM: the worker lacks"
+                    " CAP_NET_ADMIN. ENOBUFS or ENOSPC: a limit of the kernel. Others: its log.",
+                    "ops",
+                ),
+                [line(by("error", rate(_OPERATION_FAILURES)), "{{error}}")],
+                stacked=True,
+            ),
+            lines(
+                Head(
+                    "Failed share by operation",
+                    "Refused operations over all. Over 5 % and ten of them in half an hour open a ticket: see"
+                    " WgkexNetlinkFailing in the runbook, and the errors to the left.",
+                    "percentunit",
+                ),
+                [
+                    line(
+                        ratio(by("operation", rate(_OPERATION_FAILURES)), by("operation", rate(_OPERATIONS))),
+                        "{{operation}}",
+                    )
+                ],
+                thresholds=bad_from(warning=LIMITS.netlink_ratio),
+                maximum=1,
+            ),
+            heatmap(
+                Head(
+                    "Duration of operations",
+                    "How long batches and dumps take, all together. A second band far above the usual one: the kernel"
+                    " or another program holds the lock of the interfaces now and then.",
+                    "s",
+                    12,
+                ),
+                buckets(by("le", rate(f"{_OPERATION_DURATION}_bucket"))),
+            ),
+            lines(
+                Head(
+                    "Duration of operations, p99",
+                    "How long one batch, or one dump, takes. Dumps grow with the number of peers. All rise together:"
+                    " the machine is busy, see its CPU and softirqs.",
+                    "s",
+                    12,
+                ),
+                [
+                    line(
+                        quantile(0.99, _OPERATION_DURATION, labels="operation"),
+                        "{{operation}}",
+                    )
+                ],
+            ),
+        ],
+    )

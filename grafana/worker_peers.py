@@ -1,0 +1,127 @@
+"""Rows of the worker's dashboard: the peers in the kernel."""
+
+from grafana import shared
+from grafana.page import Section
+from grafana.panels import Head, heatmap, lines, timeline
+from grafana.queries import age, by, series
+from grafana.styles import bad_from, up_or_down
+from grafana.targets import buckets, line
+
+_AGES = "wgkex_worker_peer_handshake_age_seconds"
+
+
+def peers() -> Section:
+    """Peers by state, and their handshakes."""
+    newest = age("wgkex_worker_newest_handshake_timestamp_seconds", labels="domain")
+    return Section(
+        "Peers",
+        [
+            shared.peers_by_state(),
+            lines(
+                Head(
+                    "Active peers by domain",
+                    "Peers with a handshake within 180 s, over all gateways. One domain falls: its nodes or its"
+                    " interfaces. All fall: the gateways' uplinks.",
+                    "none",
+                    6,
+                ),
+                [line(by("domain", series("wgkex_worker_peers", 'state="active"')), "{{domain}}")],
+                stacked=True,
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Active peers by gateway",
+                    "Peers with a handshake within 180 s. One gateway loses many at once: see WgkexWorkerPeersLost in"
+                    " the runbook. They should come up on the others within minutes.",
+                    "none",
+                    6,
+                ),
+                [line(by("instance", series("wgkex_worker_peers", 'state="active"')), "{{instance}}")],
+                stacked=True,
+                decimals=0,
+            ),
+            heatmap(
+                Head(
+                    "Age of handshakes",
+                    "How long ago the peers' last handshakes are at each moment, never left out. Live tunnels are below"
+                    " 180 s. A band that climbs to the right is a crowd of nodes that went away together.",
+                    "s",
+                    12,
+                ),
+                buckets(by("le", series(f"{_AGES}_bucket"))),
+            ),
+            shared.ages(
+                Head(
+                    "Age of handshakes, quantiles",
+                    "The same as p50 and p90. The line is 180 s, where WireGuard gives a session up. p50 above it: half"
+                    " of the peers have no tunnel, see WgkexHandshakesStale in the runbook.",
+                    "s",
+                    6,
+                ),
+                _AGES,
+            ),
+            lines(
+                Head(
+                    "Newest handshake by domain",
+                    "How long ago any peer of the domain last shook hands, on any gateway. With some dozens of nodes it"
+                    " stays within seconds. It climbs: no node of this domain gets through.",
+                    "s",
+                    6,
+                ),
+                [line(newest, "{{domain}}")],
+                thresholds=bad_from(warning=180),
+            ),
+        ],
+    )
+
+
+def completeness() -> Section:
+    """Interfaces, and the parts that a peer needs."""
+    return Section(
+        "Interfaces, routes and FDB entries",
+        [
+            lines(
+                Head(
+                    "Peers, routes and FDB entries",
+                    "Over all gateways and domains. The three lines should lie on each other; where one departs, nodes"
+                    " have a tunnel but no mesh, see the missing parts to the right. A steady gap below peers are those"
+                    " of others: static ones, and what the older wgkex has left.",
+                    "none",
+                ),
+                [
+                    line(by("", series("wgkex_worker_peers")), "peers"),
+                    line(by("", series("wgkex_worker_routes")), "routes"),
+                    line(by("", series("wgkex_worker_fdb_entries")), "FDB entries"),
+                ],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Incomplete peers by missing part",
+                    "Peers that lack a part. Routes missing: another daemon, or networkd, removes what it does not"
+                    " know. FDB entries missing: the VXLAN interface was made anew. See WgkexPeersIncomplete.",
+                    "none",
+                ),
+                [line(by("domain, missing", series("wgkex_worker_incomplete_peers")), "{{domain}} {{missing}}")],
+                thresholds=bad_from(warning=1),
+                stacked=True,
+                decimals=0,
+            ),
+            timeline(
+                Head(
+                    "Interfaces",
+                    "Each WireGuard and VXLAN interface on each gateway. Down: its nodes have no mesh there, bring it"
+                    " up; the worker goes on by itself. See WgkexInterfaceDown in the runbook.",
+                    "none",
+                ),
+                [
+                    line(
+                        by("instance, interface", series("wgkex_worker_interface_up"), "min"),
+                        "{{instance}} {{interface}}",
+                    )
+                ],
+                up_or_down(),
+            ),
+        ],
+    )
