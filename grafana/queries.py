@@ -1,7 +1,5 @@
 """Pieces of PromQL. Every selector asks for the chosen jobs and instances, every rate takes its window from Grafana."""
 
-import re
-from collections.abc import Mapping
 from typing import Final
 
 from alerts.recording import failures_rate, valid_rate
@@ -98,12 +96,3 @@ def error_ratio(window: str) -> str:
 def burn_rate(window: str) -> str:
     """How many times as fast as the objective allows the error budget is spent."""
     return f"{error_ratio(window)} / {LIMITS.budget}"
-
-
-def expand(expression: str, values: Mapping[str, str]) -> str:
-    """Put values in place of Grafana's variables, written `$name` or `${name}`.
-
-    Raises:
-        KeyError: a variable has no value. `$1`, as `label_replace` has it, is none.
-    """
-    return re.sub(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", lambda found: values[found[1] or found[2]], expression)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import promql_parser as promql
@@ -89,3 +89,12 @@ def changed(dashboard: Json, change: Callable[[Json], object]) -> Json:
     copy: Json = json.loads(json.dumps(dashboard))
     change(copy)
     return copy
+
+
+def expand(expression: str, values: Mapping[str, str]) -> str:
+    """Put values in place of Grafana's variables, written `$name` or `${name}`.
+
+    Raises:
+        KeyError: a variable has no value. `$1`, as `label_replace` has it, is none.
+    """
+    return re.sub(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", lambda found: values[found[1] or found[2]], expression)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from alerts.rules import document
 from alerts.settings import Settings, duration_text, milliseconds
-from grafana.queries import expand
+from tests.dashboards import expand
 from tests.helpers import ROOT, key
 from tests.integration.inprocess import (
     RunningBroker,
@@ -116,9 +117,10 @@ class Watched:
 async def load(watched: Watched) -> None:
     """Nodes that boot, come back and shake hands, among them some that send nonsense; for ever."""
     domains = watched.config.domains
-    for number in range(10**9):
-        domain = domains[number % len(domains)]
-        node = key(number // 2 % _NODES)
+    for number in itertools.count():
+        # Each node asks twice, by both versions, always for its own domain.
+        index = number // 2 % _NODES
+        domain, node = domains[index % len(domains)], key(index)
         await watched.post(1 + number % 2, domain.name, node)
         if number % 10:
             watched.worker.dataplane.shake_hands(domain, node)

@@ -1,17 +1,19 @@
-"""The runbook tells the truth: its parts, metrics, log events, settings and command lines are those that exist."""
+"""The runbook agrees with the program: sections, metrics, log events, settings and command lines exist."""
 
-import ast
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from functools import cache
+from importlib.abc import InspectLoader
+from importlib.util import find_spec
 from itertools import pairwise
+from pkgutil import walk_packages
+from types import CodeType
 from typing import Final
 
 import pytest
 
-from tests.helpers import ROOT
+import wgkex_ops
 from tests.promql import FENCE, document, faults, known_series, names, queries
 from wgkex_ops.__main__ import parser
 
@@ -46,30 +48,26 @@ def sections() -> dict[str, str]:
 
 
 @cache
-def log_events() -> frozenset[str]:
-    """What the code logs: the first argument of a call of a method of `_log`, or of what passes it on."""
-    return frozenset(
-        node.args[0].value
-        for node in every_node()
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and (ast.unparse(node.func.value) in ("_log", "self._log", "log") or node.func.attr == "_tell")
-        and node.func.attr != "bind"
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, str)
-    ) | frozenset(
-        node.args[1].value
-        for node in every_node()
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) == "tell_each"
-        and isinstance(node.args[1], ast.Constant)
-        and isinstance(node.args[1].value, str)
-    )
+def program_texts() -> frozenset[str]:
+    """Every string in the compiled package: names of log events, reasons and fields among them."""
+    found: set[str] = set()
+    pending: list[object] = [_code(module.name) for module in walk_packages(wgkex_ops.__path__, "wgkex_ops.")]
+    while pending:
+        match pending.pop():
+            case CodeType() as code:
+                pending += code.co_consts
+            case tuple() | frozenset() as several:
+                pending += several
+            case str() as text:
+                found.add(text)
+    return frozenset(found)
 
 
-def every_node() -> Iterator[ast.AST]:
-    for path in (ROOT / "wgkex_ops").rglob("*.py"):
-        yield from ast.walk(ast.parse(path.read_text()))
+def _code(module: str) -> CodeType | None:
+    spec = find_spec(module)
+    assert spec is not None
+    assert isinstance(spec.loader, InspectLoader)
+    return spec.loader.get_code(module)
 
 
 def settings() -> frozenset[str]:
@@ -125,8 +123,8 @@ def test_a_query_of_what_does_not_exist_is_found(query: str) -> None:
     assert list(faults(query))
 
 
-def test_what_the_log_is_searched_for_is_what_the_code_logs() -> None:
-    events = log_events()
+def test_every_event_that_a_command_searches_for_exists() -> None:
+    events = program_texts()
     searched: set[str] = set()
     for line in re.findall(r"journalctl (?:-u wgkex-.*)$", text(), re.MULTILINE):
         for pattern in re.findall(r"grep (?:-c |-E |-cE )*('[^']*'|\w+)", line):
@@ -152,14 +150,13 @@ def test_every_event_that_is_named_as_one_exists() -> None:
     named = re.findall(r"log\s+events?\s+`(\w+)`", text())
 
     assert named
-    assert set(named) <= log_events()
+    assert set(named) <= program_texts()
 
 
 def test_every_word_with_an_underscore_is_one_of_ours_or_a_known_one() -> None:
     prose = FENCE.sub(lambda match: "" if match[1] == "promql" else match[0], text())
-    constants = {node.value for node in every_node() if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     leaves = {name.split(".")[-1] for name in settings()}
-    known = constants | leaves | known_series().keys() | OTHERS
+    known = program_texts() | leaves | known_series().keys() | OTHERS
     # A word may be the beginning of several names, as in `grep mqtt_`; those end in an underscore, and are no WORD.
     words = set(WORD.findall(prose)) | set(re.findall(r"`([a-z]+_[a-z_]+)`", prose))
 

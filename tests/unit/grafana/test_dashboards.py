@@ -14,9 +14,9 @@ from grafana import colours
 from grafana.catalogue import DIRECTORY, dashboards, text
 from grafana.page import COLUMNS, Section, dashboard
 from grafana.panels import Head, lines
-from grafana.queries import expand, series
+from grafana.queries import series
 from grafana.targets import line
-from tests.dashboards import FILES, WITHOUT_QUERY, Json, load, nodes, panels, parse, selectors, targets
+from tests.dashboards import FILES, WITHOUT_QUERY, Json, expand, load, nodes, panels, parse, selectors, targets
 from tests.helpers import ROOT
 
 UIDS: Final = ("wgkex-overview", "wgkex-broker", "wgkex-worker", "wgkex-runtime", "wgkex-peers")
