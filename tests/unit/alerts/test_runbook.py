@@ -17,7 +17,7 @@ import wgkex_ops
 from tests.promql import FENCE, document, faults, known_series, names, queries
 from wgkex_ops.__main__ import parser
 
-PARTS: Final = ("What it means", "What users feel", "First look", "Likely causes", "Remedy", "Queries")
+PARTS: Final = ("What it means", "What users notice", "Check first", "Likely causes", "Remedy", "Queries")
 
 # Words with underscores in commands and texts that belong to other programs.
 OTHERS: Final = frozenset(
@@ -89,7 +89,7 @@ def test_a_section_has_all_parts_in_order_and_none_is_empty(alert: str) -> None:
     ends = [match.start() for match in found[1:]] + [len(sections()[alert])]
     assert all(sections()[alert][match.end() : end].strip() for match, end in zip(found, ends, strict=True))
     commands = FENCE.findall(sections()[alert][found[2].end() : found[3].start()])
-    assert commands, "the first look is something to type"
+    assert commands, "the first check is something to type"
 
 
 @pytest.mark.parametrize("alert", sections())
