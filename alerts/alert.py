@@ -12,14 +12,14 @@ class Alert:
     """One alerting rule.
 
     Attributes:
-        name: in the runbook, there is a section of this name.
+        name: the runbook has a section of this name.
         severity: `critical` pages, `warning` opens a ticket, `none` is for machines.
         expr: fires for each series of it.
         hold: nominal duration before it fires; None for at once.
         summary: one fixed sentence.
-        description: templated: where, how much, what users feel, what to do first.
+        description: templated: where, how much, what users notice, what to check first.
         labels: further labels.
-        keep: nominal duration for which it goes on firing afterwards; None for not at all.
+        keep: nominal duration for which it goes on firing afterwards; None for none.
     """
 
     name: str

@@ -1,12 +1,12 @@
-"""Alerting rules: who is told what, and when.
+"""Alerting rules, in groups.
 
-How they are made:
+What they have in common:
 
-- A gauge that fell to 0 is asked for as `max_over_time(x[…]) == 0`: one failed scrape does not start the clock anew.
-- A series that is not there fires nothing by itself. What is missed when a job vanishes has alerts of its own, and
-  WgkexNoWorkersOnline asks for brokers first, as there may be no series of a worker at all.
-- Each ratio is one of sums, with a least number of events: two of three is no trend.
-- What senders get wrong is nowhere but in WgkexKeyRejectionsHigh, which pages nobody.
+- A gauge at 0 is queried as `max_over_time(x[…]) == 0`: one failed scrape does not reset the alert.
+- A missing series fires nothing. So a job that vanishes has alerts of its own, and WgkexNoWorkersOnline starts from the
+  brokers, because there may be no series of a worker at all.
+- Each ratio is one of sums, with a minimum of events: two of three is no trend.
+- Mistakes of senders count in WgkexKeyRejectionsHigh only, which pages nobody.
 """
 
 from alerts.gateways import gateways

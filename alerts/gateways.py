@@ -13,19 +13,19 @@ def gateways(settings: Settings) -> list[Alert]:
         Alert(
             name="WgkexNoWorkersOnline",
             severity="critical",
-            # If no worker has ever been heard of, there is no series of any. The value is the number of brokers.
+            # A worker that never sent a message has no series. The value is the number of brokers.
             expr=f"count(max_over_time(up{{{settings.broker}}}[{gap}]) == 1)\nunless on () ({ONLINE} > 0)",
             hold="5m",
             summary="No gateway is online for the brokers.",
             description=(
-                "None of the {{ $value }} brokers sees a gateway that is online. Routers that lose their tunnel now "
-                "get no new one. Look first whether the workers run and are connected with the MQTT server."
+                "None of the {{ $value }} brokers sees a gateway that is online. Nodes that lose their tunnel now "
+                "get no new one. First check whether the workers run and are connected to the MQTT server."
             ),
         ),
         Alert(
             name="WgkexInterfaceDown",
             severity="critical",
-            # A worker that has stopped, or cannot read the kernel, knows nothing of interfaces: others tell of it.
+            # A worker that has stopped or cannot read the kernel has alerts of its own.
             expr=(
                 f"max_over_time(wgkex_worker_interface_up{{{settings.worker}}}[{gap}]) == 0\n"
                 f"and on (job, instance) {collector}"
@@ -33,9 +33,9 @@ def gateways(settings: Settings) -> list[Alert]:
             hold="5m",
             summary="A WireGuard or VXLAN interface is missing or down.",
             description=(
-                "{{ $labels.interface }} of domain {{ $labels.domain }} on {{ $labels.instance }} is missing or down. "
-                "The domain's routers have no mesh through this gateway. Look first at ip link show "
-                "{{ $labels.interface }}, and at what should set it up."
+                "{{ $labels.interface }} of domain {{ $labels.domain }} on {{ $labels.instance }} is missing or "
+                "down. The domain's nodes have no mesh through this gateway. First check ip link show "
+                "{{ $labels.interface }}, and the configuration that creates it."
             ),
         ),
         Alert(
@@ -45,9 +45,9 @@ def gateways(settings: Settings) -> list[Alert]:
             hold="1h",
             summary="A gateway is far from its share of the peers.",
             description=(
-                'The peers of gateway {{ $labels.worker }} are {{ $value | printf "%.0f" }} off its share. With far '
-                "fewer, routers may fail to reach it and have no tunnel for minutes; with far more, it may become "
-                "slow. Look first from outside whether its WireGuard ports answer, then at the weights."
+                'The peers of gateway {{ $labels.worker }} are {{ $value | printf "%.0f" }} off its share. With '
+                "far fewer, nodes may fail to reach it and have no tunnel for minutes; with far more, it may "
+                "become slow. First check from outside whether its WireGuard ports respond, then the weights."
             ),
         ),
         _install_slow(settings),
@@ -58,9 +58,9 @@ def gateways(settings: Settings) -> list[Alert]:
 
 
 def _imbalance(settings: Settings) -> str:
-    """Far below its share a gateway is at fault by itself; far above only if others are not off as well.
+    """Far below its share, a gateway is at fault itself; far above, only if others are not off as well.
 
-    So of two gateways, of which one takes no peers, the alert names that one, and not the other.
+    If one of two gateways takes no peers, the alert names that one only.
     """
     off, bound = f"{PEERS} - {SHARE}", f"{settings.imbalance_ratio:g} * {SHARE}"
     online = f'wgkex_broker_worker_online{{{settings.broker}, worker!="unknown"}}'
@@ -78,10 +78,10 @@ def _imbalance(settings: Settings) -> str:
         f"      <= {bound}\n"
         "  ) > 0\n"
         ")\n"
-        # A weight of 0 lets a gateway run empty.
+        # A gateway of weight 0 should have no peers.
         f"and {SHARE} > 0\n"
         f"and abs({off}) >= {settings.imbalance_min_peers}\n"
-        # One broker has seen it all the time. A series of some minutes was never 0, either: it has to be that old.
+        # One broker saw it online all the time. A series of some minutes was never 0 either, so it must be that old.
         "and on (job, worker) max by (job, worker) (\n"
         f"  min_over_time({online}[{settle}]) == 1\n"
         f"  and max_over_time({online}[{gap}] offset {ago}) == 1\n"
@@ -90,10 +90,10 @@ def _imbalance(settings: Settings) -> str:
 
 
 def _install_slow(settings: Settings) -> Alert:
-    """From POST to the gateway's word, by the broker's clock alone.
+    """From the POST to the gateway's receipt, by the broker's clock alone.
 
-    A gateway's answer goes to the broker that took the key, so brokers are summed. Workers that send no receipts have
-    no samples.
+    A receipt goes to the broker that took the key, so brokers are summed. Workers that send no receipts have no
+    samples.
     """
     selector = f'{{{settings.broker}, worker!="unknown"}}[{settings.window(settings.slow_window)}]'
     buckets = f"sum by (job, worker, le) (rate(wgkex_broker_key_install_duration_seconds_bucket{selector}))"
@@ -105,11 +105,11 @@ def _install_slow(settings: Settings) -> Alert:
             f"histogram_quantile(0.99, {buckets}) > {settings.slow_seconds:g}\nand {count} >= {settings.slow_min_keys}"
         ),
         hold="15m",
-        summary="Keys take longer to a gateway than routers bear.",
+        summary="Keys take longer to a gateway than nodes wait.",
         description=(
-            "One key in a hundred takes {{ $value | humanizeDuration }} or more until gateway {{ $labels.worker }} has "
-            f"it installed. Routers bear {settings.slow_seconds:g} s, then they try another gateway or ask again. Look "
-            "first at the worker's queue, and for peer_postponed in its log."
+            "One key in a hundred takes {{ $value | humanizeDuration }} or more until gateway "
+            f"{{{{ $labels.worker }}}} has installed it. Nodes wait {settings.slow_seconds:g} s, then they try another "
+            "gateway or send their key again. First check the worker's queue, and its log for peer_postponed."
         ),
     )
 
@@ -127,9 +127,9 @@ def _queue_near_full(settings: Settings) -> Alert:
         hold="5m",
         summary="A worker's queue is nearly full.",
         description=(
-            "The queue of {{ $labels.instance }} is {{ $value | humanizePercentage }} full: keys arrive faster than "
-            "the kernel takes them. Routers wait for their tunnel. Look first whether an interface is missing, then "
-            "how long netlink operations take."
+            "The queue of {{ $labels.instance }} is {{ $value | humanizePercentage }} full: keys arrive faster "
+            "than the kernel takes them. Nodes wait for their tunnel. First check whether an interface is "
+            "missing, then how long netlink operations take."
         ),
     )
 
@@ -138,7 +138,7 @@ def _netlink_failing(settings: Settings) -> Alert:
     selector = f"{{{settings.worker}}}[{settings.window(settings.netlink_window)}]"
     latest = f"{{{settings.worker}}}[{settings.window(settings.gap)}]"
     failures, operations = "wgkex_worker_netlink_operation_failures_total", "wgkex_worker_netlink_operations_total"
-    # By operation: each scrape dumps, and would dilute what fails for peers.
+    # By operation: each scrape makes a dump, which would dilute the failures of peers.
     by = "sum by (job, instance, operation)"
     return Alert(
         name="WgkexNetlinkFailing",
@@ -146,15 +146,15 @@ def _netlink_failing(settings: Settings) -> Alert:
         expr=(
             f"{by} (rate({failures}{selector}))\n/ {by} (rate({operations}{selector}))\n> {settings.netlink_ratio:g}\n"
             f"and {by} (increase({failures}{selector})) >= {settings.netlink_min_failures}\n"
-            # It still goes on: the long window remembers a burst for longer than the alert waits.
+            # And some lately: the long window contains a burst for longer than the alert waits.
             f"and {by} (increase({failures}{latest})) > 0"
         ),
         hold="10m",
         summary="The kernel refuses operations of a worker.",
         description=(
-            "On {{ $labels.instance }} {{ $value | humanizePercentage }} of the operations {{ $labels.operation }} "
-            "fail. Routers may have no tunnel, or a tunnel without a mesh. Look first at the label error of "
-            "wgkex_worker_netlink_operation_failures_total."
+            "On {{ $labels.instance }} {{ $value | humanizePercentage }} of the operations "
+            "{{ $labels.operation }} fail. Nodes may have no tunnel, or a tunnel without a mesh. First check the "
+            "label error of wgkex_worker_netlink_operation_failures_total."
         ),
     )
 
@@ -167,8 +167,8 @@ def _journal_failing(settings: Settings) -> Alert:
         hold="10m",
         summary="A worker cannot write its journal.",
         description=(
-            "{{ $labels.instance }} cannot note which peers it has. Keys are installed all the same, but a reboot "
-            "brings no peers back, and keys that have to wait stay with the MQTT server. Look first for "
-            "journal_unavailable in the worker's log, then at the disk."
+            "{{ $labels.instance }} cannot write down which peers it has. Keys are installed all the same, but "
+            "after a reboot the gateway does not restore its peers. First check the worker's log for "
+            "journal_unavailable, then the disk."
         ),
     )

@@ -17,8 +17,8 @@ def _burn(settings: Settings, burn: Burn) -> Alert:
     return Alert(
         name="WgkexKeyErrorBudgetBurn",
         severity=burn.severity,
-        # In a small network one failed key is a large part of all of them, hence the least number. An outage of the
-        # MQTT server has an alert of its own; the short window would page of it again as soon as that resolves.
+        # In a small network one failed key is a large part of all, hence the minimum. An outage of the MQTT server has
+        # an alert of its own; without the last line, the short window would page again when that one resolves.
         expr=(
             f"sum({failures_rate(burn.long)}) / sum({valid_rate(burn.long)}) > {limit}\n"
             f"and sum({failures_rate(burn.short)}) / sum({valid_rate(burn.short)}) > {limit}\n"
@@ -26,11 +26,12 @@ def _burn(settings: Settings, burn: Burn) -> Alert:
             f"unless on () max_over_time({outage}[{settings.window(burn.short)}]) == 1"
         ),
         hold=burn.hold,
-        summary="Too many valid keys cannot be served.",
+        summary="Too many valid keys fail.",
         description=(
-            f"{{{{ $value | humanizePercentage }}}} of the valid keys of the last {burn.long} failed, and it goes on; "
-            f"the objective allows {settings.budget * 100:g}% over 30 days. These routers wait for a tunnel, and ask "
-            "again. Look first which reason of wgkex_broker_key_failures_total grows."
+            "{{ $value | humanizePercentage }} of the valid keys of the last "
+            f"{burn.long} failed, and it goes on; the objective allows {settings.budget * 100:g}% over 30 days. "
+            "The nodes of these keys wait for a tunnel, and send their key again. First check which reason of "
+            "wgkex_broker_key_failures_total grows."
         ),
         labels={"long_window": burn.long, "short_window": burn.short},
     )
@@ -43,15 +44,16 @@ def _key_rate_zero(settings: Settings) -> Alert:
     return Alert(
         name="WgkexKeyRateZero",
         severity="critical",
-        # Routers come in bursts when a gateway starts. Only a steady stream yesterday is expected today.
+        # Nodes come in bursts when a gateway starts. Only a steady stream yesterday is expected today.
         expr=f"min_over_time({increase}{yesterday}) >= {settings.zero_min_keys}\nand {increase} == 0",
         hold="15m",
-        summary="No key comes through, though there were some at this time yesterday.",
+        summary="No key is accepted, though some were at this time yesterday.",
         description=(
             f"No key was accepted within {settings.span(settings.zero_window)}; at this time yesterday there were "
-            '{{ $value | printf "%.0f" }} or more in each such time. Routers that boot or have lost their tunnel get '
-            "none. Look first whether requests arrive (wgkex_broker_key_requests_total). If none do, look at DNS, TLS "
-            "and the proxy in front of the brokers; if they do, at the reasons why they fail or are rejected."
+            '{{ $value | printf "%.0f" }} or more in each such period. Nodes that boot or have lost their tunnel '
+            "get none. First check whether requests arrive (wgkex_broker_key_requests_total). If none do, check "
+            "DNS, TLS and the proxy in front of the brokers; if they do, check the reasons of failures and "
+            "rejections."
         ),
     )
 
@@ -69,8 +71,8 @@ def _rejections(settings: Settings) -> Alert:
         hold="30m",
         summary="Many keys are rejected.",
         description=(
-            "{{ $value | humanizePercentage }} of the submitted keys are refused through a fault of the sender. If it "
-            "is a firmware or a new domain, its routers get no tunnel; if it is a flood, nobody feels it. Look first "
-            "which reason of wgkex_broker_key_rejections_total grows."
+            "{{ $value | humanizePercentage }} of the submitted keys are rejected because of a mistake of the "
+            "sender. If it is a firmware or a new domain, its nodes get no tunnel; if it is a flood, users notice "
+            "nothing. First check which reason of wgkex_broker_key_rejections_total grows."
         ),
     )

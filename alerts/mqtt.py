@@ -13,16 +13,16 @@ def mqtt(settings: Settings) -> list[Alert]:
         Alert(
             name="WgkexMQTTDown",
             severity="critical",
-            # One that has a session is enough. The value is the number of those that have none.
+            # One that is connected is enough. The value is the number of those that are not.
             expr=f"count({connected} == 0)\nunless on () ({connected} == 1)",
             hold="1m",
-            # What follows from it resolves when the last process is back, and is not to be told in between.
+            # Its consequences resolve when the last process is back, and stay inhibited until then.
             keep=settings.mqtt_keep,
             summary="The MQTT server of wgkex is gone.",
             description=(
-                "All {{ $value }} brokers and workers that answer have lost MQTT. Routers that lose their tunnel now "
-                "get no new one; tunnels that are up stay up. Look first whether the MQTT server runs, and whether its "
-                "certificate or password has changed."
+                "All {{ $value }} brokers and workers that answer Prometheus have lost MQTT. Nodes that lose "
+                "their tunnel now get no new one; tunnels that are up stay up. First check whether the MQTT "
+                "server runs, and whether its certificate or password has changed."
             ),
         ),
         Alert(
@@ -30,11 +30,11 @@ def mqtt(settings: Settings) -> list[Alert]:
             severity="warning",
             expr=f"{connected} == 0",
             hold="1m",
-            summary="A wgkex process has no connection with the MQTT server.",
+            summary="A wgkex process has no connection to the MQTT server.",
             description=(
-                "{{ $labels.instance }} of job {{ $labels.job }} has no session with the MQTT server. A broker then "
-                "answers routers with 503, a gateway takes no new ones. Look first for the reason of the last attempt "
-                "in its log, then at the network between the two."
+                "{{ $labels.instance }} of job {{ $labels.job }} is not connected to the MQTT server. A broker "
+                "then responds with 503 to nodes, a gateway takes no new ones. First check its log for the reason "
+                "of the last attempt, then the network between the two."
             ),
         ),
         Alert(
@@ -44,9 +44,9 @@ def mqtt(settings: Settings) -> list[Alert]:
             hold="15m",
             summary="A wgkex process loses the MQTT server again and again.",
             description=(
-                "{{ $labels.instance }} of job {{ $labels.job }} has lost its session {{ $value }} times within "
-                f"{settings.span(settings.flapping_window)}. Routers wait longer for their tunnel. Look first whether "
-                "two processes have the same name, then at the network."
+                "{{ $labels.instance }} of job {{ $labels.job }} has lost its connection {{ $value }} times "
+                f"within {settings.span(settings.flapping_window)}. Nodes wait longer for their tunnel. First "
+                "check whether two processes have the same name, then the network."
             ),
         ),
     ]

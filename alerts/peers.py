@@ -23,10 +23,10 @@ def _peers_incomplete(settings: Settings) -> Alert:
         summary="Peers lack a part, and stay without it.",
         description=(
             "On {{ $labels.instance }} at least {{ $value }} peers of domain {{ $labels.domain }} lack their "
-            "{{ $labels.missing }}. Without route or FDB entry their routers may have a tunnel, but no mesh; without a "
-            "peer a route is left over, which nobody feels. The worker puts parts back within about 2 minutes, and it "
-            "does not help. Look first for peers_not_put_back in its log, then whether something else changes peers, "
-            "routes or FDB entries on this host."
+            "{{ $labels.missing }}. Without route or FDB entry their nodes may have a tunnel, but no mesh; "
+            "without a peer, a route is left over, which users do not notice. The worker repairs peers once a "
+            "minute, and that does not help. First check its log for peers_not_repaired, then whether another "
+            "program changes peers, routes or FDB entries on this host."
         ),
     )
 
@@ -34,9 +34,9 @@ def _peers_incomplete(settings: Settings) -> Alert:
 def _handshakes_stale(settings: Settings) -> Alert:
     """By domain, as a domain is an interface and a port of its own.
 
-    Stale peers are not counted. Those of ours are removed some minutes later, so that to count them would tell of an
-    outage for hardly any longer. What stays stale for ever is not ours, or protected: peers that the older wgkex has
-    left on a gateway, and that nobody has taken over, would be a ticket without end.
+    Stale peers are not counted. The cleanup removes ours some minutes later, so counting them would prolong the alert
+    hardly at all. Peers that stay stale are not ours, or protected: peers of the older wgkex that were never taken over
+    would be a ticket without end.
     """
     gap = settings.window(settings.gap)
 
@@ -52,23 +52,23 @@ def _handshakes_stale(settings: Settings) -> Alert:
         severity="warning",
         expr=f"{active}\n/ {connected}\n< {settings.stale_ratio:g}\nand {connected} >= {settings.stale_min_peers}",
         hold="15m",
-        summary="Most peers of a gateway have stopped talking.",
+        summary="Most peers of a domain on a gateway are silent.",
         description=(
             "On {{ $labels.instance }} only {{ $value | humanizePercentage }} of the peers of domain "
-            "{{ $labels.domain }} that were connected within cleanup.stale_after still are. The others' routers have "
-            "lost their tunnel or moved to another gateway. Look first whether UDP reaches the domain's WireGuard port "
-            "from outside."
+            "{{ $labels.domain }} that were connected within cleanup.stale_after still are. The nodes of the "
+            "others have lost their tunnel or use another gateway. First check whether UDP reaches the domain's "
+            "WireGuard port from outside."
         ),
     )
 
 
 def _peers_lost(settings: Settings) -> Alert:
-    """Over all domains, as an uplink has them all.
+    """Over all domains, because they share an uplink.
 
-    The routers of a gateway that reboots have found another one meanwhile. There, the worker has started, and found
-    hardly any peer that ever connected: the kernel has forgotten them, and the journal brings them back without a
-    handshake. A worker that merely starts anew finds them in the kernel. Peers that never connected are not counted, as
-    the cleanup removes many of them at once, after each reboot of another gateway.
+    The nodes of a gateway that reboots have found another one by then. Such a gateway is recognized by a worker that
+    has started, and hardly any peer that ever connected: the kernel has lost them, and the journal restores them
+    without a handshake. After a mere restart of the worker they are still in the kernel. Peers that never connected
+    are not counted: the cleanup removes many of them at once after each reboot of another gateway.
     """
     gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
     window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
@@ -93,16 +93,16 @@ def _peers_lost(settings: Settings) -> Alert:
         summary="A gateway has lost most of its active peers.",
         description=(
             "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the active peers that it had "
-            f"{settings.span(settings.lost_window)} ago. Their routers are looking for another gateway, or have no "
-            "mesh. Look first at the gateway's uplink and at its WireGuard ports."
+            f"{settings.span(settings.lost_window)} ago. Their nodes look for another gateway, or have no mesh. "
+            "First check the gateway's uplink and its WireGuard ports."
         ),
     )
 
 
 def _cleanup_stalled(settings: Settings) -> Alert:
-    """The time of the last one is what it was that long ago. So Prometheus' clock and the gateway's are not compared.
+    """The time of the last cleanup is the same as that long ago: this compares no clocks of two hosts.
 
-    It is 0 before a worker's first one: then it is the start that has to be that long ago.
+    The time is 0 before a worker's first cleanup; then the start must be that long ago.
     """
     success = (
         f"wgkex_worker_cleanup_last_success_timestamp_seconds{{{settings.worker}}}[{settings.window(settings.gap)}]"
@@ -116,10 +116,10 @@ def _cleanup_stalled(settings: Settings) -> Alert:
             f"unless on (job, instance) changes(process_start_time_seconds{{{settings.worker}}}[{window}]) > 0"
         ),
         hold="10m",
-        summary="A worker does not finish its cleanup any more.",
+        summary="A worker does not complete its cleanup any more.",
         description=(
-            f"{{{{ $labels.instance }}}} has finished no cleanup for {ago}: peers whose routers have gone stay in its "
-            "kernel. Users feel nothing, but everything that reads the kernel gets slower. Look first for "
-            "peers_not_removed and snapshot_failed in the worker's log."
+            f"{{{{ $labels.instance }}}} has completed no cleanup for {ago}: the peers of departed nodes stay in its "
+            "kernel. Users notice nothing, but everything that reads the kernel gets slower. First check the "
+            "worker's log for peers_not_removed and snapshot_failed."
         ),
     )

@@ -12,17 +12,18 @@ def processes(settings: Settings) -> list[Alert]:
         Alert(
             name="WgkexBrokerDown",
             severity="critical",
-            # One that answers is enough. The value is the number of those that do not.
+            # One that answers is enough. The value is the number of brokers that do not.
             expr=f"count by (job) ({up} == 0)\nunless on (job) ({up} == 1)",
             hold="2m",
             summary="No wgkex broker answers.",
             description=(
-                "None of the {{ $value }} targets of job {{ $labels.job }} answers Prometheus. Routers that lose their "
-                "tunnel now get no new one. Look first whether the service runs: systemctl status wgkex-broker."
+                "None of the {{ $value }} targets of job {{ $labels.job }} answers Prometheus. Nodes that lose "
+                "their tunnel now get no new one. First check whether the service runs: systemctl status "
+                "wgkex-broker."
             ),
         ),
-        _absent("WgkexBrokerAbsent", settings.broker_job, "Prometheus no longer knows any wgkex broker."),
-        _absent("WgkexWorkerAbsent", settings.worker_job, "Prometheus no longer knows any wgkex worker."),
+        _absent("WgkexBrokerAbsent", settings.broker_job, "Prometheus has no wgkex broker among its targets."),
+        _absent("WgkexWorkerAbsent", settings.worker_job, "Prometheus has no wgkex worker among its targets."),
         Alert(
             name="WgkexTargetDown",
             severity="warning",
@@ -30,9 +31,9 @@ def processes(settings: Settings) -> list[Alert]:
             hold="10m",
             summary="A wgkex process does not answer.",
             description=(
-                "{{ $labels.instance }} of job {{ $labels.job }} does not answer Prometheus. A broker that is down "
-                "leaves the work to the others; a gateway whose worker is down takes no new routers. Look first "
-                "whether the host and the service are up."
+                "{{ $labels.instance }} of job {{ $labels.job }} does not answer Prometheus. While a broker is "
+                "down, the others do its work; while a worker is down, its gateway takes no new nodes. First "
+                "check whether the host and the service are up."
             ),
         ),
         Alert(
@@ -43,8 +44,8 @@ def processes(settings: Settings) -> list[Alert]:
             summary="A wgkex process starts again and again.",
             description=(
                 "{{ $labels.instance }} of job {{ $labels.job }} has started {{ $value }} times within "
-                f"{settings.span(settings.crash_window)}. Keys that are on their way come late, and some "
-                "routers wait until they ask again. Read the end of its log first: the reason is in the last lines."
+                f"{settings.span(settings.crash_window)}. Keys on their way come late, and some nodes wait until "
+                "they send their key again. First check the end of its log: the reason is in the last lines."
             ),
         ),
         Alert(
@@ -54,9 +55,9 @@ def processes(settings: Settings) -> list[Alert]:
             hold="10m",
             summary="A worker cannot read the kernel, and its metrics are blind.",
             description=(
-                "The collector {{ $labels.collector }} on {{ $labels.instance }} fails. Nobody sees the gateway's "
-                "peers and interfaces, and brokers may send it no routers. Look first for snapshot_failed in the "
-                "worker's log."
+                "The collector {{ $labels.collector }} on {{ $labels.instance }} fails. The gateway's peers and "
+                "interfaces are invisible, and brokers may send it no nodes. First check the worker's log for "
+                "snapshot_failed."
             ),
         ),
         Alert(
@@ -66,8 +67,8 @@ def processes(settings: Settings) -> list[Alert]:
             hold=None,
             summary="Alerts get through.",
             description=(
-                "This alert always fires. Whoever watches it from outside raises an alarm when it no longer arrives: "
-                "then Prometheus, Alertmanager or the way between them is broken."
+                "This alert always fires. A service outside raises an alarm when it no longer arrives: then "
+                "Prometheus, Alertmanager or the way between them is broken."
             ),
         ),
     ]
@@ -81,7 +82,7 @@ def _absent(name: str, job: str, summary: str) -> Alert:
         hold="10m",
         summary=summary,
         description=(
-            "No target of job {{ $labels.job }} is left in Prometheus, so no other alert can tell of it. Users may "
-            "feel nothing yet. Look first at the scrape configuration and at service discovery."
+            "No target of job {{ $labels.job }} is left in Prometheus, so no other alert can report it. Users may "
+            "notice nothing yet. First check the scrape configuration and service discovery."
         ),
     )

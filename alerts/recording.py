@@ -43,7 +43,7 @@ def recording_groups(settings: Settings) -> list[Rule]:
 
 
 def _rates(settings: Settings, window: str) -> list[Rule]:
-    """What the broker failed to serve, and what it should have served; what senders got wrong is in neither."""
+    """Failed keys, and valid keys: failed or accepted. Mistakes of senders are in neither."""
     selector = f"{{{settings.broker}}}[{settings.window(window)}]"
     failures = f"sum by (job, instance) (rate(wgkex_broker_key_failures_total{selector}))"
     published = f"sum by (job, instance) (rate(wgkex_broker_keys_published_total{selector}))"
@@ -54,11 +54,11 @@ def _rates(settings: Settings, window: str) -> list[Rule]:
 
 
 def _gateways(settings: Settings) -> list[Rule]:
-    """Each broker tells of all gateways, so what they say is never summed.
+    """Each broker reports all gateways, so the reports of brokers are never summed.
 
-    A broker without a session keeps what it heard last, and is not asked. A gateway's share is what its target would
-    be if only the gateways that are online existed: those that are away leave their peers to the others. One of weight
-    0 runs empty, and what it still has is nobody's share.
+    A broker without a connection keeps old reports, and does not count. A gateway's share is what its target would be
+    if only the gateways that are online existed: the others take over the peers of those that are offline. Peers of a
+    gateway of weight 0 belong to no share.
     """
     gap = settings.window(settings.gap)
     connected = f"and on (job, instance) max_over_time(wgkex_mqtt_connected{{{settings.broker}}}[{gap}]) == 1"

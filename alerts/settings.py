@@ -1,7 +1,7 @@
-"""Everything that somebody may want to change in the rules: selectors, thresholds, windows, and how fast time goes.
+"""Everything that an operator may want to change in the rules: selectors, thresholds, windows, and the pace of time.
 
-Durations are written as Prometheus writes them (`90s`, `15m`, `3d`), and are nominal: what comes out in the rules has
-gone through `Settings.span` or `Settings.window`, so that a test can shrink time and keep the rules.
+Durations are written as Prometheus writes them (`90s`, `15m`, `3d`), and are nominal: `Settings.span` and
+`Settings.window` make those of the rules, so that a test can shorten time and keep the rules.
 """
 
 import re
@@ -19,11 +19,11 @@ def milliseconds(duration: str) -> int:
     """A duration of one number and one unit.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a duration.
     """
     match = _DURATION.fullmatch(duration)
     if match is None:
-        raise ValueError(f"no duration: {duration!r}")
+        raise ValueError(f"not a duration: {duration!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -45,8 +45,8 @@ class Burn:
     """One pair of windows of the error budget alert.
 
     Attributes:
-        long: the window in which that much of the budget has gone.
-        short: the window that tells whether it still goes.
+        long: the window that shows that the burn matters.
+        short: the window that shows that it goes on.
         factor: how many times faster than the objective allows.
         hold: how long before the alert fires.
         severity: `critical` or `warning`.
@@ -68,32 +68,32 @@ class Settings:
         worker_job: `job` of the workers.
         runbook: address of the runbook; each alert has a section there.
         pace: factor of all durations; 1/60 makes seconds of minutes.
-        shortest_window: no window gets shorter by that; a rate wants at least two scrapes in it.
+        shortest_window: no window gets shorter than this; a rate needs at least two scrapes in it.
         gap: window that bridges failed scrapes.
-        short_gap: the same where waiting longer would cost more than it gives; wants a scrape every 30 s or faster.
+        short_gap: the same for alerts that must be fast; needs a scrape every 30 s or faster.
         slow_interval: how often the long windows of the objective are recorded.
         objective: part of the valid keys that are to be served, over 30 days.
         burns: pairs of windows of the error budget alert.
         burn_min_failures: failed keys in the long window; fewer never alert, whatever the ratio.
         zero_window: without a key for so long.
-        zero_span: the time yesterday that is looked at, in pieces of `zero_window`.
+        zero_span: the time yesterday that is compared, in pieces of `zero_window`.
         zero_offset: how far back yesterday is.
-        zero_min_keys: keys in each of these pieces: a single burst yesterday says nothing about today, nor does one
-            router that cannot get through and asks every minute.
-        mqtt_keep: for so long the alert of a dead MQTT server goes on after its return, and holds back what follows.
-        flapping_window, flapping_losses: more losses of the session than that are too many.
-        rejections_window, rejections_ratio, rejections_min_requests: when refused keys are worth a look.
-        slow_window, slow_seconds, slow_min_keys: nodes bear no more seconds from POST to installed.
+        zero_min_keys: keys in each of these pieces: a single burst yesterday is no expectation for today, nor is one
+            node that cannot get through and sends its key every minute.
+        mqtt_keep: how long the alert of a dead MQTT server goes on after its return, and inhibits its consequences.
+        flapping_window, flapping_losses: more lost connections than this are too many.
+        rejections_window, rejections_ratio, rejections_min_requests: more rejected keys than this are too many.
+        slow_window, slow_seconds, slow_min_keys: how many seconds nodes wait from the POST until the key is installed.
         queue_ratio: part of the queue's capacity.
         netlink_window, netlink_ratio, netlink_min_failures: failed operations, each kind by itself. A key that cannot
-            be installed makes 5 of them: a single one is no reason, two are where hardly any come.
+            be installed makes 5 of them: one such key is no reason for an alert, two are if few keys come.
         stale_ratio, stale_min_peers: part of the peers that is to be active.
         lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window. A gateway
-            whose worker has started, and found less than this part of those that ever connected, is not looked at.
-        cleanup_window: without a finished cleanup for so long; three of the longest interval that one can set.
+            whose worker has started, and found less than this part of those that ever connected, does not count.
+        cleanup_window: how long without a completed cleanup; three times the longest interval that can be set.
         imbalance_ratio, imbalance_min_peers: deviation of a gateway's peers from its share.
-        imbalance_settle: a gateway that was offline within it, or not there before, is not looked at.
-        crash_window, crash_starts: more starts than that are too many.
+        imbalance_settle: a gateway that was offline within this time, or is newer, does not count.
+        crash_window, crash_starts: more starts than this are too many.
     """
 
     broker_job: str = "wgkex-broker"

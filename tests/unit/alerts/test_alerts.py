@@ -104,9 +104,7 @@ def test_an_alert_is_named_and_described_as_all_of_them_are(rule: Mapping[str, A
     assert annotations["summary"].endswith(".")
     # The dead man's switch has nothing to name.
     assert ("{{" in annotations["description"]) == (name != "WgkexWatchdog")
-    assert (
-        name == "WgkexWatchdog" or "Look first" in annotations["description"] or "first:" in annotations["description"]
-    )
+    assert name == "WgkexWatchdog" or "First check " in annotations["description"]
     assert annotations["runbook_url"] == f"{Settings().runbook}#{name.lower()}"
 
 
