@@ -1,4 +1,4 @@
-"""WGKex / Broker: HTTP, the keys that come in, and what is known of the gateways."""
+"""WGKex / Broker: HTTP, submitted keys, and the gateways as brokers see them."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -36,8 +36,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Brokers online by MQTT",
-                    "Brokers that see each other on MQTT, by the one that sees the fewest. Less than those that are"
-                    " up: one is cut off, and gateways are shared out without it.",
+                    "Brokers that see each other on MQTT, by the one that sees the fewest. Fewer than are up: one is"
+                    " cut off, and the others choose gateways without counting it.",
                     "none",
                     4,
                     SMALL,
@@ -50,8 +50,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Submissions",
-                    "Keys that nodes submit, over all brokers. None at all at an hour when there are always some:"
-                    " nodes do not reach the brokers. Look at DNS, the load balancer, the certificate.",
+                    "Keys that nodes submit, over all brokers. None at an hour that usually has some: nodes do not"
+                    " reach the brokers. Check DNS, the load balancer, the certificate.",
                     "reqps",
                     4,
                     SMALL,
@@ -62,8 +62,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Served now",
-                    "HTTP requests that are being served at this moment. A plateau: the brokers wait for the MQTT"
-                    " server, or somebody holds connections open.",
+                    "HTTP requests in progress. A plateau: the brokers wait for the MQTT server, or clients hold"
+                    " connections open.",
                     "none",
                     4,
                     SMALL,
@@ -83,8 +83,8 @@ def _http() -> Section:
             lines(
                 Head(
                     "Requests by route",
-                    "Answered requests on the public listener. Unknown is what no route serves; if that grows, somebody"
-                    " tries things out, and a limit at the load balancer helps.",
+                    "Requests on the public listener with a response. Unknown is a path without a route; if it grows,"
+                    " a scanner is at work, and a limit at the load balancer helps.",
                     "reqps",
                 ),
                 [line(by("handler", rate(requests)), "{{handler}}")],
@@ -92,9 +92,9 @@ def _http() -> Section:
             ),
             lines(
                 Head(
-                    "Answers by status",
-                    "4xx are the sender's fault, 5xx ours. 503 rises: MQTT is away, or no gateway is online, see the"
-                    " failures below. 400 rises: see the rejections. 404: somebody looks for other things.",
+                    "Responses by status",
+                    "4xx are mistakes of the sender, 5xx are ours. 503 rises: MQTT is down, or no gateway is online,"
+                    " see the failures below. 400 rises: see the rejections. 404: a scanner looks for other services.",
                     "reqps",
                 ),
                 [line(by("code", rate(requests)), "{{code}}")],
@@ -104,8 +104,8 @@ def _http() -> Section:
             lines(
                 Head(
                     "Duration by route, p99",
-                    "From the head of a request to its answer. Nodes give up after 10 s. If it follows the latency of"
-                    " publishing, look at the MQTT server; if not, at the broker's CPU on the Runtime dashboard.",
+                    "From the head of a request to its response. Nodes give up after 10 s. If it follows the latency"
+                    " of publishing, check the MQTT server; if not, the broker's CPU on the Runtime dashboard.",
                     "s",
                 ),
                 [
@@ -142,8 +142,8 @@ def _gateways() -> Section:
             lines(
                 Head(
                     "Assignments by gateway",
-                    "Answers of version 2 that named a gateway, over all brokers. A gateway that gets none though it is"
-                    " online has a weight of 0, or more peers than its share.",
+                    "Responses of version 2 that named a gateway, over all brokers. A gateway gets none though it is"
+                    " online: its weight is 0, or it has more peers than its share.",
                     "reqps",
                 ),
                 [line(by("worker", rate("wgkex_broker_worker_assignments_total")), "{{worker}}")],
@@ -152,9 +152,8 @@ def _gateways() -> Section:
             shared.by_reason(
                 Head(
                     "Dropped messages of gateways",
-                    "Messages of workers and brokers that were dropped by the brokers. unknown_worker or"
-                    " unknown_domain: a gateway is missing in the configuration. malformed: somebody else writes to"
-                    " the bus.",
+                    "Messages of workers and brokers that brokers dropped. unknown_worker or unknown_domain: a gateway"
+                    " is missing in the configuration. malformed: another program writes to the bus.",
                     "cps",
                 ),
                 by("reason", rate("wgkex_broker_message_rejections_total")),
@@ -170,9 +169,9 @@ def _mqtt() -> Section:
         [
             lines(
                 Head(
-                    "Sessions gained and lost",
-                    "Per minute. Many of them mean a bad link, or two processes with one name, which throw each other"
-                    " out in turns: see WgkexMQTTFlapping in the runbook.",
+                    "Connections gained and lost",
+                    "Per minute. Many: the network loses packets, or two processes with one name disconnect each"
+                    " other: see WgkexMQTTFlapping in the runbook.",
                     "cpm",
                     6,
                 ),
@@ -186,7 +185,7 @@ def _mqtt() -> Section:
                 Head(
                     "Failed attempts to connect",
                     "Per minute, by reason. unreachable or timed_out: the network, or the server is down. tls: a"
-                    " certificate has run out. refused or subscription_refused: user, password, or access list.",
+                    " certificate has expired. refused or subscription_refused: user, password, or access rules.",
                     "cpm",
                     6,
                 ),
@@ -196,8 +195,8 @@ def _mqtt() -> Section:
             lines(
                 Head(
                     "Unacknowledged messages",
-                    "Sent to the MQTT server and not yet acknowledged. A plateau means that the server hangs: nodes"
-                    " read 503 until it answers again.",
+                    "Sent to the MQTT server and not yet acknowledged. A plateau: the server hangs, and nodes get 503"
+                    " until it responds again.",
                     "none",
                     4,
                 ),
@@ -207,8 +206,8 @@ def _mqtt() -> Section:
             lines(
                 Head(
                     "Dropped messages",
-                    "Messages thrown away because more arrived than a process could work on. Any is too many: a key"
-                    " may be lost until its node asks again. Look at that process's CPU.",
+                    "Messages dropped because more arrived than a process could handle. Any is too many: a key may be"
+                    " lost until its node sends it again. Check that process's CPU.",
                     "cps",
                     4,
                 ),
@@ -217,9 +216,9 @@ def _mqtt() -> Section:
             lines(
                 Head(
                     "Age of the last message",
-                    "How long ago the last message came from the MQTT server. The gateways report every minute, so a"
-                    " broker that hears nothing for longer is cut off, though its session looks alive. A worker hears"
-                    " only of keys.",
+                    "Time since the last message from the MQTT server. The gateways report every minute, so a broker"
+                    " that receives nothing for longer is cut off, though it seems connected. A worker receives only"
+                    " keys.",
                     "s",
                     4,
                 ),
@@ -235,7 +234,7 @@ def _mqtt() -> Section:
 
 
 def build() -> Dashboard:
-    """For whoever runs the brokers."""
+    """For operators of brokers."""
     return dashboard(
         "wgkex-broker",
         "Broker",

@@ -42,8 +42,8 @@ def keys() -> Section:
             lines(
                 Head(
                     "Published by domain",
-                    "Keys answered with success, after the MQTT server had acknowledged them. One domain falls while"
-                    " others do not: its nodes have lost their way to the brokers.",
+                    "Keys with a successful response, after the acknowledgement of the MQTT server. One domain falls"
+                    " while others do not: its nodes do not reach the brokers.",
                     "reqps",
                 ),
                 [line(by("domain", rate("wgkex_broker_keys_published_total")), "{{domain}}")],
@@ -52,7 +52,7 @@ def keys() -> Section:
             lines(
                 Head(
                     "Submissions by API version",
-                    "Version 1 goes to all gateways, version 2 names one. Version 1 can be given up when its line"
+                    "Version 1 goes to all gateways, version 2 names one. You can give up version 1 when its line"
                     " stays at 0.",
                     "reqps",
                 ),
@@ -62,9 +62,9 @@ def keys() -> Section:
             shared.by_reason(
                 Head(
                     "Failures by reason",
-                    "Valid keys that could not be served: this is what the error budget is spent on. mqtt_disconnected,"
-                    " publish_refused and publish_timeout: the MQTT server or the way to it. no_worker: no gateway"
-                    " listens. internal: a fault of ours, its traceback is in the log.",
+                    "Valid keys that failed: they use up the error budget. mqtt_disconnected, publish_refused and"
+                    " publish_timeout: the MQTT server or the way to it. no_worker: no gateway has subscribed."
+                    " internal: a bug of ours, its traceback is in the log.",
                     "reqps",
                 ),
                 by("reason", rate(_FAILURES)),
@@ -73,8 +73,9 @@ def keys() -> Section:
             shared.by_reason(
                 Head(
                     "Rejections by reason",
-                    "Keys refused through a fault of the sender. They cost no error budget. One reason rises steadily:"
-                    " a firmware sends nonsense; find it by the log's request ids. In a burst: somebody plays.",
+                    "Keys rejected because of a mistake of the sender. They use up no error budget. One reason rises"
+                    " steadily: a firmware is broken; find it by the request ids in the log. A burst: a test or an"
+                    " attack.",
                     "reqps",
                 ),
                 by("reason", rate(_REJECTIONS)),
@@ -83,8 +84,8 @@ def keys() -> Section:
             lines(
                 Head(
                     "Rejected share",
-                    "Rejections over all submissions. Over a quarter for half an hour, at a real volume, opens a"
-                    " ticket: see WgkexKeyRejectionsHigh in the runbook, and the reasons to the left.",
+                    "Rejections over all submissions. Over a quarter for half an hour, with enough submissions, opens"
+                    " a ticket: see WgkexKeyRejectionsHigh in the runbook, and the reasons to the left.",
                     "percentunit",
                 ),
                 [line(ratio(by("", rate(_REJECTIONS)), by("", rate(_SUBMISSIONS))), "rejected")],
@@ -105,7 +106,7 @@ def publishing() -> Section:
                 Head(
                     "Latency of publishing",
                     "From a parsed submission to the acknowledgement of the MQTT server; nodes wait for it. A second"
-                    " band above the usual one: the server stalls now and then, look at its disk and its load.",
+                    " band above the usual one: the server stalls now and then, check its disk and its load.",
                     "s",
                     12,
                 ),
@@ -114,8 +115,8 @@ def publishing() -> Section:
             shared.quantiles(
                 Head(
                     "Latency of publishing, quantiles",
-                    "The same as p50 and p99. The line is the default of broker.publish_timeout, after which a node is"
-                    " told to come back later. p99 near it: look at the MQTT server before nodes are turned away.",
+                    "The same as p50 and p99. The line is the default of broker.publish_timeout, after which a node"
+                    " gets 503. p99 near it: check the MQTT server before nodes are refused.",
                     "s",
                     12,
                 ),
@@ -135,8 +136,8 @@ def receipts() -> Section:
             heatmap(
                 Head(
                     "From POST to the kernel",
-                    "From a parsed submission to a gateway's word that it has installed the key, by one clock. Nodes"
-                    " bear 10 s. A band above: a gateway is slow, see which one on the right.",
+                    "From a parsed submission to the receipt of a gateway that has installed the key, by one clock."
+                    " Nodes wait 10 s. A band above: a gateway is slow, the graph on the right shows which.",
                     "s",
                     12,
                 ),
@@ -145,8 +146,8 @@ def receipts() -> Section:
             lines(
                 Head(
                     "From POST to the kernel by gateway, p99",
-                    "The same for each gateway. One rises: look at its queue and its kernel on the Worker dashboard."
-                    " All rise: the MQTT server. See WgkexInstallSlow in the runbook.",
+                    "The same for each gateway. One rises: check its queue and its kernel on the Worker dashboard. All"
+                    " rise: check the MQTT server. See WgkexInstallSlow in the runbook.",
                     "s",
                     12,
                 ),
@@ -156,7 +157,7 @@ def receipts() -> Section:
             lines(
                 Head(
                     "Failed installations by gateway",
-                    "Keys that a gateway has given up. Version 2 names another gateway then. If a gateway fails alone,"
+                    "Keys that a gateway has given up; version 2 then names another gateway. Only one gateway fails:"
                     " the reason is in its log (peer_given_up), and in the errors of netlink operations.",
                     "cps",
                 ),
@@ -165,10 +166,10 @@ def receipts() -> Section:
             ),
             lines(
                 Head(
-                    "Named without its word, by gateway",
-                    "Version 2 answers that named a gateway before it had confirmed the key, after"
-                    " broker.confirm_timeout. It rises: the gateway is slow, or its receipts do not get through the"
-                    " access rules of the MQTT server.",
+                    "Named without confirmation, by gateway",
+                    "Responses of version 2 that named a gateway before it had confirmed the key, after"
+                    " broker.confirm_timeout. It rises: the gateway is slow, or the access rules of the MQTT server"
+                    " stop its receipts.",
                     "cps",
                 ),
                 [line(by("worker", rate("wgkex_broker_key_confirmation_timeouts_total", CONFIGURED)), "{{worker}}")],
@@ -177,8 +178,9 @@ def receipts() -> Section:
             lines(
                 Head(
                     "Keys without a receipt",
-                    "Accepted keys that not all gateways have confirmed yet, and how many were sent again or given up"
-                    " unconfirmed. Unconfirmed keys mean a gateway that takes none: look whether its worker hangs.",
+                    "Accepted keys that not all gateways have confirmed yet, and how many were sent again or never"
+                    " confirmed. A broker sends them again after 5, 15, 35 and 75 s. Unconfirmed rises: check whether"
+                    " a worker hangs.",
                     "none",
                 ),
                 [

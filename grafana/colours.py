@@ -29,7 +29,7 @@ OUTCOMES: Final = {
 # Why the cleanup removes a peer: the colours of the states.
 REMOVALS: Final = {"stale": PEER_STATES["stale"], "never_connected": PEER_STATES["never"]}
 
-# A reason has the same colour whether the broker or the worker tells it.
+# A reason has the same colour for brokers and workers.
 REASONS: Final = {
     "malformed_json": "light-yellow",
     "malformed_payload": "light-yellow",

@@ -1,4 +1,4 @@
-"""WGKex / Overview: is the service well, and where to look if it is not."""
+"""WGKex / Overview: whether the service works, and which dashboard to open if it does not."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -25,7 +25,7 @@ def _state() -> Section:
                 "worker",
                 "Workers",
                 "Workers that answer Prometheus, and those that did within a day but do not now. A gateway without its"
-                " worker keeps its tunnels but takes no new nodes. See WgkexTargetDown in the runbook.",
+                " worker keeps its tunnels, but takes no new nodes. See WgkexTargetDown in the runbook.",
             ),
             shared.mqtt_connected(""),
             shared.gateways_online(),
@@ -45,8 +45,9 @@ def _state() -> Section:
             stat(
                 Head(
                     "Error budget left",
-                    "What is left of the failures that 99.9 % over 30 days allows; failures are ours, a sender's"
-                    " mistakes count nowhere. Below a quarter: put off risky changes. At 0: mend before anything else.",
+                    "What is left of the failures that 99.9 % over 30 days allows. Failures are ours; mistakes of"
+                    " senders do not count. Below a quarter: put off risky changes. At 0: make repairs before anything"
+                    " else.",
                     "percentunit",
                     4,
                     SMALL,
@@ -72,9 +73,9 @@ def _keys() -> Section:
             lines(
                 Head(
                     "Keys per second",
-                    "Submissions at all brokers, and what became of them: each one is published, rejected (the sender's"
-                    " fault) or failed (ours). Failed rises: open the Broker dashboard and look for the reason."
-                    " Submitted falls to nothing: nodes do not reach the brokers.",
+                    "Submissions at all brokers, and their results: each one is published, rejected (the sender's"
+                    " mistake) or failed (ours). Failed rises: check the reason on the Broker dashboard. Submitted"
+                    " falls to 0: nodes do not reach the brokers.",
                     "reqps",
                     12,
                 ),
@@ -85,7 +86,7 @@ def _keys() -> Section:
                 Head(
                     "Alerts",
                     "Alerts of this service that fire or are about to. Each has a section in the runbook: open it from"
-                    " the alert, or from the link at the top. It needs a data source whose alerts Grafana may list.",
+                    " the alert, or from the link at the top. The data source must let Grafana list its alerts.",
                     "none",
                     12,
                 ),
@@ -94,9 +95,9 @@ def _keys() -> Section:
             lines(
                 Head(
                     "Error budget burn",
-                    "How many times as fast as 99.9 % over 30 days allows failures come, over several windows; at 1 the"
-                    " budget just lasts. The 1h line above 14.4 and the 6h line above 6 page somebody; 1d above 3 and"
-                    " 3d above 1 open a ticket. Look for the reason among the failures on the Broker dashboard.",
+                    "How many times as fast as 99.9 % over 30 days allows failures come, over several windows. At 1"
+                    " the budget just lasts. The 1h line above 14.4 and the 6h line above 6 page; 1d above 3 and 3d"
+                    " above 1 open a ticket. Check the reason of the failures on the Broker dashboard.",
                     "none",
                     8,
                 ),
@@ -113,8 +114,8 @@ def _keys() -> Section:
             lines(
                 Head(
                     "Failed share of valid keys",
-                    "Failures over valid submissions in the last 5 minutes; the line is what 99.9 % allows. Above it"
-                    " for long, the budget shrinks: see the reasons on the Broker dashboard.",
+                    "Failures over valid submissions in the last 5 minutes. The line is what 99.9 % allows. Above it"
+                    " for long, the budget shrinks: check the reasons on the Broker dashboard.",
                     "percentunit",
                     8,
                 ),
@@ -126,9 +127,10 @@ def _keys() -> Section:
             lines(
                 Head(
                     "Latency of keys, p99",
-                    "Publish: from a parsed submission to the MQTT server's acknowledgement, which a node waits for."
-                    " Install: from the same moment to a gateway's word that it has the key in its kernel. Nodes bear"
-                    " 10 s. Publish rises: look at the MQTT server. Install alone rises: look at the workers' queues.",
+                    "Publish: from a parsed submission to the acknowledgement of the MQTT server, for which a node"
+                    " waits. Install: from the same moment to the receipt of a gateway that has installed the key."
+                    " Nodes wait 10 s. Publish rises: check the MQTT server. Only install rises: check the workers'"
+                    " queues.",
                     "s",
                     8,
                 ),
@@ -150,9 +152,9 @@ def _peers() -> Section:
             shared.ages(
                 Head(
                     "Age of handshakes",
-                    "How long ago the peers' last handshakes were; a live tunnel has one every two minutes or so. The"
-                    " line is 180 s, where WireGuard gives a session up. p50 above it: half of the peers have no"
-                    " tunnel. Peers that never had a handshake are left out.",
+                    "Time since the last handshakes of the peers; a live tunnel has one about every two minutes. The"
+                    " line is 180 s, where a WireGuard session ends. p50 above it: half of the peers have no tunnel."
+                    " Peers that never had a handshake are left out.",
                     "s",
                     12,
                 ),
@@ -164,7 +166,7 @@ def _peers() -> Section:
 
 
 def build() -> Dashboard:
-    """For whoever is called at night."""
+    """For the operator on call."""
     return dashboard(
         "wgkex-overview",
         "Overview",

@@ -75,7 +75,7 @@ def _links() -> list[DashboardLink]:
             title="WGKex",
             type_val=DashboardLinkType.DASHBOARDS,
             icon="external link",
-            tooltip="The other dashboards, with the same time and choice",
+            tooltip="The other dashboards, with the same time and variables",
             url="",
             tags=[TAG],
             include_vars=True,
@@ -93,7 +93,7 @@ def _links() -> list[DashboardLink]:
 
 
 class _Labelled(AnnotationQuery):
-    """What an annotation from Prometheus has besides: without it, the marks carry no text. The SDK knows it not."""
+    """Adds the fields that the SDK lacks for annotations from Prometheus: without them, the marks have no text."""
 
     def to_json(self) -> dict[str, object]:
         return super().to_json() | {
@@ -105,7 +105,7 @@ class _Labelled(AnnotationQuery):
 
 
 def _annotations() -> AnnotationContainer:
-    """Alerts as they fire. Those about the whole service have no instance, so none is asked for."""
+    """Alerts as they fire. Those about the whole service have no instance, so the query has no selector for it."""
     firing = _Labelled(
         name="Firing alerts",
         datasource=DATASOURCE,
@@ -124,8 +124,8 @@ def dashboard(
     Args:
         uid: its address, for good.
         title: what follows "WGKex / ".
-        description: for whom it is.
-        sections: in the order in which an eye should meet them.
+        description: what it shows.
+        sections: the most important first.
         variables: those that only this dashboard has.
     """
     return Dashboard(

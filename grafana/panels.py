@@ -47,7 +47,7 @@ from grafana_foundation_sdk.models.prometheus import Dataquery
 from grafana.styles import Override, bad_from, fixed
 from grafana.targets import DATASOURCE
 
-# Tells newer versions of Grafana from which one on to migrate.
+# Newer versions of Grafana migrate from this one on.
 PLUGIN_VERSION: Final = "11.6.0"
 SMALL: Final = 4
 NORMAL: Final = 8
@@ -149,7 +149,7 @@ def lines(
         thresholds: what to draw lines at.
         stacked: whether the sum means something.
         maximum: where the axis ends.
-        at_least: where the axis ends, unless values are higher: so that a line is in sight while all is quiet.
+        at_least: where the axis ends, unless values are higher: so that a threshold is visible while all is quiet.
         decimals: None for as many as it takes.
     """
     custom = GraphFieldConfig(
@@ -258,7 +258,7 @@ def table(
         head: as everywhere; the unit is that of columns without one of their own.
         columns: query by heading.
         labels: heading by label, in the order in which they are shown, in front of the columns.
-        overrides: units, colours and words of columns, by heading.
+        overrides: units, colours and texts of columns, by heading.
         sort: heading of the column to sort by.
         descending: the largest first.
     """
@@ -268,7 +268,7 @@ def table(
         values = {"Value": next(iter(columns))}
     renamed = {**labels, **values}
     options = table_model.Options(sort_by=[TableSortByFieldState(display_name=sort, desc=descending)])
-    # Grafana 12 knows it no more.
+    # Grafana 12 has no such option.
     options.footer = None
     return _panel(
         "table",
@@ -299,8 +299,8 @@ def table(
 def alerts(head: Head, labels: str) -> Panel:
     """What fires now, as Grafana's own list of alerts shows it.
 
-    It has no query: an alert about the whole service carries no instance, so that no selector over jobs and instances
-    would find it.
+    It has no query: an alert about the whole service has no instance, so a selector over jobs and instances would not
+    find it.
     """
     return _panel(
         "alertlist",

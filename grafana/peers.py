@@ -1,4 +1,4 @@
-"""WGKex / Peers: single peers by their friendly names, where the workers are told to show them."""
+"""WGKex / Peers: single peers by their friendly names, where metrics.per_peer is on."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -26,7 +26,7 @@ def _names() -> str:
 
 
 def _or_none(expression: str) -> str:
-    """0 where the workers are told to show peers and have none; no data where they are not told."""
+    """0 where metrics.per_peer is on and there are no peers; no data where it is off."""
     return f"{expression} or 0 * {by('', series('wgkex_worker_peer_series_suppressed'))}"
 
 
@@ -46,8 +46,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Peers shown",
-                    "Peers that have series of their own. None: set metrics.per_peer on the workers, or look at"
-                    " whether the interface chosen above exists on the chosen gateways.",
+                    "Peers that have series of their own. None: set metrics.per_peer on the workers, or check whether"
+                    " the interface chosen above exists on the chosen gateways.",
                     "none",
                     4,
                     SMALL,
@@ -58,8 +58,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Peers left out",
-                    "Peers beyond metrics.per_peer_limit, of all interfaces; those with a name come first. More than 0:"
-                    " raise the limit if Prometheus bears it, or name those that you care for.",
+                    "Peers beyond metrics.per_peer_limit, of all interfaces; peers with a name come first. More than"
+                    " 0: raise the limit if Prometheus can store it, or give names to the peers that matter to you.",
                     "none",
                     4,
                     SMALL,
@@ -70,7 +70,7 @@ def _state() -> Section:
             stat(
                 Head(
                     "Live tunnels",
-                    "Peers with a handshake within 180 s. It falls: see which ones in the table, sorted by the last"
+                    "Peers with a handshake within 180 s. It falls: find them in the table, sorted by the last"
                     " handshake.",
                     "none",
                     4,
@@ -82,8 +82,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Silent tunnels",
-                    "Peers that once had a handshake, but none within 180 s: routers that are off, or that have lost"
-                    " their way here. Many at once: look at the uplink.",
+                    "Peers that once had a handshake, but none within 180 s: nodes that are off, or do not reach the"
+                    " gateway. Many at once: check the uplink.",
                     "none",
                     4,
                     SMALL,
@@ -95,7 +95,7 @@ def _state() -> Section:
                 Head(
                     "From all peers",
                     "What the gateways receive through the tunnels: the uploads of the mesh. Near the capacity of an"
-                    " uplink: see who it is below.",
+                    " uplink: find the busiest peers below.",
                     "Bps",
                     4,
                     SMALL,
@@ -107,7 +107,7 @@ def _state() -> Section:
                 Head(
                     "To all peers",
                     "What the gateways send through the tunnels: the downloads of the mesh. Near the capacity of an"
-                    " uplink: see who it is below.",
+                    " uplink: find the busiest peers below.",
                     "Bps",
                     4,
                     SMALL,
@@ -127,7 +127,7 @@ def _traffic() -> Section:
                 Head(
                     "From peers, the ten busiest",
                     "What the gateways receive from the ten peers that send most at each moment, by friendly name. One"
-                    " that leads for days: ask its owner, or spread its nodes.",
+                    " that leads for days: ask its owner, or distribute its nodes.",
                     "Bps",
                 ),
                 [line(_top(rate(_FROM_PEERS, _INTERFACE)), "{{name}}")],
@@ -135,8 +135,8 @@ def _traffic() -> Section:
             lines(
                 Head(
                     "To peers, the ten busiest",
-                    "What the gateways send to the ten peers that get most at each moment, by friendly name. One that"
-                    " leads for days: ask its owner, or spread its nodes.",
+                    "What the gateways send to the ten peers that receive most at each moment, by friendly name. One"
+                    " that leads for days: ask its owner, or distribute its nodes.",
                     "Bps",
                 ),
                 [line(_top(rate(_TO_PEERS, _INTERFACE)), "{{name}}")],
@@ -144,8 +144,8 @@ def _traffic() -> Section:
             lines(
                 Head(
                     "Oldest handshakes, ten peers",
-                    "The ten peers that have been silent for the longest, by friendly name. A router that you care for"
-                    " among them: visit it. The line is 180 s.",
+                    "The ten peers that have been silent longest, by friendly name. If one of them matters to you,"
+                    " visit its node. The line is 180 s.",
                     "s",
                 ),
                 [
@@ -197,7 +197,7 @@ def _table() -> Section:
 
 
 def build() -> Dashboard:
-    """For whoever looks after single routers."""
+    """For operators of single nodes."""
     return dashboard(
         "wgkex-peers",
         "Peers",

@@ -1,22 +1,22 @@
-"""Pieces of PromQL. Every selector asks for the chosen jobs and instances, every rate takes its window from Grafana."""
+"""Pieces of PromQL. Every selector has the chosen jobs and instances, every rate takes its window from Grafana."""
 
 from typing import Final
 
 from alerts.recording import failures_rate, valid_rate
 from alerts.settings import Settings
 
-# What is drawn as a line or turns red is what the alerts go by.
+# Lines and colours have the thresholds of the alerts.
 LIMITS: Final = Settings()
 
 CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
 WINDOW: Final = "$__rate_interval"
-# Brokers count workers that nobody has configured under one name.
+# Brokers count all workers that are not configured as `unknown`.
 CONFIGURED: Final = 'worker!="unknown"'
 
 # What a variable stands for where everything is chosen; a series without the label is not ours.
 ALL: Final = ".+"
 
-# How long a target that does not answer any more is still counted as one that should.
+# How long a target that does not answer any more still counts as down.
 REMEMBERED: Final = "1d"
 
 
@@ -63,7 +63,7 @@ def age(name: str, *matchers: str, labels: str) -> str:
 
 
 def builds(component: str = "") -> str:
-    """The builds of brokers, of workers, or of both: what tells our processes from others."""
+    """The builds of brokers, of workers, or of both: only our processes have such a series."""
     return series("wgkex_build_info", *([f'component="{component}"'] if component else []))
 
 
@@ -76,7 +76,7 @@ def of(component: str, expression: str) -> str:
 
 
 def per_worker(name: str) -> str:
-    """One value per gateway of what every broker reports about it; those that nobody has configured are left out."""
+    """One value per gateway of what every broker reports about it, without gateways that are not configured."""
     return by("worker", series(name, CONFIGURED), "max")
 
 

@@ -13,7 +13,7 @@ _NAME = "{{job}} {{instance}}"
 
 
 def _ours(expression: str) -> str:
-    """Other programs have metrics of these names, too."""
+    """Only our processes: other programs have metrics of these names, too."""
     return f"{expression} and on (job, instance) {builds()}"
 
 
@@ -44,8 +44,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Youngest process",
-                    "How long the process that started last has run. Minutes, though nobody restarted anything: look at"
-                    " its log, and at WgkexCrashlooping in the runbook.",
+                    "How long ago the latest start of a process was. Minutes, without a restart by an operator: check"
+                    " its log, and WgkexCrashlooping in the runbook.",
                     "s",
                     6,
                     SMALL,
@@ -56,8 +56,8 @@ def _state() -> Section:
             stat(
                 Head(
                     "Starts in the time shown",
-                    "How often any of the processes began anew in the time that the dashboard shows. More than you"
-                    " restarted them: they crash, see the log.",
+                    "How often processes started within the time that the dashboard shows. More often than operators"
+                    " restarted them: they crash, check the log.",
                     "none",
                     6,
                     SMALL,
@@ -108,8 +108,8 @@ def _resources() -> Section:
             lines(
                 Head(
                     "CPU",
-                    "Share of one core. Each process has one event loop: at 100 % it answers late, and another broker"
-                    " helps. On a worker, reading the kernel for scrapes costs most.",
+                    "Share of one core. Each process has one event loop: at 100 % its responses are late, and another"
+                    " broker helps. On a worker, reading the kernel for scrapes costs most.",
                     "percentunit",
                     12,
                 ),
@@ -119,8 +119,8 @@ def _resources() -> Section:
             lines(
                 Head(
                     "Resident memory",
-                    "Memory that the process really uses. A line that only ever rises is a leak: note when it began and"
-                    " which build it is, then restart the process.",
+                    "Memory that the process really uses. A line that only rises is a leak: note when it began and in"
+                    " which build, then restart the process.",
                     "bytes",
                     12,
                 ),
@@ -129,7 +129,8 @@ def _resources() -> Section:
             lines(
                 Head(
                     "Virtual memory",
-                    "Address space; it is reserved, not used, and only its steady growth tells something.",
+                    "Address space. It is reserved, not used; only steady growth means something: a leak, see resident"
+                    " memory.",
                     "bytes",
                 ),
                 [line(_ours(series("process_virtual_memory_bytes")), _NAME)],
@@ -137,8 +138,8 @@ def _resources() -> Section:
             lines(
                 Head(
                     "File descriptors",
-                    "Open ones, of those that the process may open. Above 80 %: raise LimitNOFILE, and see who holds"
-                    " connections open.",
+                    "Open ones, of those that the process may open. Above 80 %: raise LimitNOFILE, and find the"
+                    " clients that hold connections open.",
                     "percentunit",
                 ),
                 [
@@ -170,8 +171,8 @@ def _python() -> Section:
             lines(
                 Head(
                     "Full garbage collections",
-                    "How often the collector looked at all objects (generation 2), which stops the process meanwhile."
-                    " Several a second mean that something makes far too many objects.",
+                    "How often the collector checked all objects (generation 2), which stops the process meanwhile."
+                    " Several a second: something creates far too many objects.",
                     "ops",
                 ),
                 [line(by(process, _ours(rate("python_gc_collections_total", 'generation="2"'))), _NAME)],
@@ -179,7 +180,8 @@ def _python() -> Section:
             lines(
                 Head(
                     "Objects collected",
-                    "Objects in reference cycles that were freed. It follows the requests; on its own it means little.",
+                    "Objects in reference cycles that were freed. This follows the requests; on its own it means"
+                    " little.",
                     "cps",
                 ),
                 [line(by(process, _ours(rate("python_gc_objects_collected_total"))), _NAME)],
@@ -187,7 +189,7 @@ def _python() -> Section:
             lines(
                 Head(
                     "Objects uncollectable",
-                    "Objects that could not be freed. Anything but 0 is a fault of a library, and a leak: note the"
+                    "Objects that could not be freed. Anything but 0 is a bug of a library, and a leak: note the"
                     " builds in the table above before you restart.",
                     "cps",
                 ),
@@ -198,7 +200,7 @@ def _python() -> Section:
 
 
 def build() -> Dashboard:
-    """For whoever runs the machines."""
+    """For operators of the hosts."""
     return dashboard(
         "wgkex-runtime",
         "Runtime",

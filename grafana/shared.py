@@ -1,4 +1,4 @@
-"""Panels that stand on more than one dashboard: the same question gets the same picture."""
+"""Panels of more than one dashboard."""
 
 from collections.abc import Sequence
 
@@ -28,13 +28,13 @@ def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, cri
 
     Args:
         head: as everywhere.
-        good: word and query.
-        bad: word and query.
-        critical: any bad one is critical, not only worth a look.
+        good: name and query.
+        bad: name and query.
+        critical: any bad one is critical, not only a warning.
     """
     return stat(
         head,
-        [number(expression, word) for word, expression in (good, bad)],
+        [number(expression, name) for name, expression in (good, bad)],
         bad_from(),
         overrides=[
             override(good[0], thresholds=steps(colours.CRITICAL, (1, colours.GOOD))),
@@ -59,8 +59,8 @@ def mqtt_connected(component: str, width: int = 4) -> Panel:
     return good_and_bad(
         Head(
             "MQTT",
-            "Processes with and without a session with the MQTT server. Without one, a broker refuses keys and a worker"
-            " gets none. All cut off: look at the MQTT server. One cut off: look at its log.",
+            "Processes with and without a connection to the MQTT server. Without one, a broker refuses keys and a"
+            " worker gets none. All cut off: check the MQTT server. One cut off: check its log.",
             "none",
             width,
             SMALL,
@@ -71,13 +71,13 @@ def mqtt_connected(component: str, width: int = 4) -> Panel:
 
 
 def gateways_online(width: int = 4) -> Panel:
-    """How many gateways the brokers believe to be online."""
+    """How many gateways are online for the brokers."""
     online = per_worker("wgkex_broker_worker_online")
     return good_and_bad(
         Head(
             "Gateways",
             "Gateways online and offline by the status that their workers publish. With none online, every key is"
-            " refused. A gateway that is offline though its worker is up: look at that worker's session with MQTT.",
+            " refused. A gateway is offline though its worker is up: check that worker's connection to MQTT.",
             "none",
             width,
             SMALL,
@@ -93,9 +93,10 @@ def gateways() -> Panel:
     return table(
         Head(
             "Gateways",
-            "What the brokers know of each gateway; several brokers report the same ones, so the largest report counts."
-            " Deviation is how far its peers are from what its weight asks for: while one is offline, the others have"
-            " more. Far off for hours with all online: nodes do not follow the answers, or the weights are wrong.",
+            "What the brokers know of each gateway. Several brokers report the same gateways; the largest report"
+            " counts. Deviation is how far its peers are from what its weight asks for: while one is offline, the"
+            " others have more. Far off for hours with all online: nodes do not use the gateway that they get, or the"
+            " weights are wrong.",
             "none",
             24,
             6,
@@ -105,9 +106,7 @@ def gateways() -> Panel:
             "Peers": column(worker_peers()),
             "Target": column(target),
             "Deviation": column(f"({worker_peers()} - {target}) / clamp_min({target}, 1)"),
-            "Last heard of": column(
-                age("wgkex_broker_worker_last_seen_timestamp_seconds", CONFIGURED, labels="worker")
-            ),
+            "Last message": column(age("wgkex_broker_worker_last_seen_timestamp_seconds", CONFIGURED, labels="worker")),
         },
         {"worker": "Gateway"},
         overrides=[
@@ -124,7 +123,7 @@ def gateways() -> Panel:
                 ),
                 custom_cellOptions={"type": "color-text"},
             ),
-            override("Last heard of", unit="s", decimals=0),
+            override("Last message", unit="s", decimals=0),
         ],
         sort="Gateway",
     )
@@ -136,9 +135,9 @@ def peers_by_state(width: int = 12) -> Panel:
         Head(
             "Peers by state",
             "WireGuard peers of all gateways. Active: a handshake within 180 s, so the tunnel works. Idle: an older"
-            " one. Stale: beyond cleanup.stale_after, the cleanup removes ours. Never: none yet. Active falls while"
-            " idle rises: nodes have lost their way to the gateways, look at uplinks and firewalls. Never rises: nodes"
-            " get their answer but no tunnel.",
+            " one. Stale: older than cleanup.stale_after; the cleanup removes ours. Never: none yet. Active falls"
+            " while idle rises: nodes do not reach the gateways, check uplinks and firewalls. Never rises: nodes get"
+            " an endpoint but no tunnel.",
             "none",
             width,
         ),
@@ -155,7 +154,7 @@ def percentile(share: float) -> str:
 
 
 def ages(head: Head, histogram: str, shares: Sequence[float] = (0.5, 0.9)) -> Panel:
-    """Quantiles of the handshakes' ages at each moment, and the age at which WireGuard gives a session up."""
+    """Quantiles of the handshakes' ages at each moment, and the age at which a WireGuard session ends."""
     return lines(
         head,
         [line(quantile_now(share, histogram), percentile(share)) for share in shares],

@@ -1,4 +1,4 @@
-"""How values look: thresholds, colours by name, mappings of numbers to words."""
+"""How values look: thresholds, colours by name, mappings of numbers to texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -78,19 +78,19 @@ def coloured_matching(expressions: Mapping[str, str]) -> list[Override]:
 
 
 def dashed(expression: str) -> Override:
-    """What should be, next to what is."""
+    """Targets, next to what is."""
     return override_matching(
         expression, custom_lineStyle={"fill": "dash", "dash": [8, 6]}, custom_fillOpacity=0, custom_lineWidth=1
     )
 
 
-def words(meanings: Sequence[tuple[int, str, str]]) -> list[ValueMapping]:
-    """Number, word and colour."""
+def texts(meanings: Sequence[tuple[int, str, str]]) -> list[ValueMapping]:
+    """Number, text and colour."""
     return [
         ValueMap(
             options={
-                str(value): ValueMappingResult(text=word, color=colour, index=index)
-                for index, (value, word, colour) in enumerate(meanings)
+                str(value): ValueMappingResult(text=shown, color=colour, index=index)
+                for index, (value, shown, colour) in enumerate(meanings)
             }
         )
     ]
@@ -98,4 +98,4 @@ def words(meanings: Sequence[tuple[int, str, str]]) -> list[ValueMapping]:
 
 def up_or_down(up: str = "up", down: str = "down") -> list[ValueMapping]:
     """The two values of a state metric."""
-    return words([(1, up, colours.GOOD), (0, down, colours.CRITICAL)])
+    return texts([(1, up, colours.GOOD), (0, down, colours.CRITICAL)])

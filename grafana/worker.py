@@ -19,14 +19,14 @@ def _state() -> Section:
                 "worker",
                 "Workers",
                 "Workers that answer Prometheus, and those that did within a day but do not now. A gateway without its"
-                " worker keeps its tunnels but takes no new nodes. See WgkexTargetDown in the runbook.",
+                " worker keeps its tunnels, but takes no new nodes. See WgkexTargetDown in the runbook.",
             ),
             shared.mqtt_connected("worker"),
             stat(
                 Head(
                     "Fullest queue",
-                    "How full the queue of keys that wait for the kernel is, on the gateway where it is worst. Over"
-                    " 80 %: the kernel does not keep up. See the operations below, and WgkexQueueNearFull.",
+                    "How full the queue of keys that wait for the kernel is, on the worst gateway. Over 80 %: the"
+                    " kernel does not keep up. See the operations below, and WgkexQueueNearFull in the runbook.",
                     "percentunit",
                     4,
                     SMALL,
@@ -43,8 +43,9 @@ def _state() -> Section:
             stat(
                 Head(
                     "Incomplete peers",
-                    "Peers that lack a part in the kernel: WireGuard peer, route or FDB entry. Their nodes have no mesh"
-                    " until they ask again. More than 0 for minutes: see which part below, and who else changes it.",
+                    "Peers that lack a part in the kernel: WireGuard peer, route or FDB entry. Their nodes have no"
+                    " mesh until the worker repairs them, once a minute. More than 0 for minutes: see"
+                    " WgkexPeersIncomplete in the runbook.",
                     "none",
                     4,
                     SMALL,
@@ -57,7 +58,7 @@ def _state() -> Section:
                 Head(
                     "Keys given up",
                     "Keys per second that could not be installed after all attempts. Their nodes have no tunnel until"
-                    " they ask again. More than 0: see the failed operations by error below.",
+                    " they send their key again. More than 0: see the failed operations by error below.",
                     "cps",
                     4,
                     SMALL,
@@ -68,8 +69,8 @@ def _state() -> Section:
             shared.good_and_bad(
                 Head(
                     "Collectors",
-                    "Collectors that could read the kernel for the last scrape. One that failed leaves the metrics of"
-                    " peers blind: look at the worker's log. See WgkexCollectorFailing in the runbook.",
+                    "Collectors that could read the kernel for the last scrape. If one fails, the metrics of peers are"
+                    " blind: check the worker's log. See WgkexCollectorFailing in the runbook.",
                     "none",
                     4,
                     SMALL,
@@ -89,7 +90,7 @@ def _collectors() -> Section:
                 Head(
                     "Collectors",
                     "Whether the collector could read the kernel for each scrape. While it fails, the panels of peers"
-                    " have gaps, and their alerts are blind: look at the worker's log.",
+                    " have gaps and their alerts are blind: check the worker's log.",
                     "none",
                     12,
                 ),
@@ -105,7 +106,7 @@ def _collectors() -> Section:
                 Head(
                     "Duration of collecting",
                     "How long reading the kernel took for a scrape. It grows with the number of peers. Near the"
-                    " scrape_timeout of Prometheus (10 s unless set): raise that, or scrape less often.",
+                    " scrape_timeout of Prometheus (10 s by default): raise that, or scrape less often.",
                     "s",
                     12,
                 ),
@@ -121,11 +122,11 @@ def _collectors() -> Section:
 
 
 def build() -> Dashboard:
-    """For whoever runs the gateways."""
+    """For operators of gateways."""
     return dashboard(
         "wgkex-worker",
         "Worker",
-        "Keys on their way from MQTT to the kernel, and what the kernel says of its peers.",
+        "Keys on their way from MQTT to the kernel, and the peers in the kernel.",
         [
             _state(),
             worker_keys.intake(),

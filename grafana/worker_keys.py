@@ -30,7 +30,7 @@ def intake() -> Section:
             lines(
                 Head(
                     "Keys per second",
-                    "Keys that arrived on MQTT, and what became of them. Merged: the same key was already waiting. The"
+                    "Keys that arrived on MQTT, and their outcomes. Merged: the same key was already waiting. The"
                     " others add up to received; while they lag behind, the queue grows. Failed rises: see the"
                     " operations below.",
                     "cps",
@@ -42,8 +42,8 @@ def intake() -> Section:
             lines(
                 Head(
                     "Received by domain",
-                    "Keys that arrived on MQTT, over all gateways: each gateway counts each key. Nothing arrives though"
-                    " the brokers publish: the worker's session or the access list of the MQTT server.",
+                    "Keys that arrived on MQTT, over all gateways: each gateway counts each key. None arrive though"
+                    " the brokers publish: check the worker's connection, and the access rules of the MQTT server.",
                     "cps",
                     12,
                 ),
@@ -53,8 +53,9 @@ def intake() -> Section:
             lines(
                 Head(
                     "Queue by gateway",
-                    "Keys that wait for the kernel, those that will be tried again included. It rises and stays: the"
-                    " kernel is slow or refuses, see the operations below. The capacity is in the panel Fullest queue.",
+                    "Keys that wait for the kernel, including those for another attempt. It rises and stays: the"
+                    " kernel is slow or refuses, see the operations below. The panel Fullest queue compares it with"
+                    " the capacity.",
                     "none",
                 ),
                 [line(by("instance", series("wgkex_worker_queue_length"), "max"), "{{instance}}")],
@@ -64,7 +65,7 @@ def intake() -> Section:
                 Head(
                     "Installed by domain",
                     "Installations that completed: WireGuard peer, route and FDB entry, new or refreshed. One domain"
-                    " stays at 0 while its keys arrive: its interfaces, see below.",
+                    " stays at 0 while its keys arrive: check its interfaces, see below.",
                     "cps",
                 ),
                 [line(by("domain", rate("wgkex_worker_peers_installed_total")), "{{domain}}")],
@@ -73,9 +74,10 @@ def intake() -> Section:
             shared.by_reason(
                 Head(
                     "Rejections by reason",
-                    "Keys that were refused. The broker checks the same, so others write to the bus if this moves: look"
-                    " at the MQTT server's access list. own_key and static_key: somebody tries to take a gateway's or"
-                    " another service's place.",
+                    "Keys that workers refused. live_elsewhere: the key has a live session in another domain of the"
+                    " gateway. address_taken: its derived address belongs to another live peer. Both: a client"
+                    " requests another node's key, see WgkexKeyRejectionsHigh in the runbook. Other reasons: another"
+                    " program than a broker writes to the bus, check the access rules of the MQTT server.",
                     "cps",
                 ),
                 by("reason", rate("wgkex_worker_message_rejections_total")),
@@ -93,8 +95,8 @@ def propagation() -> Section:
             heatmap(
                 Head(
                     "From the broker to the kernel",
-                    "From a key's acceptance at the broker to its installation on a gateway, by two clocks: without NTP"
-                    " on both hosts it means nothing. A second band high above: keys that were tried again.",
+                    "From a key's acceptance at the broker to its installation on a gateway, by two clocks: it means"
+                    " nothing without NTP on both hosts. A second band high above: keys that needed another attempt.",
                     "s",
                     12,
                 ),
@@ -103,8 +105,8 @@ def propagation() -> Section:
             shared.quantiles(
                 Head(
                     "From the broker to the kernel, quantiles",
-                    "The same as p50 and p99. Nodes bear 10 s, the line. p99 above it: see the queue and the"
-                    " operations, and the latency by gateway on the Broker dashboard, which needs no NTP.",
+                    "The same as p50 and p99. The line is the 10 s that nodes wait. p99 above it: see the queue and"
+                    " the operations, and the latency by gateway on the Broker dashboard, which needs no NTP.",
                     "s",
                     12,
                 ),
@@ -124,8 +126,8 @@ def kernel() -> Section:
             lines(
                 Head(
                     "Operations",
-                    "Single operations on the kernel, failed ones included. A dump is one reading of all peers, routes"
-                    " and entries; it follows the scrapes, and many of them are scrapes that come too often.",
+                    "Single operations on the kernel, including failed ones. A dump reads all peers, routes and"
+                    " entries; scrapes cause them, so many dumps mean too frequent scrapes.",
                     "ops",
                 ),
                 [line(by("operation", rate(_OPERATIONS)), "{{operation}}")],
@@ -134,7 +136,7 @@ def kernel() -> Section:
                 Head(
                     "Failed operations by error",
                     "Operations that the kernel refused. ENODEV: the interface is gone. EPERM: the worker lacks"
-                    " CAP_NET_ADMIN. ENOBUFS or ENOSPC: a limit of the kernel. Others: its log.",
+                    " CAP_NET_ADMIN. ENOBUFS or ENOSPC: a limit of the kernel. Others: check the worker's log.",
                     "ops",
                 ),
                 [line(by("error", rate(_OPERATION_FAILURES)), "{{error}}")],
@@ -143,7 +145,7 @@ def kernel() -> Section:
             lines(
                 Head(
                     "Failed share by operation",
-                    "Refused operations over all. Over 5 % and ten of them in half an hour open a ticket: see"
+                    "Refused operations over all. Over 5 %, and ten of them in half an hour, open a ticket: see"
                     " WgkexNetlinkFailing in the runbook, and the errors to the left.",
                     "percentunit",
                 ),
@@ -170,7 +172,7 @@ def kernel() -> Section:
                 Head(
                     "Duration of operations, p99",
                     "How long one batch, or one dump, takes. Dumps grow with the number of peers. All rise together:"
-                    " the machine is busy, see its CPU and softirqs.",
+                    " the host is busy, check its CPU and softirqs.",
                     "s",
                     12,
                 ),

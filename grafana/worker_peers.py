@@ -20,8 +20,8 @@ def peers() -> Section:
             lines(
                 Head(
                     "Active peers by domain",
-                    "Peers with a handshake within 180 s, over all gateways. One domain falls: its nodes or its"
-                    " interfaces. All fall: the gateways' uplinks.",
+                    "Peers with a handshake within 180 s, over all gateways. One domain falls: check its nodes or its"
+                    " interfaces. All fall: check the gateways' uplinks.",
                     "none",
                     6,
                 ),
@@ -33,7 +33,7 @@ def peers() -> Section:
                 Head(
                     "Active peers by gateway",
                     "Peers with a handshake within 180 s. One gateway loses many at once: see WgkexWorkerPeersLost in"
-                    " the runbook. They should come up on the others within minutes.",
+                    " the runbook. They should appear on the others within minutes.",
                     "none",
                     6,
                 ),
@@ -44,8 +44,8 @@ def peers() -> Section:
             heatmap(
                 Head(
                     "Age of handshakes",
-                    "How long ago the peers' last handshakes are at each moment, never left out. Live tunnels are below"
-                    " 180 s. A band that climbs to the right is a crowd of nodes that went away together.",
+                    "Time since the last handshakes of the peers at each moment, without those that never had one."
+                    " Live tunnels are below 180 s. A band that climbs to the right: many nodes left together.",
                     "s",
                     12,
                 ),
@@ -54,8 +54,8 @@ def peers() -> Section:
             shared.ages(
                 Head(
                     "Age of handshakes, quantiles",
-                    "The same as p50 and p90. The line is 180 s, where WireGuard gives a session up. p50 above it: half"
-                    " of the peers have no tunnel, see WgkexHandshakesStale in the runbook.",
+                    "The same as p50 and p90. The line is 180 s, where a WireGuard session ends. p50 above it: half of"
+                    " the peers have no tunnel, see WgkexHandshakesStale in the runbook.",
                     "s",
                     6,
                 ),
@@ -64,8 +64,8 @@ def peers() -> Section:
             lines(
                 Head(
                     "Newest handshake by domain",
-                    "How long ago any peer of the domain last shook hands, on any gateway. With some dozens of nodes it"
-                    " stays within seconds. It climbs: no node of this domain gets through.",
+                    "Time since the latest handshake of any peer of the domain, on any gateway. With some dozens of"
+                    " nodes it stays within seconds. It climbs: no node of this domain gets through.",
                     "s",
                     6,
                 ),
@@ -84,9 +84,9 @@ def completeness() -> Section:
             lines(
                 Head(
                     "Peers, routes and FDB entries",
-                    "Over all gateways and domains. The three lines should lie on each other; where one departs, nodes"
-                    " have a tunnel but no mesh, see the missing parts to the right. A steady gap below peers are those"
-                    " of others: static ones, and what the older wgkex has left.",
+                    "Over all gateways and domains. The three lines should coincide. If one departs, nodes have a"
+                    " tunnel but no mesh: see the missing parts to the right. A steady gap below peers: peers that are"
+                    " not ours, static ones or those of the older wgkex.",
                     "none",
                 ),
                 [
@@ -99,8 +99,8 @@ def completeness() -> Section:
             lines(
                 Head(
                     "Incomplete peers by missing part",
-                    "Peers that lack a part. Routes missing: another daemon, or networkd, removes what it does not"
-                    " know. FDB entries missing: the VXLAN interface was made anew. See WgkexPeersIncomplete.",
+                    "Peers that lack a part. route: another program, or networkd, removes routes that it does not"
+                    " know. fdb: the VXLAN interface was created anew. See WgkexPeersIncomplete in the runbook.",
                     "none",
                 ),
                 [line(by("domain, missing", series("wgkex_worker_incomplete_peers")), "{{domain}} {{missing}}")],
@@ -112,7 +112,7 @@ def completeness() -> Section:
                 Head(
                     "Interfaces",
                     "Each WireGuard and VXLAN interface on each gateway. Down: its nodes have no mesh there, bring it"
-                    " up; the worker goes on by itself. See WgkexInterfaceDown in the runbook.",
+                    " up; the worker then goes on by itself. See WgkexInterfaceDown in the runbook.",
                     "none",
                 ),
                 [

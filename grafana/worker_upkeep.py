@@ -19,9 +19,9 @@ def cleanup() -> Section:
             lines(
                 Head(
                     "Removed by reason",
-                    "Peers that the cleanup has removed. stale: no handshake for cleanup.stale_after; a peak is a crowd"
-                    " that went away hours ago. never_connected: the node asked, and uses another gateway; many of them"
-                    " some minutes after a crowd of keys are normal.",
+                    "Peers that the cleanup has removed. stale: no handshake for cleanup.stale_after; a peak: many"
+                    " nodes left together, hours ago. never_connected: the node sent its key, and uses another"
+                    " gateway; many of them some minutes after many keys are normal.",
                     "none",
                 ),
                 [line(by("reason", increase("wgkex_worker_peers_removed_total")), "{{reason}}")],
@@ -31,8 +31,8 @@ def cleanup() -> Section:
             lines(
                 Head(
                     "Peers taken over",
-                    "Peers of the older wgkex that became ours, by domain, where cleanup.adopt is on. Once it stays at"
-                    " 0 all are taken over: switch cleanup.adopt off again.",
+                    "Peers of the older wgkex that became ours, by domain, where cleanup.adopt is on. When it stays at"
+                    " 0, all are taken over: switch cleanup.adopt off again.",
                     "none",
                 ),
                 [line(by("domain", increase("wgkex_worker_peers_adopted_total")), "{{domain}}")],
@@ -41,8 +41,8 @@ def cleanup() -> Section:
             lines(
                 Head(
                     "Cleanups by result",
-                    "Failed: the kernel could not be read, or refused a change. Read peers_not_removed and"
-                    " snapshot_failed in the worker's log.",
+                    "Completed or failed. Failed: the kernel could not be read, or refused a change. Check the"
+                    " worker's log for peers_not_removed and snapshot_failed.",
                     "none",
                 ),
                 [line(by("result", increase("wgkex_worker_cleanup_runs_total")), "{{result}}")],
@@ -52,8 +52,8 @@ def cleanup() -> Section:
             lines(
                 Head(
                     "Time since the last cleanup",
-                    "Since a cleanup was completed, by gateway; nothing before the first one. It goes up to"
-                    " cleanup.interval (10 minutes unless set) and falls. It climbs on towards the line: see"
+                    "Since the last completed cleanup, by gateway; no line before the first one. It rises to"
+                    " cleanup.interval (10 minutes by default) and falls. It rises further towards the line: see"
                     " WgkexCleanupStalled in the runbook.",
                     "s",
                     24,
@@ -73,8 +73,8 @@ def memory() -> Section:
             timeline(
                 Head(
                     "Journal",
-                    "Whether each gateway can write down its peers. While it cannot, a reboot brings none of them back:"
-                    " look for a full disk, see WgkexJournalFailing in the runbook.",
+                    "Whether each gateway can write its journal, the list of its peers. While it cannot, it does not"
+                    " restore them after a reboot: check for a full disk, see WgkexJournalFailing in the runbook.",
                     "none",
                 ),
                 [line(by("instance", series("wgkex_worker_journal_up"), "min"), "{{instance}}")],
@@ -83,8 +83,8 @@ def memory() -> Section:
             lines(
                 Head(
                     "Peers in the journal",
-                    "What each gateway would put back after a reboot, and some that are older. It should follow the"
-                    " gateway's peers; at 0 with peers in the kernel the journal has just been begun anew.",
+                    "Peers that each gateway would restore after a reboot. It should follow the gateway's own peers."
+                    " At 0 with peers in the kernel, the journal has just been begun anew.",
                     "none",
                 ),
                 [line(by("instance", series("wgkex_worker_journal_entries")), "{{instance}}")],
@@ -93,8 +93,8 @@ def memory() -> Section:
             lines(
                 Head(
                     "Writing the journal, p99",
-                    "How long one transaction takes, and how often one fails. Keys wait for it before they are"
-                    " acknowledged. It rises: the disk is slow or full.",
+                    "How long one transaction takes until it is on the disk. A gateway confirms a key only afterwards."
+                    " It rises: the disk is slow or full.",
                     "s",
                 ),
                 [
@@ -107,8 +107,8 @@ def memory() -> Section:
             lines(
                 Head(
                     "Failures of the journal",
-                    "Operations on the journal that failed, by gateway. Any: read the worker's log, it says whether the"
-                    " disk is full or the file was damaged and set aside.",
+                    "Operations on the journal that failed, by gateway. Any: check the worker's log, whether the disk"
+                    " is full or the file is damaged.",
                     "cps",
                     6,
                 ),
@@ -117,9 +117,9 @@ def memory() -> Section:
             ),
             lines(
                 Head(
-                    "Peers put back",
-                    "Peers that came back from the journal: after a reboot, or when an interface was made anew. A peak"
-                    " without either means that somebody empties the interfaces.",
+                    "Peers restored",
+                    "Peers restored from the journal: after a reboot, or when an interface was created anew. A peak"
+                    " without either: another program empties the interfaces.",
                     "none",
                     6,
                 ),
@@ -129,8 +129,9 @@ def memory() -> Section:
             lines(
                 Head(
                     "Repairs by missing part",
-                    "Parts of peers that the worker has put back. A line that never ends: something on the host removes"
-                    " routes, FDB entries or peers again and again; find it. See WgkexPeersIncomplete.",
+                    "Parts of peers that the worker has repaired. A line that never ends: a program on the host"
+                    " removes routes, FDB entries or peers again and again; find it. See WgkexPeersIncomplete in the"
+                    " runbook.",
                     "none",
                     6,
                 ),
@@ -140,8 +141,8 @@ def memory() -> Section:
             lines(
                 Head(
                     "Receipts",
-                    "What the workers have told the brokers about keys, and receipts that could not be sent. Those are"
-                    " not lost keys: the broker asks again. Many: look at the access rules of the MQTT server.",
+                    "Receipts that workers sent to brokers about keys, and receipts that could not be sent. Their keys"
+                    " are not lost: the broker sends them again. Many: check the access rules of the MQTT server.",
                     "cps",
                     6,
                 ),
