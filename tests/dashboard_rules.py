@@ -16,7 +16,7 @@ Rule = Callable[[Json], list[str]]
 
 DATASOURCES: Final = ("$datasource", "${datasource}")
 COUNTER_FUNCTIONS: Final = ("rate", "irate", "increase")
-# Of Grafana's units, those that make sense here. A typing error in a unit is shown as a suffix, and nobody notices.
+# Of Grafana's units, those that make sense here. A typing error in a unit shows as a suffix, and is easily missed.
 UNITS: Final = frozenset(
     ("none", "short", "percentunit", "s", "bytes", "Bps", "ops", "reqps", "cps", "cpm", "dateTimeFromNow", "string")
 )
@@ -97,7 +97,7 @@ def panel_datasource(dashboard: Json) -> list[str]:
 
 
 def panel_title_description(dashboard: Json) -> list[str]:
-    """Panels say what they show, and what to make of it."""
+    """Panels have a title and a description."""
     return [
         f"panel {panel['id']}: no title or no description"
         for panel in panels(dashboard)

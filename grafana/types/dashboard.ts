@@ -1,6 +1,6 @@
-// What Grafana's own types say about a dashboard in a file. scripts/check-dashboard-types puts the dashboards behind
-// this, as literals, and lets the TypeScript compiler look: a wrong word, a wrong type, a missing or an unknown field of
-// a panel's options is an error.
+// Grafana's own types of a dashboard in a file. scripts/check-dashboard-types puts the dashboards behind this as
+// literals, and the TypeScript compiler checks them: a wrong value, a wrong type, a missing or an unknown field of a
+// panel's options is an error.
 
 import type {
   AnnotationQuery,
@@ -28,7 +28,7 @@ import type {
 import type { Options as TableOptions } from './node_modules/@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
 import type { Options as TimeSeriesOptions } from './node_modules/@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
 
-// A type as JSON can say it: an enumeration's values in place of its members.
+// A type as JSON has it: an enumeration's values in place of its members.
 type Plain<T> = 0 extends 1 & T
   ? T
   : unknown extends T
@@ -96,7 +96,7 @@ type AnyPanel =
   | Drawn<'state-timeline', TimelineOptions, TimelineFieldConfig>
   | Drawn<'alertlist', AlertListOptions, Record<string, never>>;
 
-// The query of an annotation of Prometheus lies beside the fields that all annotations have.
+// The fields of an annotation from Prometheus, beside those that all annotations have.
 type Annotation = Plain<AnnotationQuery> & {
   expr: string;
   step: string;

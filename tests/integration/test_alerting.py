@@ -102,7 +102,7 @@ async def test_worker_that_stops_pages_as_no_gateway_is_left(watched: Watched) -
     await watched.stop_worker()
     await watched.receiver.gets(PAGER, "WgkexNoWorkersOnline", "firing")
     await watched.receiver.gets(TICKETS, "WgkexTargetDown", "firing")
-    # Valid keys that nobody takes are our fault.
+    # Valid keys without a worker are our failure.
     await watched.receiver.gets(PAGER, "WgkexKeyErrorBudgetBurn", "firing")
     assert "WgkexMQTTDown" not in watched.receiver.alerts()
 

@@ -1,4 +1,4 @@
-"""However much is sent, by whomever: no new series, and counters that add up exactly."""
+"""Whatever clients send: no new series, and counters that add up exactly."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def total(registry: CollectorRegistry, *names: str) -> float:
 async def both(port: int) -> AsyncIterator[tuple[RunningBroker, RunningWorker]]:
     config = configuration(port, workers=WORKERS)
     async with running_worker(config) as worker, running_broker(config) as broker:
-        # All that is ever told about a peer is told.
+        # Every series that a peer can cause exists.
         assert (await broker.submit(1, WELT.name, new_key())).status == 200
         await eventually(lambda: total(worker.registry, "wgkex_worker_peers_installed_total") == 1, "an installed peer")
         for page in (broker, worker):
@@ -126,9 +126,10 @@ async def test_hostile_senders_make_no_new_series(mosquitto: Mosquitto) -> None:
                         )
                     )
                     group.create_task(publish(topic, payload))
-        await stranger.publish("wireguard-worker/gw01/status", b"the last word")
+        await stranger.publish("wireguard-worker/gw01/status", b"not a status")
         await eventually(
-            lambda: broker.metric("wgkex_broker_message_rejections_total", reason="malformed_payload"), "the last word"
+            lambda: broker.metric("wgkex_broker_message_rejections_total", reason="malformed_payload"),
+            "the last message",
         )
         for page in (broker, worker):
             assert (await page.page("/metrics")).status == 200

@@ -45,7 +45,7 @@ _NODES: Final = 60
 
 @dataclass
 class Receiver:
-    """Where Alertmanager's notifications end: who got what."""
+    """Where Alertmanager's notifications end, by receiver."""
 
     address: str = ""
     # Receiver, alert, and its state: `firing` or `resolved`.
@@ -130,7 +130,7 @@ async def load(watched: Watched) -> None:
 
 
 async def flood(watched: Watched) -> None:
-    """Somebody who sends nonsense, ten times as much as all the others; for ever."""
+    """A client that sends nonsense, ten times as much as all the nodes; for ever."""
     while True:
         await asyncio.gather(*(watched.post(1, "ffmuc_welt", f"{new_key()}x") for _ in range(20)))
         await asyncio.sleep(2 / _POSTS_PER_SECOND)
@@ -177,7 +177,7 @@ async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
         workers={"gw01": {"weight": 1}},
         broker={"metrics_listen": {"host": LOOPBACK, "port": broker_pages}},
         worker={"metrics_listen": {"host": LOOPBACK, "port": worker_pages}},
-        # Else it would not have come round within the time of a test, and be told as stalled.
+        # Otherwise no cleanup would be completed within the time of a test, and count as stalled.
         cleanup={"interval": 10},
         metrics={"per_peer": True, "per_peer_limit": _NODES // 2 + 5, "peer_names": str(names)},
     )

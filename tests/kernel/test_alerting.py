@@ -1,4 +1,4 @@
-"""A real interface that goes away and comes back, as the operators are told of it."""
+"""A real interface that disappears and comes back, as Alertmanager reports it."""
 
 import json
 from collections.abc import Callable

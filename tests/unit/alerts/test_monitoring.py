@@ -40,8 +40,8 @@ def test_the_windows_of_the_objective_are_those_of_the_rules() -> None:
     settings = Settings()
     rows = re.findall(r"^\| (\w+) and (\w+) \| ([\d.]+) \| (\w+) \| (\w+) \|$", text(), re.MULTILINE)
 
-    told = [(long, short, float(factor), hold, severity) for long, short, factor, hold, severity in rows]
-    assert told == [(burn.long, burn.short, burn.factor, burn.hold, burn.severity) for burn in settings.burns]
+    reported = [(long, short, float(factor), hold, severity) for long, short, factor, hold, severity in rows]
+    assert reported == [(burn.long, burn.short, burn.factor, burn.hold, burn.severity) for burn in settings.burns]
     assert f"**{settings.objective * 100:g} % of valid keys are served" in text()
     assert f"at least {settings.burn_min_failures} failures" in text()
 

@@ -228,11 +228,11 @@ def test_exemplars_are_shown_wherever_there_are_any() -> None:
     assert all(exemplar == (name in latencies) for name, exemplar in asked)
 
 
-def test_what_several_brokers_tell_of_a_gateway_is_not_added_up(file: Path) -> None:
-    told = ("wgkex_broker_worker_online", "wgkex_broker_worker_peers", "wgkex_broker_worker_target_peers")
+def test_reports_of_several_brokers_are_not_added_up(file: Path) -> None:
+    reported = ("wgkex_broker_worker_online", "wgkex_broker_worker_peers", "wgkex_broker_worker_target_peers")
     for panel, target in targets(load(file.stem)):
         for node, above in nodes(parse(target["expr"])):
-            if isinstance(node, promql.VectorSelector) and node.name in told:
+            if isinstance(node, promql.VectorSelector) and node.name in reported:
                 around = [each for each in above if isinstance(each, promql.AggregateExpr)]
                 assert str(around[-1].op) in {"max", "avg"}, panel["title"]
                 assert around[-1].modifier is not None
