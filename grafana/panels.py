@@ -1,4 +1,4 @@
-"""The kinds of panels that the dashboards are made of, each with a title, what to do when it moves, and a unit."""
+"""The kinds of panels of the dashboards, each with a title, a description and a unit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Head:
 
     Args:
         title: what is shown.
-        description: what it means, and what to do when it moves.
+        description: what it means, and what to check when it changes.
         unit: one of Grafana's units.
         width: of 24 columns.
         height: in rows of about 38 pixels.

@@ -10,7 +10,7 @@ from alerts.rules import document
 from tests.helpers import CITY, ROOT
 from tests.integration.servers import Bench, eventually_answered
 from tests.integration.watched import (
-    ALERT_PATIENCE,
+    ALERT_TIMEOUT,
     RULES,
     Watched,
     background,
@@ -48,7 +48,7 @@ async def only_the_watchdog_fires(watched: Watched) -> None:
     async def calm() -> bool:
         return await watched.firing() == {"WgkexWatchdog"}
 
-    await eventually_answered(calm, f"calm after {watched.receiver.notifications}", ALERT_PATIENCE)
+    await eventually_answered(calm, f"calm after {watched.receiver.notifications}", ALERT_TIMEOUT)
 
 
 async def test_every_panel_and_every_recording_rule_has_data(watched: Watched) -> None:
@@ -71,30 +71,30 @@ async def test_every_panel_and_every_recording_rule_has_data(watched: Watched) -
         return not missing
 
     try:
-        await eventually_answered(all_have_data, "data for everything", ALERT_PATIENCE)
+        await eventually_answered(all_have_data, "data for everything", ALERT_TIMEOUT)
     except AssertionError:
         assert missing == {}
     # Healthy and under load, nothing fires.
     assert watched.receiver.alerts() == {"WgkexWatchdog"}
 
 
-async def test_mqtt_server_that_stops_pages_once_and_holds_back_what_follows_from_it(watched: Watched) -> None:
+async def test_mqtt_server_that_stops_pages_once_and_inhibits_its_consequences(watched: Watched) -> None:
     await watched.mosquitto.stop()
     await watched.receiver.gets(PAGER, "WgkexMQTTDown", "firing")
 
     # Burning the budget is one as well, but its rule looks by itself whether the server is gone.
     consequences = {"WgkexMQTTDisconnected", "WgkexNoWorkersOnline"}
 
-    async def consequences_are_held_back() -> bool:
+    async def consequences_are_inhibited() -> bool:
         return await watched.firing() >= consequences and await watched.alertmanager.suppressed() >= consequences
 
-    await eventually_answered(consequences_are_held_back, f"{consequences} held back", ALERT_PATIENCE)
+    await eventually_answered(consequences_are_inhibited, f"{consequences} inhibited", ALERT_TIMEOUT)
     assert watched.receiver.alerts() == {"WgkexWatchdog", "WgkexMQTTDown"}
 
     await watched.mosquitto.start()
     await watched.receiver.gets(PAGER, "WgkexMQTTDown", "resolved")
     await only_the_watchdog_fires(watched)
-    # Not afterwards either: what the outage has cost is known.
+    # Not afterwards either: the cost of the outage has its own alert.
     assert watched.receiver.alerts() == {"WgkexWatchdog", "WgkexMQTTDown"}
 
 
@@ -131,7 +131,7 @@ async def test_interface_that_vanishes_pages_until_it_is_back(watched: Watched) 
         found = await watched.prometheus.query('ALERTS{alertname="WgkexInterfaceDown", alertstate="firing"}')
         return {dict(labels)["interface"] for labels in found} == {CITY.wg, CITY.vx}
 
-    await eventually_answered(both_are_named, "an alert for each interface", ALERT_PATIENCE)
+    await eventually_answered(both_are_named, "an alert for each interface", ALERT_TIMEOUT)
     watched.worker.dataplane.create_interfaces(CITY)
     await watched.receiver.gets(PAGER, "WgkexInterfaceDown", "resolved")
 

@@ -29,14 +29,14 @@ from tests.integration.servers import LOOPBACK, Alertmanager, Bench, Mosquitto, 
 from wgkex_ops.config import Config
 from wgkex_ops.demo.routers import post_key
 
-# A minute of the shipped rules is a second here; a window has room for some scrapes.
+# A minute of the shipped rules is a second here; a window contains some scrapes.
 PACE: Final = 1 / 60
 INTERVAL: Final = "250ms"
-# Processes need some seconds to come back to an MQTT server, at any pace.
+# Processes need some seconds to reconnect to an MQTT server, at any pace.
 RULES: Final = Settings(pace=PACE, shortest_window="1s", mqtt_keep="20m")
 # An alert comes after its window, its `for`, and what Alertmanager waits; the longest ones here take three quarters
 # of a minute.
-ALERT_PATIENCE: Final = 120.0
+ALERT_TIMEOUT: Final = 120.0
 
 # A second's worth of load: far from what a broker bears, and enough for every ratio's least number.
 _POSTS_PER_SECOND: Final = 25
@@ -73,7 +73,7 @@ class Receiver:
     async def gets(self, receiver: str, alert: str, state: str) -> None:
         """Wait for a notification."""
         wanted = (receiver, alert, state)
-        await eventually(lambda: wanted in self.notifications, f"{wanted} among {self.notifications}", ALERT_PATIENCE)
+        await eventually(lambda: wanted in self.notifications, f"{wanted} among {self.notifications}", ALERT_TIMEOUT)
 
     def alerts(self) -> set[str]:
         """Names of all alerts that have ever fired."""
@@ -115,7 +115,7 @@ class Watched:
 
 
 async def load(watched: Watched) -> None:
-    """Nodes that boot, come back and shake hands, among them some that send nonsense; for ever."""
+    """Nodes that boot, return and have handshakes, among them some that send nonsense; for ever."""
     domains = watched.config.domains
     for number in itertools.count():
         # Each node asks twice, by both versions, always for its own domain.
