@@ -1,6 +1,7 @@
 """All fakes of the tests: each stands for one seam of the product, and injects its faults."""
 
 import asyncio
+import functools
 import selectors
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -11,7 +12,13 @@ from tests.helpers import DOMAINS, WELT
 from wgkex_ops.bus.session import Message, Session
 from wgkex_ops.consumer.dataplane.base import LinkEvent, OperationObserver
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane, MemoryInterfaces
-from wgkex_ops.errors import DataplaneError, InterfaceMissingError, NotConnectedError, PublishRefusedError
+from wgkex_ops.errors import (
+    DataplaneError,
+    InterfaceMissingError,
+    NoSubscribersError,
+    NotConnectedError,
+    PublishRefusedError,
+)
 from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
@@ -216,6 +223,7 @@ class FakeSession(Session):
         seconds: how long each acknowledgement takes.
         error: raised in place of each acknowledgement; None for none.
         refused: a part of the topics that an access rule forbids; empty for none.
+        no_subscribers: topics that no client has subscribed to.
         sent: all that was published, in order.
         acknowledged: what the server has acknowledged of it, in order.
         unsubscribed: topic filters, in order.
@@ -227,6 +235,7 @@ class FakeSession(Session):
         self.seconds = 0.0
         self.error: Exception | None = None
         self.refused = refused
+        self.no_subscribers: set[str] = set()
         self.sent: list[Published] = []
         self.acknowledged: list[Published] = []
         self.unsubscribed: list[str] = []
@@ -235,8 +244,8 @@ class FakeSession(Session):
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._online = True
         self._number = 1
-        self._began_at = 0.0
-        self._changed = asyncio.Condition()
+        self.began_at = 0.0
+        self._changed = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -244,8 +253,8 @@ class FakeSession(Session):
 
     @property
     def opened_at(self) -> float:
-        """By the clock of the event loop."""
-        return self._began_at
+        """By the clock of the event loop; a test may set `began_at`."""
+        return self.began_at
 
     @property
     def stuck(self) -> bool:
@@ -255,22 +264,22 @@ class FakeSession(Session):
         """Lose the connection: what is in flight on it fails when its acknowledgement would come."""
         self._online = False
 
-    async def connect(self) -> None:
-        """Begin another connection."""
-        async with self._changed:
-            self._online = True
-            self._number += 1
-            self._began_at = asyncio.get_running_loop().time()
-            self._changed.notify_all()
+    def reconnect(self) -> None:
+        """Begin another connection at this moment."""
+        self._online = True
+        self._number += 1
+        self.began_at = asyncio.get_running_loop().time()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def deliver(self, message: Message) -> None:
         """Have a message arrive."""
         self._inbox.put_nowait(message)
 
     async def connection_after(self, seen: int) -> int:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._online and self._number > seen)
-            return self._number
+        while not self._online or self._number <= seen:
+            await self._changed.wait()
+        return self._number
 
     async def messages(self) -> AsyncIterator[Message]:
         while True:
@@ -314,6 +323,8 @@ class FakeSession(Session):
             raise NotConnectedError("the fake session's connection broke")
         if message is not None and self.refused and self.refused in message.topic:
             raise PublishRefusedError(0x87)
+        if message is not None and message.topic in self.no_subscribers:
+            raise NoSubscribersError("no client has subscribed to this topic")
 
 
 # --- time
@@ -356,3 +367,13 @@ def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], *, grace: float = 0.0
     """
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(grace)) as runner:
         return runner.run(coroutine)
+
+
+def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Make an ordinary test of one that needs no sockets and no real time."""
+
+    @functools.wraps(test)
+    def run() -> None:
+        run_in_virtual_time(test())
+
+    return run

@@ -1,1 +1,1 @@
-"""The gateways as a broker sees them: who is there, which one is best, and what they confirm."""
+"""The gateways as a broker sees them: which are online, which one is best, and which keys they have confirmed."""

@@ -1,15 +1,46 @@
-"""The gateway that a version 2 answer names: the best one, if it has installed the key."""
+"""The gateway that a version 2 response names: the best one, if it has installed the key."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import structlog
 from prometheus_client import Counter
 
-from wgkex_ops.http.gateways.confirmations import Handover
-from wgkex_ops.http.gateways.registry import Choice, Gateways
+from wgkex_ops.bus.messages import Endpoint
+from wgkex_ops.http.gateways.confirmations import UnconfirmedKey
+from wgkex_ops.http.gateways.registry import Gateways
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The gateway for a node."""
+
+    worker: str
+    endpoint: Endpoint
+
+
+def choose(gateways: Gateways, domain: str, excluded: Collection[str] = ()) -> Choice | None:
+    """Choose the best gateway for a node of a domain (contract, section 4).
+
+    Of all gateways that take nodes of the domain and are not excluded, it is the one with the smallest
+    ``peers - share * total``; of equal ones, the first by name.
+
+    Returns:
+        None if there is no such gateway.
+    """
+    total = gateways.total
+    candidates = [
+        (gateway.peers - gateways.share(worker) * total, worker)
+        for worker, gateway in gateways.workers.items()
+        if gateway.takes_nodes_of(domain) and worker not in excluded
+    ]
+    if not candidates:
+        return None
+    _, worker = min(candidates)
+    return Choice(worker, gateways.workers[worker].endpoints[domain])
 
 
 class Assigner:
@@ -17,59 +48,49 @@ class Assigner:
 
     Args:
         gateways: all of them.
-        confirm_timeout: seconds to wait for receipts at the most, in all; 0 waits for none.
+        confirm_timeout: seconds to wait for receipts, all in all; 0 waits for none.
         assignments: counts the gateways that were named, by worker and domain.
-        timeouts: counts the gateways that were named without a receipt although one was waited for, by worker.
-        label: a worker's name as a label.
+        timeouts: counts the gateways that were named although their receipt did not come in time, by worker.
     """
 
-    def __init__(
-        self,
-        gateways: Gateways,
-        *,
-        confirm_timeout: float,
-        assignments: Counter,
-        timeouts: Counter,
-        label: Callable[[str], str],
-    ) -> None:
+    def __init__(self, gateways: Gateways, *, confirm_timeout: float, assignments: Counter, timeouts: Counter) -> None:
         self._gateways = gateways
         self._confirm_timeout = confirm_timeout
         self._assignments = assignments
         self._timeouts = timeouts
-        self._label = label
 
-    async def assign(self, handover: Handover) -> Choice | None:
+    async def assign(self, key: UnconfirmedKey) -> Choice | None:
         """Find the gateway for the node of a key that has been published.
 
-        Whoever gave the key up is passed over. While a gateway is waited for, the node counts as one of its peers, so
-        that all who come meanwhile do not choose the same one; in the end it does so only where it is sent.
+        A gateway that gave the key up is passed over. While a receipt is awaited, the node counts as one of that
+        gateway's peers, so that not all nodes that come meanwhile choose the same one; then only where it is sent.
 
         Returns:
-            None if there is no candidate, or all of them have given the key up.
+            None if no gateway takes nodes of the domain, or all of those have given the key up.
         """
-        domain = handover.submission.domain.name
+        domain = key.domain.name
         deadline = asyncio.get_running_loop().time() + self._confirm_timeout
-        given_up: set[str] = set()
-        while (choice := self._gateways.choose(domain, given_up)) is not None:
-            with self._gateways.holding(choice.worker, domain):
-                reason = await self._answer(handover, choice, deadline)
+        gave_up: set[str] = set()
+        while (choice := choose(self._gateways, domain, gave_up)) is not None:
+            with self._gateways.reserving(choice.worker, domain):
+                reason = await self._receipt(key, choice, deadline)
             if reason:
-                given_up.add(choice.worker)
+                gave_up.add(choice.worker)
                 continue
             self._gateways.assign(choice.worker, domain)
-            self._assignments.labels(self._label(choice.worker), domain).inc()
+            self._assignments.labels(self._gateways.label(choice.worker), domain).inc()
             _log.debug("gateway_chosen", worker=choice.worker, domain=domain, confirmed=reason is not None)
             return choice
         return None
 
-    async def _answer(self, handover: Handover, choice: Choice, deadline: float) -> str | None:
-        """A worker's answer as receipts have it; None if there is none."""
-        waiting = self._confirm_timeout > 0 and choice.endpoint.receipts and handover.origin.receipt_to is not None
-        if not waiting:
-            return handover.answers.get(choice.worker)
+    async def _receipt(self, key: UnconfirmedKey, choice: Choice, deadline: float) -> str | None:
+        """The gateway's receipt as `UnconfirmedKey.receipts` has it; None if it did not come in time."""
+        waits = self._confirm_timeout > 0 and choice.endpoint.receipts and key.origin.receipt_to is not None
+        if not waits:
+            return key.receipts.get(choice.worker)
         try:
             async with asyncio.timeout_at(deadline):
-                return await handover.answer_of(choice.worker)
+                return await key.receipt_of(choice.worker)
         except TimeoutError:
-            self._timeouts.labels(self._label(choice.worker)).inc()
+            self._timeouts.labels(self._gateways.label(choice.worker)).inc()
             return None

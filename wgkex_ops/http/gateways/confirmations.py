@@ -1,9 +1,9 @@
-"""Keys that were handed over, until the workers have told what became of them: pure, fed with their receipts."""
+"""Keys that not all gateways have confirmed: which they are, and which of them are to be sent again. No I/O."""
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,250 +11,236 @@ import structlog
 
 from wgkex_ops.bus.messages import CORRELATION_BYTES, Origin, Receipt, ReceiptAddress
 from wgkex_ops.http.gateways.registry import Gateways
-from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
-from wgkex_ops.model.names import ALL_WORKERS
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 _log = structlog.get_logger(__name__)
 
-# A key has about 1 KB here. More at once than the nodes of a large gateway send while they come back.
+# A key takes about 1 KB here. More than the nodes of a large gateway send at once when they come back.
 LIMIT: Final = 20_000
-# Seconds. A node that has no tunnel asks again long before.
+# Seconds. A node without a tunnel asks again long before.
 KEPT_FOR: Final = 120.0
-# Seconds of silence before a worker is sent a key again, and again after that. The last of them ends within KEPT_FOR.
-PAUSES: Final = (5.0, 10.0, 20.0, 40.0)
+# A gateway that has not confirmed an accepted key gets it again after so many seconds.
+RESENT_AFTER: Final = (5.0, 15.0, 35.0, 75.0)
 
 _NEVER: Final = float("inf")
 
 
+def next_due(accepted_at: float, sent_at: float, online_since: float, *, confirms: bool) -> float:
+    """When a gateway that has not confirmed a key is to get it again; infinity for never.
+
+    All times are seconds of one clock, that of the event loop.
+
+    Args:
+        accepted_at: when the MQTT server acknowledged the key.
+        sent_at: when it was last sent to this gateway.
+        online_since: when the gateway came online, as far as the present connection with the MQTT server shows. What
+            was sent before may be lost: the gateway was away, or the server died with the key.
+        confirms: whether the gateway sends receipts. One that does not would get each key five times.
+    """
+    if online_since > sent_at:
+        return online_since
+    if confirms:
+        for seconds in RESENT_AFTER:
+            if accepted_at + seconds > sent_at:
+                return accepted_at + seconds
+    return _NEVER
+
+
 @dataclass(slots=True, eq=False)
-class Handover:
-    """A key on its way to the workers.
+class UnconfirmedKey:
+    """A key on its way to the gateways of its domain.
 
     Attributes:
-        submission: the key and its domain.
+        domain: whose gateways get it.
+        key: the key itself.
         origin: what is published with it.
-        correlation: what its receipts are known by.
-        begun_at: when its submission had been found valid, by the loop's clock.
-        acknowledged: whether the MQTT server has it. Only then it is sent again.
-        expected: the workers whose receipts are waited for.
-        answers: what they said: why the key was given up, or an empty text if it is installed.
-        to_all: whether it has to be sent to all workers again.
-        owed: the workers that it has to be sent to again at once.
-        repeats: how often silence has led to another sending.
-        due_at: when it does next, by the loop's clock.
+        correlation: how receipts refer to it.
+        begun_at: when its submission was found valid, by the loop's clock.
+        accepted_at: when the MQTT server acknowledged it, by the same clock; None before. It is never sent again then.
+        awaited: the gateways that have not sent their receipts yet.
+        receipts: why each gateway gave the key up; an empty text if it has installed it.
+        sent_at: when the key was last sent to one gateway alone, by the loop's clock.
     """
 
-    submission: Submission
+    domain: Domain
+    key: PublicKey
     origin: Origin
     correlation: bytes
     begun_at: float
-    acknowledged: bool = False
-    expected: set[str] = field(default_factory=set)
-    answers: dict[str, str] = field(default_factory=dict)
-    to_all: bool = False
-    owed: set[str] = field(default_factory=set)
-    repeats: int = 0
-    due_at: float = _NEVER
-    _news: asyncio.Future[None] | None = None
+    accepted_at: float | None = None
+    awaited: set[str] = field(default_factory=set)
+    receipts: dict[str, str] = field(default_factory=dict)
+    sent_at: dict[str, float] = field(default_factory=dict)
+    _arrival: asyncio.Future[None] | None = None
 
-    async def answer_of(self, worker: str) -> str:
-        """Wait for a worker's receipt, and return why it gave the key up; an empty text if it is installed."""
-        while (reason := self.answers.get(worker)) is None:
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
+    async def receipt_of(self, worker: str) -> str:
+        """Wait for a gateway's receipt, and return why it gave the key up; an empty text if it has installed it."""
+        while (reason := self.receipts.get(worker)) is None:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
         return reason
 
-    def tell(self) -> None:
-        """Wake whoever waits for an answer."""
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def add_receipt(self, worker: str, reason: str) -> None:
+        """Keep a gateway's receipt, and wake the request that waits for one."""
+        self.receipts[worker] = reason
+        self.awaited.discard(worker)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
 
-class Outstanding:
-    """All keys whose receipts are waited for: at most LIMIT of them, none for longer than KEPT_FOR.
+class UnconfirmedKeys:
+    """All keys that not all gateways have confirmed: at most LIMIT of them, none for longer than KEPT_FOR.
 
-    It is used on the event loop only, whose clock it goes by.
+    To be used on the event loop only, whose clock it goes by.
 
     Args:
-        gateways: who is online, and who sends receipts.
-        topic: where receipts arrive; empty where none can (MQTT 3.1.1).
-        metrics: the instruments that are kept.
-        label: a worker's name as a label.
+        gateways: which of them are online, and which send receipts.
+        receipt_topic: where receipts arrive; empty where none can (MQTT 3.1.1).
+        metrics: the instruments that are kept up to date.
     """
 
-    def __init__(self, gateways: Gateways, *, topic: str, metrics: ReceiptMetrics, label: Callable[[str], str]) -> None:
+    def __init__(self, gateways: Gateways, *, receipt_topic: str, metrics: ReceiptMetrics) -> None:
         self._gateways = gateways
-        self._topic = topic
+        self._receipt_topic = receipt_topic
         self._metrics = metrics
-        self._label = label
-        # In the order of their beginnings.
-        self._held: dict[bytes, Handover] = {}
+        # The oldest first.
+        self._keys: dict[bytes, UnconfirmedKey] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._keys)
 
     @property
     def awaiting(self) -> int:
-        """Accepted keys that wait for the receipt of at least one worker."""
-        return sum(handover.acknowledged and bool(handover.expected) for handover in self._held.values())
+        """Accepted keys for which the receipt of at least one gateway is awaited."""
+        return sum(key.accepted_at is not None and bool(key.awaited) for key in self._keys.values())
 
-    def begin(self, submission: Submission, request_id: str, accepted_at: float) -> Handover:
-        """Hold a key from before it is published: a receipt may come sooner than the MQTT server's acknowledgement.
+    def add(self, domain: Domain, key: PublicKey, request_id: str, valid_at: float) -> UnconfirmedKey:
+        """Add a key before it is published: a receipt may come sooner than the MQTT server's acknowledgement.
 
         Args:
-            submission: the key and its domain.
-            request_id: of the submission.
-            accepted_at: seconds since the epoch.
+            domain: whose gateways get the key.
+            key: the key.
+            request_id: of its submission.
+            valid_at: when the submission was found valid, in seconds since the epoch.
         """
-        if len(self._held) >= LIMIT:
-            self._give_up([next(iter(self._held.values()))])
+        if len(self._keys) >= LIMIT:
+            self._give_up([next(iter(self._keys.values()))])
         correlation = secrets.token_bytes(CORRELATION_BYTES)
-        reply = ReceiptAddress(self._topic, correlation) if self._topic else None
-        handover = Handover(submission, Origin(request_id, accepted_at, reply), correlation, _now())
-        self._held[correlation] = handover
-        return handover
+        receipt_to = ReceiptAddress(self._receipt_topic, correlation) if self._receipt_topic else None
+        added = UnconfirmedKey(domain, key, Origin(request_id, valid_at, receipt_to), correlation, _now())
+        self._keys[correlation] = added
+        return added
 
-    def acknowledge(self, handover: Handover) -> None:
-        """The MQTT server has the key: from now on it is sent again where it needs to be."""
-        handover.acknowledged = True
-        handover.expected.update(self._confirming(handover))
-        handover.due_at = _now() + PAUSES[0]
-        self._settle(handover)
+    def accept(self, key: UnconfirmedKey) -> None:
+        """Note that the MQTT server has acknowledged a key: from now on it is sent again where that is needed."""
+        key.accepted_at = _now()
+        self._await_receipts(key)
+        self._drop_if_confirmed(key)
 
-    def drop(self, handover: Handover) -> None:
-        """Hold a key no longer: its node was told to come back."""
-        self._held.pop(handover.correlation, None)
+    def drop(self, key: UnconfirmedKey) -> None:
+        """Forget a key: its node will send it again."""
+        self._keys.pop(key.correlation, None)
 
-    def find(self, correlation: bytes) -> Handover | None:
-        """The key that a receipt is for; None if it is no longer, or never was, waited for."""
-        return self._held.get(correlation)
+    def find(self, correlation: bytes) -> UnconfirmedKey | None:
+        """The key that a receipt refers to; None if it is confirmed, given up, or of another broker."""
+        return self._keys.get(correlation)
 
-    def take(self, handover: Handover, receipt: Receipt) -> None:
-        """Take in what a worker says.
+    def confirm(self, key: UnconfirmedKey, receipt: Receipt) -> None:
+        """Take in a gateway's receipt.
 
-        What is installed stays so. A worker that gave the key up may still install it, since others send keys, too.
+        What is installed remains so. A gateway that gave the key up may install it later, when it gets it again.
         """
-        before = handover.answers.get(receipt.worker)
+        before = key.receipts.get(receipt.worker)
         if before == "":
             return
-        handover.answers[receipt.worker] = receipt.reason
-        handover.expected.add(receipt.worker)
-        origin = handover.origin
+        key.add_receipt(receipt.worker, receipt.reason)
+        label = self._gateways.label(receipt.worker)
         if not receipt.reason:
-            self._metrics.install_duration.labels(self._label(receipt.worker)).observe(
-                _now() - handover.begun_at, {"request_id": origin.request_id}
+            self._metrics.install_duration.labels(label).observe(
+                _now() - key.begun_at, {"request_id": key.origin.request_id}
             )
         elif before is None:
-            self._metrics.install_failures.labels(self._label(receipt.worker)).inc()
+            self._metrics.install_failures.labels(label).inc()
             _log.warning(
                 "key_not_installed",
                 worker=receipt.worker,
                 reason=receipt.reason,
-                domain=handover.submission.domain.name,
-                request_id=origin.request_id,
+                domain=key.domain.name,
+                request_id=key.origin.request_id,
             )
-        handover.tell()
-        self._settle(handover)
+        self._await_receipts(key)
+        self._drop_if_confirmed(key)
 
-    def expire(self) -> None:
-        """Give up the keys that have been held for KEPT_FOR."""
-        limit = _now() - KEPT_FOR
-        expired = []
-        for handover in self._held.values():
-            if handover.begun_at > limit:
-                break
-            expired.append(handover)
-        self._give_up(expired)
+    def due(self, opened_at: float) -> list[tuple[UnconfirmedKey, str]]:
+        """Find the keys that are to be sent again now, and the gateway for each.
 
-    def reconnected(self) -> None:
-        """Send all keys to all workers again: the server may have died between its acknowledgement and the delivery."""
-        for handover in self._held.values():
-            handover.to_all = handover.acknowledged
-
-    def came(self, workers: Iterable[str]) -> None:
-        """Send workers that have just connected what they have not answered; the server may have nothing for them.
-
-        It goes to workers that send no receipts, too, once.
-        """
-        workers = tuple(workers)
-        for handover in self._held.values() if workers else ():
-            if not handover.acknowledged:
-                continue
-            confirming = self._confirming(handover)
-            for worker in workers:
-                if worker not in handover.answers and self._serves(worker, handover):
-                    handover.owed.add(worker)
-                    if worker in confirming:
-                        handover.expected.add(worker)
-
-    def due(self, since: float) -> list[tuple[Handover, str]]:
-        """Find what is to be sent again now, and to whom: a worker, or all.
-
-        Each is to be given to `sent`, to `refused`, or to neither of them: then it is due again at once.
+        A pair stays due until it is given to `sent` or `refused`.
 
         Args:
-            since: whoever was not heard of since then, by the clock of the gateways, might not listen; such workers are
-                sent nothing.
+            opened_at: when the connection with the MQTT server was begun. A gateway whose status has not come since
+                may be gone, and gets nothing.
         """
         now = _now()
-        found: list[tuple[Handover, str]] = []
-        for handover in self._held.values():
-            if handover.to_all:
-                found.append((handover, ALL_WORKERS))
+        found: list[tuple[UnconfirmedKey, str]] = []
+        targets: dict[str, list[tuple[str, float, bool]]] = {}
+        for key in self._keys.values():
+            if key.accepted_at is None:
                 continue
-            if handover.due_at <= now:
-                silent = {
-                    worker
-                    for worker in handover.expected - handover.answers.keys()
-                    if self._serves(worker, handover, since)
-                }
-                handover.owed |= silent
-                # A worker that is away is sent it when it comes.
-                handover.repeats += bool(silent)
-                handover.due_at = now + PAUSES[handover.repeats] if handover.repeats < len(PAUSES) else _NEVER
-            if handover.owed:
-                handover.owed = {worker for worker in handover.owed if self._serves(worker, handover, since)}
-                found.extend((handover, worker) for worker in sorted(handover.owed))
+            domain = key.domain.name
+            if domain not in targets:
+                confirming = self._confirming(domain)
+                online = self._gateways.online_in(domain, opened_at)
+                targets[domain] = [(worker, since, worker in confirming) for worker, since in online.items()]
+            for worker, since, confirms in targets[domain]:
+                if worker in key.receipts:
+                    continue
+                sent_at = key.sent_at.get(worker, key.accepted_at)
+                if next_due(key.accepted_at, sent_at, since, confirms=confirms) <= now:
+                    found.append((key, worker))
         return found
 
-    def wants(self, handover: Handover, target: str) -> bool:
-        """Whether something that was due still is: receipts arrive all the time."""
-        return handover.correlation in self._held and target not in handover.answers
+    def sent(self, key: UnconfirmedKey, worker: str) -> None:
+        """Note that a key was sent again to a gateway."""
+        self._metrics.republished.labels(self._gateways.label(worker)).inc()
+        key.sent_at[worker] = _now()
+        self._await_receipts(key)
 
-    def sent(self, handover: Handover, target: str) -> None:
-        """A key was sent again."""
-        self._metrics.republished.labels(target if target == ALL_WORKERS else self._label(target)).inc()
-        self.refused(handover, target)
-        if target == ALL_WORKERS:
-            handover.repeats = 0
-            handover.due_at = _now() + PAUSES[0]
+    def refused(self, key: UnconfirmedKey, worker: str) -> None:
+        """Note that the MQTT server did not deliver a key to a gateway; it would not do so a second later."""
+        key.sent_at[worker] = _now()
 
-    def refused(self, handover: Handover, target: str) -> None:
-        """The MQTT server refused a key that was to be sent again, and would do so each time."""
-        handover.owed.discard(target)
-        if target == ALL_WORKERS:
-            handover.to_all = False
+    def expire(self) -> None:
+        """Give up the keys that are here for KEPT_FOR."""
+        limit = _now() - KEPT_FOR
+        expired = []
+        for key in self._keys.values():
+            if key.begun_at > limit:
+                break
+            expired.append(key)
+        self._give_up(expired)
 
-    def _settle(self, handover: Handover) -> None:
-        """Hold a key no longer when all have answered; where nobody will, it is held to the end."""
-        if handover.acknowledged and handover.expected and handover.expected <= handover.answers.keys():
-            self.drop(handover)
+    def _await_receipts(self, key: UnconfirmedKey) -> None:
+        """Await the receipts of all gateways that are online now, those that have just come included."""
+        key.awaited |= self._confirming(key.domain.name) - key.receipts.keys()
 
-    def _give_up(self, handovers: Iterable[Handover]) -> None:
-        silent: Counter[str] = Counter()
-        for handover in handovers:
-            self.drop(handover)
-            silent.update(handover.expected - handover.answers.keys())
-        for worker, count in silent.items():
-            self._metrics.unconfirmed.labels(self._label(worker)).inc(count)
+    def _drop_if_confirmed(self, key: UnconfirmedKey) -> None:
+        """Drop a key that all have confirmed. One that no gateway will confirm is kept for those that come online."""
+        if key.accepted_at is not None and key.receipts and not key.awaited:
+            self.drop(key)
+
+    def _give_up(self, keys: Iterable[UnconfirmedKey]) -> None:
+        unconfirmed: Counter[str] = Counter()
+        for key in keys:
+            self.drop(key)
+            unconfirmed.update(key.awaited)
+        for worker, count in unconfirmed.items():
+            self._metrics.unconfirmed.labels(self._gateways.label(worker)).inc(count)
             _log.warning("keys_unconfirmed", worker=worker, count=count)
 
-    def _confirming(self, handover: Handover) -> frozenset[str]:
-        return self._gateways.confirming(handover.submission.domain.name) if self._topic else frozenset()
-
-    def _serves(self, worker: str, handover: Handover, since: float = 0.0) -> bool:
-        return self._gateways.serves(worker, handover.submission.domain.name, since)
+    def _confirming(self, domain: str) -> frozenset[str]:
+        return self._gateways.confirming(domain) if self._receipt_topic else frozenset()
 
 
 def _now() -> float:

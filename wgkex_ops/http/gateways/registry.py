@@ -1,4 +1,4 @@
-"""Which gateway a node is sent to: pure, fed with what workers and brokers say of themselves."""
+"""What is known of the gateways: pure, fed with what workers and brokers publish."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
+from wgkex_ops.model.names import UNKNOWN
 
-# Workers may be unlisted, but whoever can write to the bus could invent any number of them.
+# Workers may be unlisted, but any client of the MQTT server could invent any number of them.
 UNLISTED_LIMIT: Final = 64
 BROKERS_LIMIT: Final = 64
 
@@ -18,40 +19,40 @@ class Gateway:
 
     Attributes:
         online: by its status.
+        online_since: when that status was heard, by the caller's clock.
         endpoints: how nodes reach it, by domain.
-        reported: connected peers as last reported, by domain; None if it does not know.
-        assigned: peers that were probably sent there since that report, by domain.
-        held: peers that may yet be sent there, by domain.
-        last_seen: when it was last heard of, by the caller's clock; None if never.
+        reported: connected peers as last reported, by domain; None if the worker does not know.
+        assigned: nodes that were sent there since that report, by domain; counted once per broker.
+        reserved: nodes that wait for its receipt and may be sent there, by domain; counted once per broker.
+        last_seen: when it was last heard, by the caller's clock; None if never.
     """
 
     online: bool = False
+    online_since: float = 0.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     reported: dict[str, int | None] = field(default_factory=dict)
     assigned: dict[str, int] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
     last_seen: float | None = None
 
     def peers_in(self, domain: str) -> int:
-        """Reported peers of a domain, those assigned since, and those that may be."""
-        return (self.reported.get(domain) or 0) + self.assigned.get(domain, 0) + self.held.get(domain, 0)
+        """Reported peers of a domain, with the nodes assigned since and those that it is reserved for."""
+        return (self.reported.get(domain) or 0) + self.assigned.get(domain, 0) + self.reserved.get(domain, 0)
 
     @property
     def peers(self) -> int:
         """The same over all domains."""
-        return sum(self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys() | self.held.keys())
+        return sum(
+            self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys() | self.reserved.keys()
+        )
 
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The gateway for a node."""
-
-    worker: str
-    endpoint: Endpoint
+    def takes_nodes_of(self, domain: str) -> bool:
+        """Whether nodes of a domain can be sent there (contract, section 4)."""
+        return self.online and self.reported.get(domain) is not None and domain in self.endpoints
 
 
 class UnknownOriginError(Exception):
-    """An event speaks of a domain or a worker that has no place here.
+    """An event names a domain or a worker that is not known here.
 
     Attributes:
         reason: ``unknown_domain`` or ``unknown_worker``.
@@ -80,7 +81,7 @@ class Gateways:
 
     @property
     def workers(self) -> Mapping[str, Gateway]:
-        """All workers that are listed or were heard of."""
+        """All workers that are listed or were heard."""
         return self._gateways
 
     @property
@@ -90,7 +91,7 @@ class Gateways:
 
     @property
     def brokers_online(self) -> int:
-        """Brokers that assign peers, this one included even before it has heard of itself."""
+        """Brokers that assign nodes, this one included even before its own status has come back."""
         return max(1, len(self._brokers))
 
     @property
@@ -98,12 +99,16 @@ class Gateways:
         """Peers of all workers, offline ones included."""
         return sum(gateway.peers for gateway in self._gateways.values())
 
+    def label(self, worker: str) -> str:
+        """A worker's name as a metric label: where workers are listed, all others share one."""
+        return worker if worker in self._weights or not self._weights else UNKNOWN
+
     def share(self, worker: str) -> float:
-        """The part of all peers that a worker's weight asks for."""
+        """The part of all peers that a worker's weight asks for (contract, section 4)."""
         return self._weights.get(worker, 1) / self._sum_of_weights
 
     def targets(self) -> dict[str, float]:
-        """The peers that each worker's weight asks for, for people to compare with.
+        """The peers that each worker's weight asks for, to compare with those that it has.
 
         They add up to the peers that there are, also with workers that are not listed, whose shares exceed 1.
         """
@@ -111,115 +116,95 @@ class Gateways:
         scale = self.total / (sum(shares.values()) or 1)
         return {worker: share * scale for worker, share in shares.items()}
 
-    def forget_before(self, moment: float) -> None:
-        """Drop what was last told before a moment, and keep the workers' names.
+    def update(self, event: WorkerEvent, heard_at: float) -> None:
+        """Take in what a worker or a broker has published.
 
-        After a reconnect the server tells again whatever it has kept. Who is not among that may have died unseen while
-        the server was away, and its last will with it.
-        """
-        for worker, gateway in self._gateways.items():
-            if gateway.last_seen is not None and gateway.last_seen < moment:
-                self._gateways[worker] = Gateway()
-        self._brokers = {broker: seen for broker, seen in self._brokers.items() if seen >= moment}
-
-    def update(self, event: WorkerEvent, now: float) -> None:
-        """Take in what a worker or a broker says of itself, at a moment of the caller's clock.
+        Args:
+            event: the message.
+            heard_at: when it was published at the latest, by the caller's clock. For a retained message, that is the
+                beginning of the connection that brought it.
 
         Raises:
-            UnknownOriginError: it speaks of a domain that is not configured, or is one unlisted worker too many.
+            UnknownOriginError: it names a domain that is not configured, or is one unlisted worker too many.
         """
         match event:
             case BrokerStatus(broker, online):
-                self._update_broker(broker, online, now)
+                self._update_broker(broker, online, heard_at)
             case WorkerStatus(worker, online):
-                self._gateway(worker, now).online = online
+                gateway = self._gateway(worker, heard_at)
+                gateway.online = online
+                gateway.online_since = heard_at
             case WorkerData(worker, domain, endpoint):
-                gateway = self._gateway_in(worker, domain, now)
+                gateway = self._gateway_in(worker, domain, heard_at)
                 if endpoint is None:
                     gateway.endpoints.pop(domain, None)
                 else:
                     gateway.endpoints[domain] = endpoint
             case ConnectedPeers(worker, domain, peers):
-                gateway = self._gateway_in(worker, domain, now)
+                gateway = self._gateway_in(worker, domain, heard_at)
                 gateway.reported[domain] = peers
                 gateway.assigned.pop(domain, None)
 
-    def choose(self, domain: str, excluded: Collection[str] = ()) -> Choice | None:
-        """Choose the best gateway for a node of a domain.
+    def forget_before(self, moment: float) -> None:
+        """Forget what was last heard before a moment, but not the workers' names.
 
-        Of all candidates, the one with the smallest ``peers - share * total``; of equal ones, the first by name. A
-        candidate is online, knows its number of peers in the domain, has told how nodes reach it there, and is not
-        excluded.
-
-        Returns:
-            None if there is no candidate.
+        After a reconnect the server sends again whatever it has retained. A gateway that is not among that may have
+        died while the server was away, and its last will with it.
         """
-        total = self.total
-        candidates = [
-            (gateway.peers - self.share(worker) * total, worker)
-            for worker, gateway in self._gateways.items()
-            if gateway.online
-            and gateway.reported.get(domain) is not None
-            and domain in gateway.endpoints
-            and worker not in excluded
-        ]
-        if not candidates:
-            return None
-        _, worker = min(candidates)
-        return Choice(worker, self._gateways[worker].endpoints[domain])
+        for worker, gateway in self._gateways.items():
+            if gateway.last_seen is not None and gateway.last_seen < moment:
+                self._gateways[worker] = Gateway()
+        self._brokers = {broker: heard_at for broker, heard_at in self._brokers.items() if heard_at >= moment}
 
     def assign(self, worker: str, domain: str) -> None:
-        """Count a node at a gateway until that one's next report.
+        """Count a node at a gateway until the gateway's next report.
 
-        Every broker assumes that the others, too, have just sent a node there.
+        Every broker assumes that each of the others has just sent a node there, too.
         """
         assigned = self._gateways[worker].assigned
         assigned[domain] = assigned.get(domain, 0) + self.brokers_online
 
     @contextlib.contextmanager
-    def holding(self, worker: str, domain: str) -> Iterator[None]:
-        """Count a node at a gateway while the context lasts, as it will be if the node is sent there."""
-        held, count = self._gateways[worker].held, self.brokers_online
-        held[domain] = held.get(domain, 0) + count
+    def reserving(self, worker: str, domain: str) -> Iterator[None]:
+        """Count a node at a gateway while the context lasts, as it will be counted if it is sent there."""
+        reserved, count = self._gateways[worker].reserved, self.brokers_online
+        reserved[domain] = reserved.get(domain, 0) + count
         try:
             yield
         finally:
-            held[domain] -= count
+            reserved[domain] -= count
 
     def confirming(self, domain: str) -> frozenset[str]:
-        """The workers of a domain that are online and tell what becomes of each key."""
+        """The workers of a domain that are online and send a receipt for each key."""
         return frozenset(
             worker
             for worker, gateway in self._gateways.items()
             if gateway.online and domain in gateway.endpoints and gateway.endpoints[domain].receipts
         )
 
-    def serves(self, worker: str, domain: str, since: float) -> bool:
-        """Whether a worker is there for a domain: online, and heard of since a moment of the caller's clock."""
-        gateway = self._gateways.get(worker)
-        return (
-            gateway is not None
-            and gateway.online
-            and domain in gateway.endpoints
-            and gateway.last_seen is not None
-            and gateway.last_seen >= since
-        )
+    def online_in(self, domain: str, since: float) -> dict[str, float]:
+        """The workers of a domain that are online by a status not older than a moment, with the time of that status."""
+        return {
+            worker: gateway.online_since
+            for worker, gateway in self._gateways.items()
+            if gateway.online and gateway.online_since >= since and domain in gateway.endpoints
+        }
 
-    def _update_broker(self, broker: str, online: bool, now: float) -> None:
+    def _update_broker(self, broker: str, online: bool, heard_at: float) -> None:
         self._brokers.pop(broker, None)
         if online and len(self._brokers) < BROKERS_LIMIT:
-            self._brokers[broker] = now
+            self._brokers[broker] = heard_at
 
-    def _gateway_in(self, worker: str, domain: str, now: float) -> Gateway:
+    def _gateway_in(self, worker: str, domain: str, heard_at: float) -> Gateway:
         if domain not in self._domains:
             raise UnknownOriginError("unknown_domain")
-        return self._gateway(worker, now)
+        return self._gateway(worker, heard_at)
 
-    def _gateway(self, worker: str, now: float) -> Gateway:
+    def _gateway(self, worker: str, heard_at: float) -> Gateway:
         gateway = self._gateways.get(worker)
         if gateway is None:
             if len(self._gateways) - len(self._weights) >= UNLISTED_LIMIT:
                 raise UnknownOriginError("unknown_worker")
             gateway = self._gateways[worker] = Gateway()
-        gateway.last_seen = now
+        gateway.last_seen = heard_at
         return gateway

@@ -1,6 +1,7 @@
 """The public listener: routes, and what every request on it gets."""
 
 import time
+from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
@@ -8,8 +9,8 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from wgkex_ops.http.public.exchange import KeyExchange
-from wgkex_ops.http.public.responses import crashed_answer, refusal_answer
+from wgkex_ops.http.public.exchange import REQUEST_ID, KeyExchange
+from wgkex_ops.http.public.responses import crash_response, refusal_response
 from wgkex_ops.metrics.broker import HttpMetrics
 from wgkex_ops.model.names import UNKNOWN
 
@@ -20,14 +21,29 @@ PATH_V2: Final = "/api/v2/wg/key/exchange"
 HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2))
 
 
-def create_app(exchange: KeyExchange, metrics: HttpMetrics) -> web.Application:
+def create_app(
+    exchange: KeyExchange, metrics: HttpMetrics, stopping: Callable[[], bool] = lambda: False
+) -> web.Application:
     """Make the application of the public listener.
 
-    Each request gets an id, bound to all its log lines and returned in `X-Request-Id`. Each answer is JSON.
+    Each request gets an id, which is in all its log lines and in the response's `X-Request-Id`. Each response is JSON.
+
+    Args:
+        exchange: serves the requests.
+        metrics: count them.
+        stopping: whether the process is about to stop: each response is then the last one on its connection, so that
+            no client sends its next request into a connection that is being closed.
     """
-    app = web.Application(middlewares=[_measure(metrics), _answer_in_json])
+
+    async def close_connection(_request: web.Request, response: web.StreamResponse) -> None:
+        if stopping():
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    app = web.Application(middlewares=[_measure(metrics), _respond_in_json])
     app.router.add_post(PATH_V1, exchange.serve_v1)
     app.router.add_post(PATH_V2, exchange.serve_v2)
+    app.on_response_prepare.append(close_connection)
     return app
 
 
@@ -36,7 +52,7 @@ def _measure(metrics: HttpMetrics) -> Middleware:
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else UNKNOWN
-        request_id = uuid4().hex
+        request_id = request[REQUEST_ID] = uuid4().hex
         start = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id), metrics.in_progress.track_inprogress():
             response = await handler(request)
@@ -49,14 +65,14 @@ def _measure(metrics: HttpMetrics) -> Middleware:
 
 
 @web.middleware
-async def _answer_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _respond_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn aiohttp's own refusals, and whatever crashes, into error objects."""
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return refusal_answer(error)
+        return refusal_response(error)
     except ConnectionError:
         raise
     except Exception:  # noqa: BLE001  the outermost edge of a request
         _log.exception("request_crashed", method=request.method, path=request.path)
-        return crashed_answer()
+        return crash_response()

@@ -1,23 +1,22 @@
-"""The key exchange itself: one submission in, one answer out, and every one of them counted."""
+"""The key exchange: one submission in, one HTTP response out, and each of them counted."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Final
 
 import structlog
 from aiohttp import web
 
-from wgkex_ops.bus.messages import Origin
 from wgkex_ops.errors import BusError
-from wgkex_ops.http.gateways.confirmations import Handover, Outstanding
-from wgkex_ops.http.gateways.registry import Choice
+from wgkex_ops.http.gateways.choice import Choice
+from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.public.responses import (
     RejectedError,
-    accepted_answer,
-    crashed_answer,
-    endpoint_answer,
-    error_answer,
-    unavailable_answer,
+    accepted_response,
+    crash_response,
+    endpoint_response,
+    error_response,
+    unavailable_response,
 )
 from wgkex_ops.http.public.submission import Submission, parse_submission, read_body
 from wgkex_ops.metrics.broker import KeyMetrics
@@ -26,18 +25,11 @@ from wgkex_ops.model.names import UNKNOWN
 
 _log = structlog.get_logger(__name__)
 
+# The id of a request, which the application gives to each.
+REQUEST_ID: Final = web.RequestKey("request_id", str)
 
-class PublishKey(Protocol):
-    """Hands a key over to the workers of its domain.
-
-    Returns when the MQTT server has acknowledged, or raises BusError.
-    """
-
-    def __call__(self, submission: Submission, origin: Origin) -> Awaitable[None]: ...
-
-
-# Finds the answer to a submission whose key has been published, or None.
-_FindAnswer = Callable[[Handover], Awaitable[web.Response | None]]
+# Makes the response to a submission whose key has been published; None if there is no gateway for its node.
+_Respond = Callable[[UnconfirmedKey], Awaitable[web.Response | None]]
 
 
 class KeyExchange:
@@ -45,9 +37,9 @@ class KeyExchange:
 
     Args:
         domains: configured domains by name.
-        publish: hands a key over.
-        outstanding: holds each key until the workers have told what became of it.
-        assign: finds the gateway for a node whose key has been published, or None.
+        unconfirmed: keeps each key until the gateways have confirmed it.
+        send: publishes a key; returns when the MQTT server has acknowledged, or raises BusError.
+        assign: finds the gateway for the node of a key that has been published, or None.
         metrics: what became of the keys.
     """
 
@@ -55,14 +47,14 @@ class KeyExchange:
         self,
         *,
         domains: Mapping[str, Domain],
-        publish: PublishKey,
-        outstanding: Outstanding,
-        assign: Callable[[Handover], Awaitable[Choice | None]],
+        unconfirmed: UnconfirmedKeys,
+        send: Callable[[UnconfirmedKey], Awaitable[None]],
+        assign: Callable[[UnconfirmedKey], Awaitable[Choice | None]],
         metrics: KeyMetrics,
     ) -> None:
         self._domains = domains
-        self._publish = publish
-        self._outstanding = outstanding
+        self._unconfirmed = unconfirmed
+        self._send = send
         self._assign = assign
         self._metrics = metrics
 
@@ -76,49 +68,50 @@ class KeyExchange:
         The key is published before a gateway is chosen: a node that gets no gateway asks version 1 at once and picks
         one itself, and its key should be there by then.
         """
-        return await self._serve(request, "v2", self._answer_with_gateway)
+        return await self._serve(request, "v2", self._name_gateway)
 
-    async def _serve(self, request: web.Request, api_version: str, answer: _FindAnswer) -> web.Response:
-        """Serve one submission, and move exactly one of published, rejections and failures."""
+    async def _serve(self, request: web.Request, api_version: str, respond: _Respond) -> web.Response:
+        """Serve one submission, and count it as exactly one of published, rejections and failures."""
         domain: Domain | None = None
         try:
             submission = parse_submission(await read_body(request.content), self._domains)
             domain = submission.domain
-            response = await self._hand_over(submission, api_version, answer)
+            response = await self._hand_over(submission, request[REQUEST_ID], api_version, respond)
         except RejectedError as error:
             domain = error.domain
             self._metrics.rejections.labels(error.reason).inc()
             _log.info("key_rejected", reason=error.reason, api_version=api_version)
-            response = error_answer(error.status, error.reason, str(error))
+            response = error_response(error.reason, str(error))
         except ConnectionError:
-            # The sender has gone: nobody gets an answer.
+            # The client has gone: there is nobody to respond to.
             raise
         except Exception:  # noqa: BLE001  the outermost edge of a request
             _log.exception("key_exchange_crashed", api_version=api_version)
             self._metrics.failures.labels("internal").inc()
-            response = crashed_answer()
+            response = crash_response()
         self._metrics.requests.labels(api_version, domain.name if domain else UNKNOWN).inc()
         return response
 
-    async def _hand_over(self, submission: Submission, api_version: str, answer: _FindAnswer) -> web.Response:
-        """Publish a valid key, and then, not before, find the answer; there may be none, if no gateway is there.
+    async def _hand_over(
+        self, submission: Submission, request_id: str, api_version: str, respond: _Respond
+    ) -> web.Response:
+        """Publish a valid key, and only then make the response.
 
-        Only a key whose node is told that all is well stays outstanding: the others are sent again by their nodes.
+        A key whose response is not 200 does not remain among the unconfirmed ones: its node sends it again.
         """
         start = time.perf_counter()
-        request_id = structlog.contextvars.get_contextvars()["request_id"]
-        handover = self._outstanding.begin(submission, request_id, time.time())
+        key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time())
         response = None
         try:
-            await self._publish(submission, handover.origin)
+            await self._send(key)
             self._metrics.publish_duration.observe(time.perf_counter() - start, {"request_id": request_id})
-            self._outstanding.acknowledge(handover)
-            response = await answer(handover)
+            self._unconfirmed.accept(key)
+            response = await respond(key)
         except BusError as error:
             return self._fail(error.reason, str(error), submission)
         finally:
             if response is None:
-                self._outstanding.drop(handover)
+                self._unconfirmed.drop(key)
         if response is None:
             return self._fail("no_worker", "there is no gateway for this domain at the moment", submission)
         self._metrics.published.labels(submission.domain.name).inc()
@@ -127,15 +120,15 @@ class KeyExchange:
         )
         return response
 
+    async def _name_gateway(self, key: UnconfirmedKey) -> web.Response | None:
+        choice = await self._assign(key)
+        return endpoint_response(choice.endpoint) if choice is not None else None
+
     def _fail(self, reason: str, message: str, submission: Submission) -> web.Response:
         self._metrics.failures.labels(reason).inc()
         _log.warning("key_failed", reason=reason, domain=submission.domain.name, public_key=str(submission.key))
-        return unavailable_answer(reason, message)
-
-    async def _answer_with_gateway(self, handover: Handover) -> web.Response | None:
-        choice = await self._assign(handover)
-        return endpoint_answer(choice.endpoint) if choice is not None else None
+        return unavailable_response(reason, message)
 
 
-async def _accept(_handover: Handover) -> web.Response:
-    return accepted_answer()
+async def _accept(_key: UnconfirmedKey) -> web.Response:
+    return accepted_response()

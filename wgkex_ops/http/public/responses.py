@@ -1,4 +1,4 @@
-"""The broker's answers towards nodes: all of them JSON."""
+"""The broker's HTTP responses to nodes: all of them JSON."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,61 +8,85 @@ from aiohttp import web
 from wgkex_ops.bus.messages import Endpoint
 from wgkex_ops.model.domains import Domain
 
-# What aiohttp refuses by itself, before or instead of a handler.
+# Every reason that an error object can have, with its HTTP status; docs/protocol.md says what each of them means.
+REASONS: Final[Mapping[str, int]] = {
+    "malformed_json": 400,
+    "missing_field": 400,
+    "unknown_domain": 400,
+    "invalid_public_key": 400,
+    "small_order_public_key": 400,
+    "bad_request": 400,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "expectation_failed": 417,
+    "mqtt_disconnected": 503,
+    "publish_refused": 503,
+    "publish_timeout": 503,
+    "no_worker": 503,
+    "internal": 503,
+}
+
+# What aiohttp refuses by itself, before or instead of a handler, by its status.
 _REFUSALS: Final = {
     404: ("not_found", "there is nothing under this path"),
-    405: ("method_not_allowed", "this path does not take this method"),
+    405: ("method_not_allowed", "this path does not support this method"),
     417: ("expectation_failed", "the only expectation that can be met is 100-continue"),
 }
 
-# Nodes ask again once a minute whatever we say; this is for everybody else.
+# Nodes send their key again once a minute, whatever the response says; this is for all other clients.
 RETRY_AFTER_SECONDS: Final = 30
 
 
 class RejectedError(Exception):
-    """A submission that is refused through a fault of its sender.
+    """A submission that is refused, because it is wrong.
 
     Attributes:
-        reason: slug for the error object and the metric label.
-        status: HTTP status, 400 or 413.
-        domain: the configured domain that it was meant for, as far as that could be told.
+        reason: one of REASONS, for the error object and the metric label.
+        domain: the configured domain that it names, as far as that is known.
     """
 
-    def __init__(self, reason: str, message: str, status: int = 400, domain: Domain | None = None) -> None:
+    def __init__(self, reason: str, message: str, domain: Domain | None = None) -> None:
         super().__init__(message)
         self.reason = reason
-        self.status = status
         self.domain = domain
 
 
-def error_answer(status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An error object: what is wrong in a sentence, and a slug for programs."""
-    return web.json_response({"error": {"message": message, "reason": reason}}, status=status, headers=headers)
+def error_response(reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An error object, with the status of its reason.
+
+    Args:
+        reason: one of REASONS.
+        message: what is wrong, in a sentence.
+        headers: further headers.
+    """
+    body = {"error": {"message": message, "reason": reason}}
+    return web.json_response(body, status=REASONS[reason], headers=headers)
 
 
-def refusal_answer(error: web.HTTPException) -> web.Response:
+def refusal_response(error: web.HTTPException) -> web.Response:
     """A refusal of aiohttp's own."""
-    reason, message = _REFUSALS.get(error.status, ("http_error", "the request was refused"))
+    reason, message = _REFUSALS.get(error.status, ("bad_request", "the request was refused"))
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    return error_answer(error.status, reason, message, headers)
+    return error_response(reason, message, headers)
 
 
-def crashed_answer() -> web.Response:
-    """Our own mistake; what it was is in the log, not here."""
-    return unavailable_answer("internal", "something went wrong here; try again later")
+def crash_response() -> web.Response:
+    """A bug of ours; the log has it."""
+    return unavailable_response("internal", "something went wrong here; try again later")
 
 
-def unavailable_answer(reason: str, message: str) -> web.Response:
-    """The key could not be handed over; nodes try version 1 at once, and again in a minute."""
-    return error_answer(503, reason, message, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+def unavailable_response(reason: str, message: str) -> web.Response:
+    """The key could not be handed over: nodes try version 1 at once, and again in a minute."""
+    return error_response(reason, message, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def accepted_answer() -> web.Response:
+def accepted_response() -> web.Response:
     """Version 1: the key is on its way to all gateways."""
     return web.json_response({"Message": "OK"})
 
 
-def endpoint_answer(endpoint: Endpoint) -> web.Response:
+def endpoint_response(endpoint: Endpoint) -> web.Response:
     """Version 2: the gateway that the node is to use. `Port` is a string, since nodes read it with a shell."""
     return web.json_response(
         {

@@ -1,4 +1,4 @@
-"""What a node submits: from the bytes of a request to a domain and a key, or a clear reason why not."""
+"""What a node submits: from the bytes of a request to a domain and a key, or the reason why it is refused."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from wgkex_ops.model.keys import PublicKey
 
 # A submission has about 120 bytes.
 BODY_LIMIT: Final = 4096
-# Nodes send their body in one piece; who takes longer only wants to hold the connection.
+# Nodes send their body in one piece; a client that takes longer only wants to hold the connection.
 BODY_TIMEOUT: Final = 10.0
 
 MALFORMED_JSON: Final = "malformed_json"
@@ -31,11 +31,11 @@ class Submission:
 
 
 async def read_body(content: StreamReader) -> bytes:
-    """Read a request's body, with a length told or in chunks, whatever its content type.
+    """Read a request's body, with a content length or in chunks, whatever its content type.
 
     Raises:
         RejectedError: it has more than BODY_LIMIT bytes, is not complete in time, or its encoding is broken.
-        ConnectionError: the sender has gone.
+        ConnectionError: the client has gone.
     """
     body = bytearray()
     try:
@@ -43,14 +43,14 @@ async def read_body(content: StreamReader) -> bytes:
             async for piece in content.iter_any():
                 body += piece
                 if len(body) > BODY_LIMIT:
-                    raise RejectedError("too_large", f"the body has more than {BODY_LIMIT} bytes", 413)
+                    raise RejectedError("too_large", f"the body has more than {BODY_LIMIT} bytes")
     except TimeoutError:
         raise RejectedError(MALFORMED_JSON, f"the body was not complete after {BODY_TIMEOUT:g} s") from None
     except (HttpProcessingError, web.RequestPayloadError) as error:
         raise RejectedError(MALFORMED_JSON, "the body's transfer encoding is broken") from error
     except OSError as error:
-        # The network has its own words for it, as EHOSTUNREACH.
-        raise ConnectionResetError("the sender has gone") from error
+        # For example EHOSTUNREACH, which is not a ConnectionError.
+        raise ConnectionResetError("the client has gone") from error
     return bytes(body)
 
 
@@ -62,7 +62,7 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
     """
     document = _parse_json(body)
     if not isinstance(document, dict):
-        raise RejectedError(MALFORMED_JSON, "the body is JSON, but no object")
+        raise RejectedError(MALFORMED_JSON, "the body is JSON, but not an object")
     name = _text_member(document, "domain", "unknown_domain")
     domain = domains.get(name)
     text = _text_member(document, "public_key", InvalidPublicKeyError.reason, domain)
@@ -79,11 +79,11 @@ def _parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON can be anything
         return json.loads(body.decode("utf-8"), object_pairs_hook=_members)
     # A body full of brackets exhausts the parser's stack.
     except (ValueError, RecursionError):
-        raise RejectedError(MALFORMED_JSON, "the body is no JSON") from None
+        raise RejectedError(MALFORMED_JSON, "the body is not valid JSON") from None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that says a thing twice: two readers might take two different keys from it."""
+    """Refuse an object with a member twice: two readers might take two different keys from it."""
     members = dict(pairs)
     if len(members) < len(pairs):
         raise RejectedError(MALFORMED_JSON, "the body names a member twice")
@@ -95,5 +95,5 @@ def _text_member(document: dict[str, Any], name: str, reason: str, domain: Domai
         raise RejectedError("missing_field", f"the member {name} is missing", domain=domain)
     value = document[name]
     if not isinstance(value, str):
-        raise RejectedError(reason, f"the member {name} is no string", domain=domain)
+        raise RejectedError(reason, f"the member {name} is not a string", domain=domain)
     return value

@@ -1,4 +1,4 @@
-"""Which gateway a version 2 answer names, and how long its node waits for that, by a clock that needs no waiting."""
+"""Which gateway a version 2 response names, and how long its node waits for that, by a clock that needs no waiting."""
 
 import asyncio
 from typing import Final
@@ -10,9 +10,8 @@ from tests.fakes import run_in_virtual_time
 from tests.helpers import DOMAINS, KEY, WELT, key, moved, samples, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.choice import Assigner
-from wgkex_ops.http.gateways.confirmations import Handover, Outstanding
+from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.registry import Gateways
-from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.metrics.broker import ReceiptMetrics
 
 TIMEOUT: Final = 0.75
@@ -27,14 +26,13 @@ class Broker:
         self.registry = CollectorRegistry()
         self.gateways = Gateways({}, DOMAINS)
         metrics = ReceiptMetrics(self.registry, [])
-        self.outstanding = Outstanding(self.gateways, topic=topic, metrics=metrics, label=str)
+        self.keys = UnconfirmedKeys(self.gateways, receipt_topic=topic, metrics=metrics)
         assignments = Counter("assignments", "x", ["worker", "domain"], registry=self.registry)
         self.assigner = Assigner(
             self.gateways,
             confirm_timeout=timeout,
             assignments=assignments,
             timeouts=metrics.timeouts,
-            label=str.upper,
         )
         for peers, worker in enumerate(workers):
             endpoint = Endpoint(f"{worker}.example.net", 40011, KEY, "fe80::1", receipts=worker != "gw03")
@@ -44,23 +42,23 @@ class Broker:
             self.gateways.update(WorkerStatus(worker, online=True), 0.0)
         self._before = samples(self.registry, "")
 
-    def hand_over(self, number: int = 1) -> Handover:
-        handover = self.outstanding.begin(Submission(WELT, key(number)), "", 0.0)
-        self.outstanding.acknowledge(handover)
-        return handover
+    def accept(self, number: int = 1) -> UnconfirmedKey:
+        added = self.keys.add(WELT, key(number), "", 0.0)
+        self.keys.accept(added)
+        return added
 
-    async def assign(self, handover: Handover) -> tuple[str | None, float]:
+    async def assign(self, added: UnconfirmedKey) -> tuple[str | None, float]:
         """The gateway, and the seconds that it took."""
         now = asyncio.get_running_loop().time
         start = now()
-        choice = await self.assigner.assign(handover)
+        choice = await self.assigner.assign(added)
         return (choice.worker if choice else None), round(now() - start, 6)
 
-    def receive(self, handover: Handover, worker: str, reason: str = "") -> None:
-        self.outstanding.take(handover, Receipt(worker, reason))
+    def receive(self, added: UnconfirmedKey, worker: str, reason: str = "") -> None:
+        self.keys.confirm(added, Receipt(worker, reason))
 
-    def receive_later(self, after: float, handover: Handover, worker: str, reason: str = "") -> None:
-        asyncio.get_running_loop().call_later(after, self.receive, handover, worker, reason)
+    def receive_later(self, after: float, added: UnconfirmedKey, worker: str, reason: str = "") -> None:
+        asyncio.get_running_loop().call_later(after, self.receive, added, worker, reason)
 
     def moved(self) -> dict[str, float]:
         changes = moved(self._before, samples(self.registry, ""))
@@ -69,9 +67,9 @@ class Broker:
     def assigned(self, domain: str = WELT.name) -> dict[str, int]:
         """Nodes that count at each gateway beyond what it reported."""
         return {
-            worker: gateway.assigned.get(domain, 0) + gateway.held.get(domain, 0)
+            worker: gateway.assigned.get(domain, 0) + gateway.reserved.get(domain, 0)
             for worker, gateway in self.gateways.workers.items()
-            if gateway.assigned.get(domain, 0) + gateway.held.get(domain, 0)
+            if gateway.assigned.get(domain, 0) + gateway.reserved.get(domain, 0)
         }
 
 
@@ -79,21 +77,21 @@ _TIMEOUTS: Final = ("wgkex_broker_key_confirmation_timeouts",)
 
 
 def assigned_to(worker: str, times: int = 1) -> dict[str, float]:
-    return {f'assignments_total{{domain="{WELT.name}",worker="{worker.upper()}"}}': times}
+    return {f'assignments_total{{domain="{WELT.name}",worker="{worker}"}}': times}
 
 
 def timed_out(worker: str, times: int = 1) -> dict[str, float]:
-    return {f'wgkex_broker_key_confirmation_timeouts_total{{worker="{worker.upper()}"}}': times}
+    return {f'wgkex_broker_key_confirmation_timeouts_total{{worker="{worker}"}}': times}
 
 
 def test_gateway_is_named_as_soon_as_it_has_installed_the_key() -> None:
     async def scenario() -> None:
         broker = Broker()
-        handover = broker.hand_over()
-        # Others were faster; they were not chosen.
-        broker.receive(handover, "gw02")
-        broker.receive_later(0.3, handover, "gw01")
-        assert await broker.assign(handover) == ("gw01", 0.3)
+        added = broker.accept()
+        # Others were faster, but they were not chosen.
+        broker.receive(added, "gw02")
+        broker.receive_later(0.3, added, "gw01")
+        assert await broker.assign(added) == ("gw01", 0.3)
         assert broker.moved() == assigned_to("gw01")
         assert broker.assigned() == {"gw01": 1}
 
@@ -103,11 +101,11 @@ def test_gateway_is_named_as_soon_as_it_has_installed_the_key() -> None:
 def test_receipt_that_was_faster_than_the_acknowledgement_needs_no_waiting() -> None:
     async def scenario() -> None:
         broker = Broker()
-        handover = broker.outstanding.begin(Submission(WELT, key(1)), "", 0.0)
+        added = broker.keys.add(WELT, key(1), "", 0.0)
         for worker in ("gw01", "gw02"):
-            broker.receive(handover, worker)
-        broker.outstanding.acknowledge(handover)
-        assert await broker.assign(handover) == ("gw01", 0.0)
+            broker.receive(added, worker)
+        broker.keys.accept(added)
+        assert await broker.assign(added) == ("gw01", 0.0)
 
     run_in_virtual_time(scenario())
 
@@ -116,7 +114,7 @@ def test_receipt_that_was_faster_than_the_acknowledgement_needs_no_waiting() -> 
 def test_silent_gateway_is_named_after_the_timeout_and_counted(timeout: float) -> None:
     async def scenario() -> None:
         broker = Broker(timeout)
-        assert await broker.assign(broker.hand_over()) == ("gw01", timeout)
+        assert await broker.assign(broker.accept()) == ("gw01", timeout)
         assert broker.moved() == assigned_to("gw01") | timed_out("gw01")
         assert broker.assigned() == {"gw01": 1}
 
@@ -126,10 +124,10 @@ def test_silent_gateway_is_named_after_the_timeout_and_counted(timeout: float) -
 def test_gateway_that_gave_the_key_up_is_passed_over() -> None:
     async def scenario() -> None:
         broker = Broker()
-        handover = broker.hand_over()
-        broker.receive_later(0.2, handover, "gw01", "EPERM")
-        broker.receive_later(0.5, handover, "gw02")
-        assert await broker.assign(handover) == ("gw02", 0.5)
+        added = broker.accept()
+        broker.receive_later(0.2, added, "gw01", "EPERM")
+        broker.receive_later(0.5, added, "gw02")
+        assert await broker.assign(added) == ("gw02", 0.5)
         assert broker.moved() == assigned_to("gw02")
         assert broker.assigned() == {"gw02": 1}
 
@@ -139,10 +137,10 @@ def test_gateway_that_gave_the_key_up_is_passed_over() -> None:
 def test_next_best_gateway_gets_what_is_left_of_the_time() -> None:
     async def scenario() -> None:
         broker = Broker()
-        handover = broker.hand_over()
-        broker.receive_later(0.5, handover, "gw01", "EPERM")
+        added = broker.accept()
+        broker.receive_later(0.5, added, "gw01", "EPERM")
         # Of what did not give the key up, it is the best one.
-        assert await broker.assign(handover) == ("gw02", TIMEOUT)
+        assert await broker.assign(added) == ("gw02", TIMEOUT)
         assert broker.moved() == assigned_to("gw02") | timed_out("gw02")
 
     run_in_virtual_time(scenario())
@@ -151,27 +149,27 @@ def test_next_best_gateway_gets_what_is_left_of_the_time() -> None:
 def test_gateway_that_sends_no_receipts_is_never_waited_for() -> None:
     async def scenario() -> None:
         broker = Broker(workers=("gw03", "gw01"))
-        assert await broker.assign(broker.hand_over()) == ("gw03", 0.0)
+        assert await broker.assign(broker.accept()) == ("gw03", 0.0)
         broker = Broker()
-        handover = broker.hand_over()
+        added = broker.accept()
         for worker in ("gw01", "gw02"):
-            broker.receive_later(0.1, handover, worker, "EPERM")
-        assert await broker.assign(handover) == ("gw03", 0.1)
+            broker.receive_later(0.1, added, worker, "EPERM")
+        assert await broker.assign(added) == ("gw03", 0.1)
         assert broker.moved() == assigned_to("gw03")
 
     run_in_virtual_time(scenario())
 
 
 @pytest.mark.parametrize(("timeout", "topic"), [(0, "receipts"), (TIMEOUT, "")], ids=("0", "MQTT 3.1.1"))
-def test_nobody_is_waited_for_where_that_is_not_wanted_or_of_no_use(timeout: float, topic: str) -> None:
+def test_no_receipt_is_awaited_where_that_is_not_wanted_or_of_no_use(timeout: float, topic: str) -> None:
     async def scenario() -> None:
         broker = Broker(timeout, topic=topic)
-        assert await broker.assign(broker.hand_over()) == ("gw01", 0.0)
+        assert await broker.assign(broker.accept()) == ("gw01", 0.0)
         assert broker.moved() == assigned_to("gw01")
-        # What is known already is made use of.
-        handover = broker.hand_over()
-        broker.receive(handover, "gw01", "EPERM")
-        assert await broker.assign(handover) == ("gw02", 0.0)
+        # A receipt that is there already counts.
+        added = broker.accept()
+        broker.receive(added, "gw01", "EPERM")
+        assert await broker.assign(added) == ("gw02", 0.0)
 
     run_in_virtual_time(scenario())
 
@@ -179,10 +177,10 @@ def test_nobody_is_waited_for_where_that_is_not_wanted_or_of_no_use(timeout: flo
 def test_there_is_no_gateway_when_all_have_given_the_key_up() -> None:
     async def scenario() -> None:
         broker = Broker(workers=("gw01", "gw02"))
-        handover = broker.hand_over()
-        broker.receive_later(0.1, handover, "gw02", "EPERM")
-        broker.receive_later(0.2, handover, "gw01", "EPERM")
-        assert await broker.assign(handover) == (None, 0.2)
+        added = broker.accept()
+        broker.receive_later(0.1, added, "gw02", "EPERM")
+        broker.receive_later(0.2, added, "gw01", "EPERM")
+        assert await broker.assign(added) == (None, 0.2)
         assert broker.moved() == {}
         assert broker.assigned() == {}
 
@@ -192,7 +190,7 @@ def test_there_is_no_gateway_when_all_have_given_the_key_up() -> None:
 def test_there_is_no_gateway_where_none_is_online() -> None:
     async def scenario() -> None:
         broker = Broker(workers=())
-        assert await broker.assign(broker.hand_over()) == (None, 0.0)
+        assert await broker.assign(broker.accept()) == (None, 0.0)
 
     run_in_virtual_time(scenario())
 
@@ -200,12 +198,12 @@ def test_there_is_no_gateway_where_none_is_online() -> None:
 def test_gateway_that_is_slow_keeps_only_its_own_nodes_waiting() -> None:
     async def scenario() -> None:
         broker = Broker()
-        slow = [asyncio.ensure_future(broker.assign(broker.hand_over(number))) for number in range(11)]
+        slow = [asyncio.ensure_future(broker.assign(broker.accept(number))) for number in range(11)]
         await settle()
         # gw01 has more than gw02 reported, so the next one goes there, and it is fast.
-        handover = broker.hand_over(100)
-        broker.receive_later(0.01, handover, "gw02")
-        assert await broker.assign(handover) == ("gw02", 0.01)
+        added = broker.accept(100)
+        broker.receive_later(0.01, added, "gw02")
+        assert await broker.assign(added) == ("gw02", 0.01)
         assert not any(task.done() for task in slow)
         assert {await task for task in slow} == {("gw01", TIMEOUT)}
 
@@ -215,7 +213,7 @@ def test_gateway_that_is_slow_keeps_only_its_own_nodes_waiting() -> None:
 def test_nodes_that_come_at_once_do_not_all_choose_the_same_gateway() -> None:
     async def scenario() -> None:
         broker = Broker()
-        tasks = [asyncio.ensure_future(broker.assign(broker.hand_over(number))) for number in range(60)]
+        tasks = [asyncio.ensure_future(broker.assign(broker.accept(number))) for number in range(60)]
         await settle()
         # Reported were 0, 10 and 20.
         assert broker.assigned() == {"gw01": 30, "gw02": 20, "gw03": 10}
@@ -229,7 +227,7 @@ def test_nodes_that_come_at_once_do_not_all_choose_the_same_gateway() -> None:
 def test_request_that_is_cancelled_counts_nowhere() -> None:
     async def scenario() -> None:
         broker = Broker()
-        task = asyncio.ensure_future(broker.assign(broker.hand_over()))
+        task = asyncio.ensure_future(broker.assign(broker.accept()))
         await settle()
         assert broker.assigned() == {"gw01": 1}
         task.cancel()
