@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from wgkex_ops.config import Listen
-from wgkex_ops.http.public.responses import crashed_answer, error_answer, refusal_answer
+from wgkex_ops.http.public.responses import crash_response, error_response, refusal_response
 
 _log = structlog.get_logger(__name__)
 
@@ -33,9 +33,9 @@ class _RequestHandler(web.RequestHandler):
             raise exc
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("request_crashed", method=request.method, path=request.path, exc_info=exc)
-            response = crashed_answer()
+            response = crash_response()
         else:
-            response = error_answer(status, "bad_request", "this is no HTTP request that can be understood")
+            response = error_response("bad_request", "this is not an HTTP request that can be understood")
         response.force_close()
         return response
 
@@ -44,7 +44,7 @@ class _RequestHandler(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; in JSON even if aiohttp refused the request before any middleware saw it."""
         if isinstance(resp, web.HTTPException):
-            resp = refusal_answer(resp)
+            resp = refusal_response(resp)
         return await super().finish_response(request, resp, start_time)
 
 
