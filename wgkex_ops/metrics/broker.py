@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wgkex_ops.model.names import ALL_WORKERS, UNKNOWN
+from wgkex_ops.model.names import UNKNOWN
 
 API_VERSIONS: Final = ("v1", "v2")
 REJECTION_REASONS: Final = (
@@ -18,10 +18,10 @@ REJECTION_REASONS: Final = (
 )
 FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeout", "no_worker", "internal")
 
-# From a local server's round trip to the limits that a node bears (10 s).
+# From a local server's round trip to the longest that a node waits (10 s).
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-# What a handler answers, and what is answered where there is none for the path or the method.
+# Status codes of a handler, and those where there is none for the path or the method.
 _HANDLER_CODES: Final = ("200", "400", "413", "503")
 _ROUTER_CODES: Final = ("404", "405")
 
@@ -29,7 +29,8 @@ _ROUTER_CODES: Final = ("404", "405")
 class KeyMetrics:
     """What became of each submitted key.
 
-    Every answered submission moves `requests` and exactly one of `published`, `rejections` and `failures`.
+    Every submission that gets a response is counted in `requests` and in exactly one of `published`, `rejections` and
+    `failures`.
 
     Args:
         registry: where the instruments live.
@@ -40,25 +41,25 @@ class KeyMetrics:
         domains = tuple(domains)
         self.requests = Counter(
             "wgkex_broker_key_requests",
-            "Key submissions that were answered. The domain is unknown where the sender named none of ours.",
+            "Key submissions that got a response. The domain is unknown where the submission names none of ours.",
             ["api_version", "domain"],
             registry=registry,
         )
         self.rejections = Counter(
             "wgkex_broker_key_rejections",
-            "Key submissions refused through a fault of the sender, by reason. They never count against the service.",
+            "Key submissions refused because they were wrong, by reason. They never count against the service.",
             ["reason"],
             registry=registry,
         )
         self.failures = Counter(
             "wgkex_broker_key_failures",
-            "Valid key submissions that could not be served, by reason: nodes without a tunnel, through our fault.",
+            "Valid key submissions that could not be served, by reason: nodes without a tunnel, and the fault is ours.",
             ["reason"],
             registry=registry,
         )
         self.published = Counter(
             "wgkex_broker_keys_published",
-            "Key submissions answered with success, after the MQTT server had acknowledged the key.",
+            "Key submissions that got a success, after the MQTT server had acknowledged the key.",
             ["domain"],
             registry=registry,
         )
@@ -80,7 +81,7 @@ class KeyMetrics:
 
 
 class ReceiptMetrics:
-    """What workers say has become of the keys, and what is done about those that they do not speak of.
+    """What gateways have done with the keys, by their receipts, and what is done about missing receipts.
 
     Args:
         registry: where the instruments live.
@@ -90,41 +91,40 @@ class ReceiptMetrics:
     def __init__(self, registry: CollectorRegistry, workers: Iterable[str]) -> None:
         self.install_duration = Histogram(
             "wgkex_broker_key_install_duration_seconds",
-            "From a parsed submission to a gateway's word that it has installed the key, by one clock, this broker's.",
+            "From a parsed submission to the receipt of a gateway that has installed the key, by this broker's clock.",
             ["worker"],
             buckets=(*_LATENCY_BUCKETS, 30.0, 60.0),
             registry=registry,
         )
         self.install_failures = Counter(
             "wgkex_broker_key_install_failures",
-            "Keys that a gateway could not install, by its own word; why is in its log.",
+            "Keys that a gateway could not install, by its receipts; the reasons are in its log.",
             ["worker"],
             registry=registry,
         )
         self.timeouts = Counter(
             "wgkex_broker_key_confirmation_timeouts",
-            "Version 2 answers that named a gateway before it had installed the key: it is slow, or does not answer.",
+            "Version 2 responses that named a gateway whose receipt had not come in time: it is slow, or hangs.",
             ["worker"],
             registry=registry,
         )
         self.republished = Counter(
             "wgkex_broker_keys_republished",
-            "Keys sent again: to a gateway that was silent or has come back; to all after a new connection with MQTT.",
+            "Keys sent again to a gateway: it has not confirmed them, or it or the MQTT connection was away.",
             ["worker"],
             registry=registry,
         )
         self.unconfirmed = Counter(
             "wgkex_broker_keys_unconfirmed",
-            "Accepted keys of which a gateway never told what became: it may lack their peers.",
+            "Accepted keys that a gateway has never confirmed: it may lack their peers.",
             ["worker"],
             registry=registry,
         )
         self.awaiting = Gauge(
             "wgkex_broker_keys_awaiting_receipts",
-            "Accepted keys of which at least one gateway has not told yet what became of them.",
+            "Accepted keys that at least one gateway has not confirmed yet.",
             registry=registry,
         )
-        self.republished.labels(ALL_WORKERS)
         listed = tuple(workers)
         for worker in (*listed, UNKNOWN) if listed else ():
             self.add_worker(worker)
@@ -137,7 +137,7 @@ class ReceiptMetrics:
 
 
 class HttpMetrics:
-    """What the public listener answered.
+    """Requests on the public listener, and its responses.
 
     Args:
         registry: where the instruments live.
@@ -149,13 +149,13 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry, handlers: Iterable[tuple[str, str]]) -> None:
         self.requests = Counter(
             "wgkex_broker_http_requests",
-            "HTTP requests on the public listener that were answered, by method, route and status code.",
+            "HTTP requests on the public listener that got a response, by method, route and status code.",
             ["method", "handler", "code"],
             registry=registry,
         )
         self.duration = Histogram(
             "wgkex_broker_http_request_duration_seconds",
-            "From the head of a request to its answer, by route.",
+            "From the head of a request to its response, by route.",
             ["handler"],
             buckets=_LATENCY_BUCKETS,
             registry=registry,
@@ -175,7 +175,7 @@ class HttpMetrics:
                 self.requests.labels(method, UNKNOWN, code)
 
     def method(self, name: str) -> str:
-        """The method as a label: what no standard knows is one value, however it is spelled."""
+        """The method as a label: all that are not in METHODS share one."""
         return name if name in self.METHODS else UNKNOWN
 
 
@@ -193,7 +193,7 @@ class GatewayMetrics:
         self._domains = tuple(domains)
         self.online = Gauge(
             "wgkex_broker_worker_online",
-            "1 while a worker's status says that it is online; at 0 no node is sent to that gateway.",
+            "1 while a worker's status is online; at 0 no node is sent to that gateway.",
             ["worker"],
             registry=registry,
         )
@@ -211,13 +211,13 @@ class GatewayMetrics:
         )
         self.last_seen = Gauge(
             "wgkex_broker_worker_last_seen_timestamp_seconds",
-            "When a worker was last heard of; 0 if never since this broker's start.",
+            "When a worker was last heard; 0 if never since this broker's start.",
             ["worker"],
             registry=registry,
         )
         self.assignments = Counter(
             "wgkex_broker_worker_assignments",
-            "Version 2 answers that named a worker's endpoint.",
+            "Version 2 responses that named a worker's endpoint.",
             ["worker", "domain"],
             registry=registry,
         )
