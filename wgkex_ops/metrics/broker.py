@@ -174,10 +174,6 @@ class HttpMetrics:
             for code in _ROUTER_CODES:
                 self.requests.labels(method, UNKNOWN, code)
 
-    def method(self, name: str) -> str:
-        """The method as a label: all that are not in METHODS share one."""
-        return name if name in self.METHODS else UNKNOWN
-
 
 class GatewayMetrics:
     """What the broker knows of the gateways.

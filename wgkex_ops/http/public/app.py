@@ -57,7 +57,9 @@ def _measure(metrics: HttpMetrics) -> Middleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id), metrics.in_progress.track_inprogress():
             response = await handler(request)
         response.headers["X-Request-Id"] = request_id
-        metrics.requests.labels(metrics.method(request.method), route, str(response.status)).inc()
+        # All methods that no standard knows share a label: clients could invent any number of them.
+        method = request.method if request.method in metrics.METHODS else UNKNOWN
+        metrics.requests.labels(method, route, str(response.status)).inc()
         metrics.duration.labels(route).observe(time.perf_counter() - start, {"request_id": request_id})
         return response
 

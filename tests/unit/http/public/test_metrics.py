@@ -58,4 +58,5 @@ async def test_requests_are_counted_by_method_route_and_code(broker: Broker) -> 
 def test_every_reason_that_is_counted_is_one_of_an_error_object() -> None:
     assert {REASONS[reason] for reason in REJECTION_REASONS} == {400, 413}
     assert {REASONS[reason] for reason in FAILURE_REASONS} == {503}
-    assert {error.reason for error in (BusError, *BusError.__subclasses__())} == set(FAILURE_REASONS)
+    bus_errors: list[type[BusError]] = [BusError, *BusError.__subclasses__()]
+    assert {error.reason for error in bus_errors} == set(FAILURE_REASONS)
