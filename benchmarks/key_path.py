@@ -14,12 +14,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Final
-
-import structlog
 
 import wgkex_ops
 from tests.helpers import WELT
@@ -102,8 +100,7 @@ def files_of(functions: Sequence[Function]) -> list[str]:
 
 def main() -> None:
     # The bench shows the server's log when it ends, and both programs log each key.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         functions = asyncio.run(trace(Tracer()))
     files = files_of(functions)
     for number, file in enumerate(files, 1):
