@@ -1,4 +1,4 @@
-"""Many nodes at once, that ask as the firmware does, and a record of what they were told."""
+"""Many nodes at once that send their keys as the firmware does, and a record of the responses."""
 
 import asyncio
 import random
@@ -16,10 +16,10 @@ from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
-# Nodes give up on an answer after 10 s, and ask again once a minute; here they are in more of a hurry.
-ANSWER_PATIENCE: Final = 10.0
+# Nodes wait 10 s for a response, and send their key again once a minute; here after about a second.
+RESPONSE_TIMEOUT: Final = 10.0
 AGAIN_AFTER: Final = 1.0
-STORM_PATIENCE: Final = 120.0
+STORM_TIMEOUT: Final = 120.0
 
 
 @dataclass
@@ -27,13 +27,13 @@ class Storm:
     """Senders that share keys among them.
 
     Attributes:
-        domains: the keys belong to, in turns.
-        brokers: where nodes ask.
-        ready: of each broker, whether a load balancer would send nodes there; always, if it is not told.
-        sent: submissions, those that nobody answered included.
-        statuses: how often each status came; 0 is no answer.
+        domains: each key belongs to one of them, in rotation.
+        brokers: where nodes send their keys.
+        ready: for each broker, whether a load balancer would send nodes there; empty if it always would.
+        sent: submissions, those without a response included.
+        statuses: how often each status came; 0 stands for no response.
         accepted: keys that ever got 200, by domain.
-        slowest: seconds that an answer has taken at the most.
+        slowest: the longest time until a response, in seconds.
     """
 
     domains: Sequence[Domain]
@@ -45,7 +45,7 @@ class Storm:
     slowest: float = 0.0
 
     async def blow(self, keys: int, per_second: float, senders: int = 8) -> None:
-        """Let so many nodes boot, at a rate; returns when each of them has got its 200."""
+        """Start so many nodes, at a rate; returns when each of them has got its 200."""
         waiting = iter([(self.domains[number % len(self.domains)], new_key()) for number in range(keys)])
         async with asyncio.TaskGroup() as nodes:
 
@@ -61,17 +61,17 @@ class Storm:
     async def _node(self, domain: Domain, key: PublicKey) -> None:
         """Version 2, version 1 at once if that fails, and then again after a while."""
         while True:
-            if await self._ask(2, domain, key) or await self._ask(1, domain, key):
+            if await self._submit(2, domain, key) or await self._submit(1, domain, key):
                 return
             await asyncio.sleep(AGAIN_AFTER * random.uniform(0.5, 1.5))
 
-    async def _ask(self, version: int, domain: Domain, key: PublicKey) -> bool:
+    async def _submit(self, version: int, domain: Domain, key: PublicKey) -> bool:
         broker = await self._choose()
         self.sent += 1
         status = 0
         began = time.monotonic()
         with suppress(OSError, ValueError, TimeoutError):
-            async with asyncio.timeout(ANSWER_PATIENCE):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 status, _ = await post_key(broker, version, domain.name, key)
         self.statuses[status] += 1
         self.slowest = max(self.slowest, time.monotonic() - began)
@@ -80,7 +80,7 @@ class Storm:
         return status == 200
 
     async def _choose(self) -> Listen:
-        """One that is ready, as a load balancer does it that asks before."""
+        """One that is ready, as a load balancer chooses it."""
         if not self.ready:
             return random.choice(self.brokers)
         while True:
@@ -91,7 +91,7 @@ class Storm:
 
     async def reaches(self, keys: int) -> None:
         """Wait until so many keys have got 200."""
-        await eventually(lambda: self.total >= keys, f"{keys} accepted keys", STORM_PATIENCE)
+        await eventually(lambda: self.total >= keys, f"{keys} accepted keys", STORM_TIMEOUT)
 
     @property
     def total(self) -> int:

@@ -42,14 +42,14 @@ class Place:
         await self.program.logs(f"{self.command}_started")
 
     async def is_ready(self) -> bool:
-        """Whether it says that it is ready, as a load balancer would ask it."""
+        """Whether it is ready by its own check, as a load balancer sees it."""
         try:
             return (await request(f"http://{self.pages}/-/ready")).status == 200
         except OSError:
             return False
 
     async def ready(self) -> None:
-        """Wait until it says that it is ready."""
+        """Wait until it is ready by its own check."""
         await eventually_answered(self.is_ready, f"a {self.command} that is ready")
 
     async def restart(self, number: signal.Signals) -> None:

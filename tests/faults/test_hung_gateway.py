@@ -1,4 +1,4 @@
-"""Version 2 waits for the word of the gateway that it names, but never for one that hangs."""
+"""Version 2 waits for the receipt of the gateway that it names, but not for long if that one hangs."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def start(bench: Bench, mosquitto: Mosquitto, tmp_path: Path) -> tuple[Bro
     return broker, workers
 
 
-async def test_receipt_of_the_named_gateway_comes_before_the_answer(
+async def test_receipt_of_the_named_gateway_comes_before_the_response(
     bench: Bench, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     broker, _ = await start(bench, mosquitto, tmp_path)
@@ -46,11 +46,11 @@ async def test_receipt_of_the_named_gateway_comes_before_the_answer(
         if count
     }
     assert sum(named.values()) == 20
-    # Nobody was named without its word.
+    # No gateway was named without its receipt.
     assert await broker.total("wgkex_broker_key_confirmation_timeouts_total") == 0
 
 
-async def test_gateway_that_hangs_is_waited_for_no_longer_than_told_and_delays_nobody_else(
+async def test_gateway_that_hangs_delays_its_nodes_by_the_timeout_and_no_others(
     bench: Bench, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     broker, workers = await start(bench, mosquitto, tmp_path)
@@ -58,13 +58,13 @@ async def test_gateway_that_hangs_is_waited_for_no_longer_than_told_and_delays_n
     hung.program.process.send(signal.SIGSTOP)
     try:
 
-        async def ask() -> tuple[str, float]:
+        async def submit_one() -> tuple[str, float]:
             began = time.monotonic()
             answer = await submit(str(broker.nodes), 2, WELT.name, new_key())
             assert answer.status == 200
             return answer.json["Endpoint"]["Address"], time.monotonic() - began
 
-        answers = await asyncio.gather(*(ask() for _ in range(20)))
+        answers = await asyncio.gather(*(submit_one() for _ in range(20)))
         for address, seconds in answers:
             assert address in ("gw01.example.net", "gw02.example.net")
             # What is left is the machine's, not a second wait.
@@ -86,7 +86,7 @@ async def test_gateway_that_hangs_is_waited_for_no_longer_than_told_and_delays_n
     await eventually_answered(has_caught_up, "a gateway that has caught up")
 
 
-async def test_key_that_a_gateway_refuses_is_answered_with_the_other_one(
+async def test_key_that_both_gateways_refuse_is_503_and_each_receipt_says_why(
     bench: Bench, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     broker, _ = await start(bench, mosquitto, tmp_path)
@@ -102,7 +102,7 @@ async def test_key_that_a_gateway_refuses_is_answered_with_the_other_one(
 
 
 async def _own_key(bench: Bench, mosquitto: Mosquitto) -> str:
-    """The gateways' own key, as their data tells it."""
+    """The gateways' own key, as it is in their data."""
     observer = await bench.observe(mosquitto, "wireguard-worker/#")
 
     topic = f"wireguard-worker/gw01/{WELT.name}/data"

@@ -35,7 +35,7 @@ class System:
         """Every key that ever got 200 is installed, once, and the broker's counters add up exactly."""
         assert self.storm.total == KEYS
         await self.worker.has_all(self.storm.accepted)
-        # Clients that have gone before their answer are still being worked on.
+        # Requests of clients that have gone are still in progress.
         await eventually_answered(self.broker.counts_add_up, "counters that add up")
 
 

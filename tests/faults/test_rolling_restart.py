@@ -41,7 +41,7 @@ async def test_rolling_restart_fails_no_request_and_loses_no_key(
             await place.ready()
         assert not blowing.done()
     assert storm.total == KEYS
-    # Not one answer but 200, and not one that stayed away.
+    # No status but 200, and no request without a response.
     assert storm.statuses.keys() == {200}
     for worker in workers:
         await worker.has_all(storm.accepted)

@@ -1,4 +1,4 @@
-"""A network that swallows everything without a word, for half a minute."""
+"""A network that drops everything silently, for half a minute."""
 
 import asyncio
 import ctypes
@@ -58,7 +58,7 @@ async def far_mosquitto(hosts: tuple[Namespace, Namespace], tmp_path: Path) -> A
 
 @pytest.fixture
 def add_cut(hosts: tuple[Namespace, Namespace]) -> Callable[[str], None]:
-    """Cut the cable without a word, or mend it: nothing is refused, nothing arrives."""
+    """Cut the cable silently (`add`) or repair it (`delete`): nothing is refused, nothing arrives."""
 
     def change(verb: str) -> None:
         near, far = hosts
@@ -87,7 +87,7 @@ async def test_silent_network_is_noticed_and_nothing_is_lost(
         before = await broker.total("process_resident_memory_bytes")
         for place in (broker, worker):
             await place.program.logs("mqtt_disconnected")
-        # Whoever asks meanwhile is told so within the time limit: no request stays without an answer.
+        # Requests meanwhile fail within the time limit: none is left without a response.
         await eventually(lambda: time.monotonic() > cut_at + SILENCE, "half a minute", 2 * SILENCE)
         assert storm.statuses[503] > 200
         assert storm.statuses[0] == 0

@@ -133,8 +133,8 @@ async def test_gateway_gets_again_what_it_has_not_confirmed_after_the_broker_rec
         await republished(broker, "gw01", 1)
 
 
-async def test_key_accepted_before_a_reconnect_reaches_a_gateway_that_nobody_knew(mosquitto: Mosquitto) -> None:
-    # With MQTT 3.1.1 the server does not say that no client has subscribed.
+async def test_key_accepted_before_a_reconnect_reaches_a_gateway_that_was_not_known(mosquitto: Mosquitto) -> None:
+    # With MQTT 3.1.1 the broker does not learn that no client has subscribed.
     async with broker_of(mosquitto, mqtt={"version": "3.1.1", "broker_url": LOOPBACK}) as broker:
         key = new_key()
         assert (await broker.submit(1, WELT.name, key)).status == 200
