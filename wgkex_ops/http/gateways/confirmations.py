@@ -54,7 +54,7 @@ class UnconfirmedKey:
 
     Attributes:
         domain: whose gateways get it.
-        key: the key itself.
+        public_key: the key itself.
         origin: what is published with it.
         correlation: how receipts refer to it.
         begun_at: when its submission was found valid, by the loop's clock.
@@ -65,7 +65,7 @@ class UnconfirmedKey:
     """
 
     domain: Domain
-    key: PublicKey
+    public_key: PublicKey
     origin: Origin
     correlation: bytes
     begun_at: float
@@ -116,12 +116,12 @@ class UnconfirmedKeys:
         """Accepted keys for which the receipt of at least one gateway is awaited."""
         return sum(key.accepted_at is not None and bool(key.awaited) for key in self._keys.values())
 
-    def add(self, domain: Domain, key: PublicKey, request_id: str, valid_at: float) -> UnconfirmedKey:
+    def add(self, domain: Domain, public_key: PublicKey, request_id: str, valid_at: float) -> UnconfirmedKey:
         """Add a key before it is published: a receipt may come sooner than the MQTT server's acknowledgement.
 
         Args:
             domain: whose gateways get the key.
-            key: the key.
+            public_key: the key.
             request_id: of its submission.
             valid_at: when the submission was found valid, in seconds since the epoch.
         """
@@ -129,9 +129,9 @@ class UnconfirmedKeys:
             self._give_up([next(iter(self._keys.values()))])
         correlation = secrets.token_bytes(CORRELATION_BYTES)
         receipt_to = ReceiptAddress(self._receipt_topic, correlation) if self._receipt_topic else None
-        added = UnconfirmedKey(domain, key, Origin(request_id, valid_at, receipt_to), correlation, _now())
-        self._keys[correlation] = added
-        return added
+        key = UnconfirmedKey(domain, public_key, Origin(request_id, valid_at, receipt_to), correlation, _now())
+        self._keys[correlation] = key
+        return key
 
     def accept(self, key: UnconfirmedKey) -> None:
         """Note that the MQTT server has acknowledged a key: from now on it is sent again where that is needed."""

@@ -62,7 +62,7 @@ class KeySender:
         receipt_to = key.origin.receipt_to
         await self._session.publish(
             key_topic(key.domain.name, target),
-            str(key.key).encode(),
+            str(key.public_key).encode(),
             timeout=self._publish_timeout,
             properties=origin_properties(key.origin),
             response_topic=receipt_to.topic if receipt_to else "",

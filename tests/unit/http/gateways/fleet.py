@@ -57,9 +57,8 @@ class Fleet:
     def __init__(self, *workers: str, receipt_topic: str = RECEIPT_TOPIC) -> None:
         self.registry = CollectorRegistry()
         self.gateways = Gateways(dict.fromkeys(LISTED, 1), DOMAINS)
-        self.keys = UnconfirmedKeys(
-            self.gateways, receipt_topic=receipt_topic, metrics=ReceiptMetrics(self.registry, LISTED)
-        )
+        self.metrics = ReceiptMetrics(self.registry, LISTED)
+        self.keys = UnconfirmedKeys(self.gateways, receipt_topic=receipt_topic, metrics=self.metrics)
         for worker in workers or LISTED:
             self.come(worker)
         self._before = samples(self.registry)

@@ -217,9 +217,9 @@ async def test_the_largest_number_of_keys_is_checked_in_no_time() -> None:
     fleet = Fleet()
     for number in range(LIMIT):
         fleet.accept(number)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(10):
         fleet.keys.expire()
         assert fleet.keys.due(0.0) == []
     # The event loop serves nodes meanwhile. The limit is far above what it takes.
-    assert (time.perf_counter() - started) / 10 < 0.1
+    assert (time.process_time() - started) / 10 < 0.1

@@ -63,7 +63,7 @@ async def test_key_is_published_with_its_origin_and_where_its_receipts_go() -> N
     added = sending.add()
     await sending.sender.send(added)
     [message] = sending.session.acknowledged
-    assert (message.topic, message.payload) == (f"wireguard/{WELT.name}/all", str(added.key).encode())
+    assert (message.topic, message.payload) == (f"wireguard/{WELT.name}/all", str(added.public_key).encode())
     assert (message.timeout, message.retain) == (3, False)
     assert message.properties == {"wgkex-request-id": "request-1", "wgkex-accepted-at": "1700000000.000000"}
     assert (message.response_topic, message.correlation) == (RECEIPT_TOPIC, added.correlation)

@@ -48,7 +48,7 @@ class Bus:
         self.while_publishing(key.origin)
         if self.error is not None:
             raise self.error
-        self.published.append(Submission(key.domain, key.key))
+        self.published.append(Submission(key.domain, key.public_key))
         self.origins.append(key.origin)
 
 

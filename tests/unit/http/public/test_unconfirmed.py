@@ -43,7 +43,7 @@ async def test_accepted_key_is_kept_until_it_is_confirmed(broker: Broker, versio
     key = broker.unconfirmed.find(origin.receipt_to.correlation)
     assert key is not None
     assert (key.accepted_at is not None, key.awaited) == (True, {"gw05"})
-    assert Submission(key.domain, key.key) == broker.bus.published[0]
+    assert Submission(key.domain, key.public_key) == broker.bus.published[0]
     broker.unconfirmed.confirm(key, Receipt("gw05"))
     assert len(broker.unconfirmed) == 0
 
