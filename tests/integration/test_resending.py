@@ -148,7 +148,7 @@ async def test_gateway_that_comes_online_gets_what_was_sent_meanwhile(mosquitto:
     async with gateway(mosquitto, "gw01") as gw01, broker_of(mosquitto) as broker:
         async with gateway(mosquitto, "gw02", receipts=receipts):
             await gateways_known(broker, "gw01", "gw02")
-        # It has gone, and no status has said so; the server keeps nothing for it.
+        # It has gone, but its status is still online, and the server keeps nothing for it.
         key = new_key()
         assert (await broker.submit(1, WELT.name, key)).status == 200
         message = await gw01.gets(key)

@@ -83,7 +83,7 @@ class KeyExchange:
             _log.info("key_rejected", reason=error.reason, api_version=api_version)
             response = error_response(error.reason, str(error))
         except ConnectionError:
-            # The client has gone: there is nobody to respond to.
+            # The client has gone, and gets no response.
             raise
         except Exception:  # noqa: BLE001  the outermost edge of a request
             _log.exception("key_exchange_crashed", api_version=api_version)

@@ -122,7 +122,7 @@ def test_gateway_that_is_not_heard_again_after_a_reconnect_is_forgotten() -> Non
     for broker in ("b2", "b3"):
         gateways.update(BrokerStatus(broker, online=True), 10.0)
     gateways.forget_before(10.0)
-    # The names stay: their series should say 0, not vanish.
+    # Not the names: their series should be 0, not vanish.
     assert gateways.workers.keys() == {"a", "b", "never", "x"}
     assert gateways.total == 5
     assert gateways.brokers_online == 2

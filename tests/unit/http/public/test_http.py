@@ -29,7 +29,7 @@ async def test_other_expectations_are_417(broker: Broker, path: str) -> None:
     assert broker.moved() == {}
 
 
-async def test_this_is_no_proxy(broker: Broker, no_tracebacks: None) -> None:
+async def test_requests_to_a_proxy_are_404(broker: Broker, no_tracebacks: None) -> None:
     async with connection(broker.listen) as (reader, writer):
         writer.write(b"CONNECT example.net:443 HTTP/1.1\r\nHost: example.net\r\n\r\n")
         assert_error(await read_answer(reader), 404, "not_found")

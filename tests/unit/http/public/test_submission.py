@@ -30,7 +30,7 @@ from wgkex_ops.http.public.responses import RejectedError
 from wgkex_ops.http.public.submission import BODY_LIMIT, BODY_TIMEOUT, read_body
 
 
-def test_all_rejected_keys_of_the_vectors_are_asked_for() -> None:
+def test_all_rejected_keys_of_the_vectors_are_tried() -> None:
     assert sum(name.startswith("key: ") for name in BAD_BODIES) == 16 + 14
 
 
@@ -131,7 +131,9 @@ BROKEN_CHUNKS: Final = {
 
 
 @pytest.mark.parametrize("rest", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS)
-async def test_request_with_broken_chunks_is_no_request(broker: Broker, no_tracebacks: None, rest: bytes) -> None:
+async def test_request_with_broken_chunks_is_not_an_http_request(
+    broker: Broker, no_tracebacks: None, rest: bytes
+) -> None:
     answer = await send(broker.listen, request("POST", PATH_V1, b"", chunked=True).removesuffix(b"0\r\n\r\n") + rest)
     assert_error(answer, 400, "bad_request")
     assert broker.moved() == {}
@@ -164,7 +166,7 @@ def test_chunks_that_break_after_the_head_are_a_bad_body(no_tracebacks: None, re
     ],
     ids=("broken encoding", "broken payload", "reset", "unreachable"),
 )
-async def test_body_that_breaks_off_is_the_senders_fault_or_its_absence(
+async def test_body_that_breaks_off_is_rejected_unless_the_client_has_gone(
     error: Exception, expected: type[Exception]
 ) -> None:
     content = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
@@ -188,7 +190,9 @@ async def test_body_that_breaks_off_is_the_senders_fault_or_its_absence(
     ],
     ids=("gzip", "gzip garbage", "gzip bomb", "deflate", "deflate garbage", "br", "zstd", "unknown"),
 )
-async def test_compressed_body_is_no_json(broker: Broker, no_tracebacks: None, encoding: str, body: bytes) -> None:
+async def test_compressed_body_is_not_valid_json(
+    broker: Broker, no_tracebacks: None, encoding: str, body: bytes
+) -> None:
     answer = await send(broker.listen, request("POST", PATH_V1, body, f"Content-Encoding: {encoding}"))
     assert_error(answer, 400, "malformed_json")
     assert broker.moved() == rejected("v1", "malformed_json")
