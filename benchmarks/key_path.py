@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -107,6 +108,8 @@ def main() -> None:
         print(f"{number:2} {file}")
         for name in (name for visited, name in functions if visited == file):
             print(f"     {name}")
+    packages = Counter(file.partition("/")[0] for file in files)
+    print(", ".join(f"{package} {count}" for package, count in packages.most_common()))
     there = files.index(_DATAPLANE) + 1
     print(f"{len(files)} files, {len(functions)} functions; the dataplane is file {there}")
 
