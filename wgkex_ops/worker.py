@@ -47,7 +47,6 @@ _SIGN_OFF_TIMEOUT: Final = 1.5
 _DRAIN_TIMEOUT: Final = 1.0
 _RECEIPTS_TIMEOUT: Final = 0.5
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
-_SCAN_AGAIN_AFTER: Final = 5.0
 # How long restoring peers may hold up the start: 20,000 take a few seconds.
 _RESTORE_TIMEOUT: Final = 60.0
 
@@ -107,12 +106,12 @@ class Worker:
         )
         serialized = SerializedDataplane(self.dataplane)
         requests = Requests()
-        self._admission = Admission(config.domains, requests, self._snapshots.read)
+        admission = Admission(config.domains, requests, self._snapshots.read)
         self._journal = Journal(config.worker.state_dir, JournalMetrics(registry))
         self._reconciler = Reconciler(
             serialized,
             self._journal,
-            self._admission,
+            admission,
             requests,
             config.domains,
             metrics=RepairMetrics(registry, names),
@@ -121,12 +120,11 @@ class Worker:
         self._cleanup = Cleanup(
             serialized, self._journal, requests, config.domains, settings=config.cleanup, metrics=cleanup_metrics
         )
-        self._installer = Installer(
-            serialized, self._admission, self._journal, metrics, send_receipts=self._receipts.send
-        )
+        self._installer = Installer(serialized, admission, self._journal, metrics, send_receipts=self._receipts.send)
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
+            ready=admission.ready,
             installer=self._installer,
             send_receipts=self._receipts.send,
             unsubscribe=self._unsubscribe,
@@ -175,7 +173,7 @@ class Worker:
                 async with self._session, asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(self._installer.run(), name="installer"),
-                        group.create_task(self._take_in(), name="intake"),
+                        group.create_task(self._intake.run(self._session.messages()), name="intake"),
                         group.create_task(self._receipts.run(), name="receipts"),
                         group.create_task(self._reconciler.run(), name="reconciler"),
                         group.create_task(self._cleanup.run(), name="cleanup"),
@@ -204,15 +202,6 @@ class Worker:
     async def announced(self) -> None:
         """Wait until brokers could know this gateway."""
         await self._announcer.announced.wait()
-
-    async def _take_in(self) -> None:
-        """Take keys, as soon as it is known which ones are static peers': until then the bus keeps them."""
-        if not self._admission.ready.is_set():
-            _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
-        while not self._admission.ready.is_set():
-            await asyncio.sleep(_SCAN_AGAIN_AFTER)
-            await self._reconciler.reconcile()
-        await self._intake.run(self._session.messages())
 
     async def _follow_links(self) -> None:
         """When an interface comes, its peers and waiting keys are due; when one goes, brokers should know."""

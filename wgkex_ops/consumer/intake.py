@@ -26,6 +26,7 @@ class Intake:
     Args:
         worker: this worker's name; keys for all workers and for this one are ours.
         domains: the configured domains by name.
+        ready: set when the admission can judge keys; until then the bus keeps them.
         installer: gets the valid ones.
         send_receipts: reports to brokers why a key is rejected.
         unsubscribe: gives up a subscription that the server has kept from before the configuration changed.
@@ -37,6 +38,7 @@ class Intake:
         *,
         worker: str,
         domains: Mapping[str, Domain],
+        ready: asyncio.Event,
         installer: Installer,
         send_receipts: SendReceipts,
         unsubscribe: Callable[[str], Awaitable[None]],
@@ -44,6 +46,7 @@ class Intake:
     ) -> None:
         self._targets = frozenset((ALL_WORKERS, worker))
         self._domains = domains
+        self._ready = ready
         self._installer = installer
         self._send_receipts = send_receipts
         self._unsubscribe = unsubscribe
@@ -53,6 +56,9 @@ class Intake:
 
     async def run(self, messages: AsyncIterator[Message]) -> None:
         """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
+        if not self._ready.is_set():
+            _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
+        await self._ready.wait()
         async for message in messages:
             await self._installer.room()
             origin = parse_origin(message.properties, message.response_topic, message.correlation)

@@ -27,11 +27,13 @@ class Bench(InstallerBench):
         self.intake = Intake(
             worker="gw04",
             domains=DOMAINS,
+            ready=self.admission.ready,
             installer=self.installer,
             send_receipts=self.send_receipts,
             unsubscribe=self._unsubscribe,
             metrics=self.metrics,
         )
+        self.admission.ready.set()
         self.acknowledged: list[str] = []
         self.unsubscribed: list[str] = []
 

@@ -31,6 +31,7 @@ _log = structlog.get_logger(__name__)
 INTERVAL: Final = 60.0
 # Interfaces come and go in groups: one scan for all of them.
 _GATHERING: Final = 0.25
+_FIRST_SNAPSHOT_PAUSE: Final = 5.0
 # Keys that nodes request have their turn after so many.
 _BATCH_LIMIT: Final = 500
 
@@ -91,6 +92,9 @@ class Reconciler:
         while True:
             # Gateways that have started together need not scan together.
             pause = self._interval * random.uniform(0.9, 1.1)  # noqa: S311  jitter needs no secrecy
+            if not self._admission.ready.is_set():
+                # No key is taken before the first snapshot.
+                pause = _FIRST_SNAPSHOT_PAUSE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._triggered.wait()
