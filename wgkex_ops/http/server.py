@@ -1,9 +1,10 @@
 """Serving an application on a host and port, with JSON even for what is no HTTP."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
@@ -12,6 +13,9 @@ from wgkex_ops.config import Listen
 from wgkex_ops.http.public.responses import crash_response, error_response, refusal_response
 
 _log = structlog.get_logger(__name__)
+
+# aiohttp takes 0 for "as long as the request takes".
+_SHORTEST_TIMEOUT: Final = 0.001
 
 
 class _RequestHandler(web.RequestHandler):
@@ -49,21 +53,61 @@ class _RequestHandler(web.RequestHandler):
 
 
 class _Server(web.Server):
+    """Knows each transport that it has accepted until that is closed; aiohttp's own server forgets them before."""
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001
+        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+
     def __call__(self) -> web.RequestHandler:
         return _RequestHandler(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open[handler] = transport
+        self._all_closed.clear()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        del self._open[handler]
+        if not self._open:
+            self._all_closed.set()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  as aiohttp has it
+        """Close all connections: after this, none is left that a client could hold open by not reading."""
+        try:
+            await super().shutdown(timeout)
+        finally:
+            for transport in self._open.values():
+                transport.abort()
+            # That takes an iteration of the event loop, whatever a client does.
+            await self._all_closed.wait()
 
 
 class _Runner(web.AppRunner):
     __slots__ = ()
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        return _Server(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001
+        return _Server(await super()._make_server())
 
 
 @contextlib.asynccontextmanager
-async def serve(app: web.Application, listen: Listen, **settings: Any) -> AsyncIterator[Listen]:  # noqa: ANN401  aiohttp's
-    """Serve an application while the context lasts; at its end, requests in progress are finished first.
+async def serve(
+    app: web.Application,
+    listen: Listen,
+    *,
+    shutdown_timeout: float = 0.0,
+    **settings: Any,  # noqa: ANN401  aiohttp's
+) -> AsyncIterator[Listen]:
+    """Serve an application while the context lasts; when it has ended, all its connections are closed.
+
+    Args:
+        app: the application.
+        listen: where to listen.
+        shutdown_timeout: seconds that a request in progress has to finish at the end, and once more to clean up.
+        settings: further arguments of aiohttp's request handler.
 
     Yields:
         where it really listens, which differs from what was asked for if the port was 0.
@@ -72,12 +116,33 @@ async def serve(app: web.Application, listen: Listen, **settings: Any) -> AsyncI
         OSError: the address is in use or not ours; the message names it.
     """
     # Compressed bodies stay as they are: no node sends any, and what a few bytes grow to is the sender's choice.
-    runner = _Runner(app, access_log=None, auto_decompress=False, **settings)
+    runner = _Runner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=max(shutdown_timeout, _SHORTEST_TIMEOUT),
+        **settings,
+    )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, listen.host, listen.port)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        yield Listen(host=host, port=port)
+        async with _listening(runner, listen) as (host, port):
+            yield Listen(host=host, port=port)
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _listening(runner: web.AppRunner, listen: Listen) -> AsyncIterator[tuple[str, int]]:
+    """Accept connections while the context lasts."""
+    loop = asyncio.get_running_loop()
+    handlers = cast("web.Server", runner.server)  # there is one since its set-up
+    server = await loop.create_server(handlers, listen.host, listen.port)
+    try:
+        yield server.sockets[0].getsockname()[:2]
+    finally:
+        # asyncio makes a transport one iteration after it has accepted a connection. If the server were closed in
+        # between, it would drop the transport half made, and with its socket open.
+        for listening in server.sockets:
+            loop.remove_reader(listening)
+        await asyncio.sleep(0)
+        server.close()

@@ -1,0 +1,161 @@
+"""The end of a listener: every connection that it has accepted is closed, whatever its client does, and in time."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+
+from tests.helpers import request
+from wgkex_ops.config import Listen
+from wgkex_ops.http.server import serve
+
+# More than the kernel takes off a server whose client reads nothing.
+LARGE = 16_000_000
+CLIENTS = 20
+
+
+class Clients:
+    """Connections to a listener. They are the kernel's: the server's event loop does not run while they are made."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self.sockets: list[socket.socket] = []
+
+    def connect(self, listen: Listen, raw: bytes = b"") -> None:
+        client = self._stack.enter_context(socket.create_connection((listen.host, listen.port), timeout=5))
+        client.sendall(raw)
+        self.sockets.append(client)
+
+    def all_closed(self) -> bool:
+        """Whether each of them comes to its end, once what is on its way has been read."""
+        for client in self.sockets:
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(1_000_000):
+                    pass
+        return True
+
+
+@pytest.fixture
+def clients() -> Iterator[Clients]:
+    with contextlib.ExitStack() as stack:
+        yield Clients(stack)
+
+
+def an_app() -> web.Application:
+    async def small(_request: web.Request) -> web.Response:
+        return web.Response(text="small")
+
+    async def large(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(LARGE))
+
+    async def hangs(_request: web.Request) -> web.Response:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/", small)
+    app.router.add_get("/large", large)
+    app.router.add_get("/hangs", hangs)
+    return app
+
+
+@contextlib.contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """What runs in here leaves nothing that only the garbage collector closes."""
+    gc.collect()
+    gc.freeze()  # what was there before need not be searched again
+    try:
+        with warnings.catch_warnings(record=True) as complaints:
+            warnings.simplefilter("always")
+            yield
+            gc.collect()
+    finally:
+        gc.unfreeze()
+    assert [str(complaint.message) for complaint in complaints] == []
+
+
+@pytest.mark.parametrize("iterations", range(6))
+def test_a_connection_that_comes_as_the_listener_ends_is_closed(clients: Clients, iterations: int) -> None:
+    async def run() -> None:
+        async with serve(an_app(), Listen(port=0), shutdown_timeout=0.0) as listen:
+            for _ in range(CLIENTS):
+                clients.connect(listen, request("GET", "/", close=False))
+            # The loop takes some to find the connections, to accept them, and to make something of them.
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+
+    with nothing_left_open():
+        asyncio.run(run())
+    assert clients.all_closed()
+
+
+def test_connections_that_wait_for_a_request_or_are_in_the_middle_of_one_are_closed(clients: Clients) -> None:
+    whole = request("GET", "/", close=False)
+
+    async def run() -> None:
+        async with serve(an_app(), Listen(port=0), shutdown_timeout=0.0) as listen:
+            for raw in (
+                b"",
+                whole,
+                whole[:10],
+                whole + whole[:10],
+                request("POST", "/", bytes(100), close=False)[:-50],
+            ):
+                for _ in range(CLIENTS):
+                    clients.connect(listen, raw)
+            await asyncio.sleep(0.1)
+
+    with nothing_left_open():
+        asyncio.run(run())
+    assert clients.all_closed()
+
+
+def test_a_client_that_reads_nothing_of_its_response_is_closed(clients: Clients) -> None:
+    async def run() -> None:
+        async with serve(an_app(), Listen(port=0), shutdown_timeout=0.0) as listen:
+            clients.connect(listen, request("GET", "/large", close=False))
+            clients.connect(listen, request("GET", "/large"))
+            await asyncio.sleep(0.1)
+
+    with nothing_left_open():
+        asyncio.run(run())
+    assert clients.all_closed()
+
+
+@pytest.mark.parametrize("shutdown_timeout", [0.0, 0.2])
+def test_a_request_that_hangs_does_not_hold_up_the_end(clients: Clients, shutdown_timeout: float) -> None:
+    async def run() -> float:
+        async with serve(an_app(), Listen(port=0), shutdown_timeout=shutdown_timeout) as listen:
+            for _ in range(CLIENTS):
+                clients.connect(listen, request("GET", "/hangs", close=False))
+            await asyncio.sleep(0.1)
+            start = time.monotonic()
+        return time.monotonic() - start
+
+    with nothing_left_open():
+        took = asyncio.run(asyncio.wait_for(run(), 5))
+    # aiohttp waits for a request, then tells its handler to end, and waits again.
+    assert 2 * shutdown_timeout <= took < 2 * shutdown_timeout + 1
+    assert clients.all_closed()
+
+
+def test_the_end_may_itself_be_cancelled(clients: Clients) -> None:
+    async def run() -> None:
+        async with serve(an_app(), Listen(port=0), shutdown_timeout=60.0) as listen:
+            for path in ("/", "/hangs", "/large"):
+                clients.connect(listen, request("GET", path, close=False))
+            await asyncio.sleep(0.1)
+
+    async def cancelled() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run(), 0.5)
+
+    with nothing_left_open():
+        asyncio.run(cancelled())
+    assert clients.all_closed()
