@@ -8,6 +8,7 @@
     │   └── SmallOrderKeyError      well-formed, but no handshake can ever complete with it
     ├── InvalidDomainError          a name that cannot be a domain here
     ├── InvalidMessageError         a topic or payload from the bus that follows no contract
+    ├── ListenError                 a listener could not be opened
     ├── BusError                    something could not be handed to the MQTT server
     │   ├── NotConnectedError       no session, or it broke before the acknowledgement
     │   ├── PublishRefusedError     the server answered with a failure code
@@ -66,6 +67,10 @@ class InvalidMessageError(WgkexError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class ListenError(WgkexError):
+    """A listener could not be opened; the message says where, why, and which setting to change."""
 
 
 class BusError(WgkexError):

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -10,12 +13,20 @@ import structlog
 from aiohttp import web
 
 from wgkex_ops.config import Listen
+from wgkex_ops.errors import ListenError
 from wgkex_ops.http.public.responses import crash_response, error_response, refusal_response
 
 _log = structlog.get_logger(__name__)
 
 # aiohttp takes 0 for "as long as the request takes".
 _SHORTEST_TIMEOUT: Final = 0.001
+
+# Why one cannot listen somewhere, and which part of the setting to change.
+_LISTEN_ERRORS: Final = {
+    errno.EADDRINUSE: ("another program uses this port", "port"),
+    errno.EACCES: ("this user may not use this port", "port"),
+    errno.EADDRNOTAVAIL: ("this host does not have this address", "host"),
+}
 
 
 class _RequestHandler(web.RequestHandler):
@@ -98,6 +109,7 @@ async def serve(
     app: web.Application,
     listen: Listen,
     *,
+    setting: str = "",
     shutdown_timeout: float = 0.0,
     **settings: Any,  # noqa: ANN401  aiohttp's
 ) -> AsyncIterator[Listen]:
@@ -106,6 +118,7 @@ async def serve(
     Args:
         app: the application.
         listen: where to listen.
+        setting: the name of the setting that this comes from, for the message of an error.
         shutdown_timeout: seconds that a request in progress has to finish at the end, and once more to clean up.
         settings: further arguments of aiohttp's request handler.
 
@@ -113,7 +126,7 @@ async def serve(
         where it really listens, which differs from what was asked for if the port was 0.
 
     Raises:
-        OSError: the address is in use or not ours; the message names it.
+        ListenError: the port is in use, the address is not this host's, and the like.
     """
     # Compressed bodies stay as they are: no node sends any, and what a few bytes grow to is the sender's choice.
     runner = _Runner(
@@ -125,18 +138,21 @@ async def serve(
     )
     await runner.setup()
     try:
-        async with _listening(runner, listen) as (host, port):
+        async with _listening(runner, listen, setting) as (host, port):
             yield Listen(host=host, port=port)
     finally:
         await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
-async def _listening(runner: web.AppRunner, listen: Listen) -> AsyncIterator[tuple[str, int]]:
+async def _listening(runner: web.AppRunner, listen: Listen, setting: str) -> AsyncIterator[tuple[str, int]]:
     """Accept connections while the context lasts."""
     loop = asyncio.get_running_loop()
     handlers = cast("web.Server", runner.server)  # there is one since its set-up
-    server = await loop.create_server(handlers, listen.host, listen.port)
+    try:
+        server = await loop.create_server(handlers, listen.host, listen.port)
+    except OSError as error:
+        raise ListenError(_explain(error, listen, setting)) from error
     try:
         yield server.sockets[0].getsockname()[:2]
     finally:
@@ -146,3 +162,14 @@ async def _listening(runner: web.AppRunner, listen: Listen) -> AsyncIterator[tup
             loop.remove_reader(listening)
         await asyncio.sleep(0)
         server.close()
+
+
+def _explain(error: OSError, listen: Listen, setting: str) -> str:
+    if isinstance(error, socket.gaierror):
+        reason, part = "this name has no address", "host"
+    else:
+        # From Python 3.13 on asyncio leaves the number out for addresses that this host does not have.
+        code = error.errno or errno.EADDRNOTAVAIL
+        reason, part = _LISTEN_ERRORS.get(code, (os.strerror(code), "port"))
+    advice = f"; to use another one, set {setting}.{part}" if setting else ""
+    return f"cannot listen on {listen}: {reason}{advice}"

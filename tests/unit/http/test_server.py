@@ -1,4 +1,4 @@
-"""The end of a listener: every connection that it has accepted is closed, whatever its client does, and in time."""
+"""A listener opens or says why not; at its end, every connection that it has accepted is closed, and in time."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from tests.helpers import request
 from wgkex_ops.config import Listen
+from wgkex_ops.errors import ListenError
 from wgkex_ops.http.server import serve
 
 # More than the kernel takes off a server whose client reads nothing.
@@ -78,6 +79,38 @@ def nothing_left_open() -> Iterator[None]:
     finally:
         gc.unfreeze()
     assert [str(complaint.message) for complaint in complaints] == []
+
+
+# --- the beginning
+
+
+async def test_a_taken_port_is_an_error_that_names_the_address_the_reason_and_the_setting() -> None:
+    async with serve(an_app(), Listen(port=0)) as taken:
+        with pytest.raises(ListenError) as error:
+            async with serve(an_app(), taken, setting="broker_listen"):
+                pass
+    assert str(error.value) == (
+        f"cannot listen on 127.0.0.1:{taken.port}: another program uses this port; "
+        "to use another one, set broker_listen.port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("192.0.2.1", "cannot listen on 192.0.2.1:0: this host does not have this address"),
+        ("2001:db8::1", "cannot listen on [2001:db8::1]:0: this host does not have this address"),
+        ("gw01.invalid", "cannot listen on gw01.invalid:0: this name has no address"),
+    ],
+)
+async def test_an_address_that_is_not_this_host_s_is_an_error_as_well(host: str, reason: str) -> None:
+    with pytest.raises(ListenError) as error:
+        async with serve(an_app(), Listen(host=host, port=0), setting="worker.metrics_listen"):
+            pass
+    assert str(error.value) == f"{reason}; to use another one, set worker.metrics_listen.host"
+
+
+# --- the end
 
 
 @pytest.mark.parametrize("iterations", range(6))

@@ -247,9 +247,3 @@ async def test_scrape_that_crashes_is_503_and_logged() -> None:
         ]
         # It goes on serving.
         assert (await process.get("/-/healthy")).status == 200
-
-
-async def test_address_in_use_is_an_error_that_names_it(process: Process) -> None:
-    with pytest.raises(OSError, match=str(process.listen.port)):
-        async with serve(Process().app, process.listen):
-            pass
