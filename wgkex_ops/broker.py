@@ -125,7 +125,7 @@ class Broker:
         # The listener for operators comes first: a second process, started by mistake, fails on it before it takes the
         # place of the first one on the bus.
         async with (
-            serve(self._operator_app, config.metrics_listen, shutdown_timeout=0.0) as metrics_listen,
+            serve(self._operator_app, config.metrics_listen, setting="broker.metrics_listen") as metrics_listen,
             self._session,
             self._announcer.goodbye(),
             asyncio.TaskGroup() as group,
@@ -133,6 +133,7 @@ class Broker:
             serve(
                 self._app,
                 self._config.broker_listen,
+                setting="broker_listen",
                 shutdown_timeout=_SHUTDOWN_TIMEOUT,
                 keepalive_timeout=_KEEPALIVE_TIMEOUT,
             ) as listen,
