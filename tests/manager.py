@@ -18,7 +18,7 @@ class Notice:
     """A datagram.
 
     Attributes:
-        pid: who sent it, by the kernel's word.
+        pid: the process that sent it, as the kernel reports it.
         fields: its assignments.
         at: when it was read, by `time.monotonic`.
     """
@@ -59,6 +59,6 @@ class Manager:
                 self._notices.append(Notice(_CREDENTIALS.unpack(credentials)[0], fields, time.monotonic()))
         return self._notices
 
-    def told(self, name: str) -> list[str]:
+    def values(self, name: str) -> list[str]:
         """The values of one field, in order."""
         return [notice.fields[name] for notice in self.notices if name in notice.fields]

@@ -1,4 +1,4 @@
-"""Telling the service manager how this process is: systemd's notification protocol, sd_notify(3).
+"""Reports to the service manager in systemd's notification protocol, sd_notify(3).
 
 The libraries for it are unmaintained, or need systemd's C headers to be installed. All that it takes is a datagram to
 the socket that NOTIFY_SOCKET names, so these lines are our own.
@@ -15,12 +15,14 @@ _log = structlog.get_logger(__name__)
 
 # A manager that does not read, because it is busy itself, must not hold the event loop for long.
 _SEND_TIMEOUT: Final = 0.5
-# How old the status may be where no watchdog asks for more.
-_STATUS_EVERY: Final = 10.0
+# How soon a change of the status is sent, and how often the same one again where there is no watchdog: a datagram may
+# have been lost.
+_CHECK_EVERY: Final = 1.0
+_REPEAT_AFTER: Final = 10.0
 
 
 class Supervisor:
-    """The service manager, if there is one; without one, nothing of this does anything.
+    """The service manager; where there is none, nothing is sent.
 
     Args:
         address: of its datagram socket: a path, or ``@`` and an abstract name; empty without a manager.
@@ -44,11 +46,11 @@ class Supervisor:
         return cls(environ.get("NOTIFY_SOCKET", ""), watchdog)
 
     def ready(self) -> None:
-        """Tell that the start is over: what waits for this service may go on."""
+        """Report that the start is over: what waits for this service may start."""
         self._send("READY=1")
 
     def stop(self, within: float, status: str) -> None:
-        """Tell that the end has begun.
+        """Report that the end has begun.
 
         Args:
             within: seconds until it is over; the manager waits that long even if its own limit is shorter.
@@ -58,26 +60,30 @@ class Supervisor:
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={within * 1e6:.0f}", f"STATUS={status}")
 
     async def watch(self, problems: Callable[[], Sequence[str]], stuck: Callable[[float], Sequence[str]]) -> NoReturn:
-        """Tell for ever how this process is, and that it lives: as long as the event loop and all else get on.
+        """Send signs of life for as long as nothing is stuck, and the status as soon as it changes.
 
         Args:
-            problems: why it is not ready, a sentence each.
-            stuck: what has not got on for this many seconds, a sentence each.
+            problems: why this process is not ready, a sentence each.
+            stuck: what has made no progress for this many seconds, a sentence each.
         """
+        loop = asyncio.get_running_loop()
         if not self._address:
-            await asyncio.get_running_loop().create_future()
-        told: Sequence[str] = ()
+            await loop.create_future()
+        repeat_after = self._watchdog / 2 or _REPEAT_AFTER
+        due, sent, was_stuck = loop.time(), "", False
         while True:
-            standing = stuck(self._watchdog) if self._watchdog else ()
-            if standing and not told:
-                _log.critical("stuck", detail="; ".join(standing))
-            told = standing
-            lines = [] if standing or not self._watchdog else ["WATCHDOG=1"]
-            if not self.stopping:
-                troubles = [*standing, *problems()]
-                lines.append(f"STATUS={'not ready: ' + '; '.join(troubles) if troubles else 'ready'}")
-            self._send(*lines)
-            await asyncio.sleep(self._watchdog / 2 or _STATUS_EVERY)
+            stuck_now = stuck(self._watchdog) if self._watchdog else ()
+            if stuck_now and not was_stuck:
+                _log.critical("stuck", detail="; ".join(stuck_now))
+            was_stuck = bool(stuck_now)
+            reasons = "; ".join([*stuck_now, *problems()])
+            status = f"not ready: {reasons}" if reasons else "ready"
+            if status != sent or loop.time() >= due:
+                due, sent = loop.time() + repeat_after, status
+                sign = ["WATCHDOG=1"] if self._watchdog and not stuck_now else []
+                # The status that the end has begun with stays.
+                self._send(*sign, *([] if self.stopping else [f"STATUS={status}"]))
+            await asyncio.sleep(min(_CHECK_EVERY, repeat_after / 2))
 
     def _send(self, *lines: str) -> None:
         if not self._address or not lines:

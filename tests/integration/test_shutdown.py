@@ -199,7 +199,7 @@ async def test_beginning_and_end_are_told_by_the_process_itself(
         assert await program.process.ended() == 0
         assert {notice.pid for notice in supervised.manager.notices} == {program.process.pid}
         assert supervised.manager.notices.index(ready) == 0
-        assert supervised.manager.told("READY") == supervised.manager.told("STOPPING") == ["1"]
+        assert supervised.manager.values("READY") == supervised.manager.told("STOPPING") == ["1"]
         assert stopping.fields == {
             "STOPPING": "1",
             "EXTEND_TIMEOUT_USEC": "5000000",
@@ -238,10 +238,10 @@ async def test_a_worker_is_ready_when_the_peers_of_its_earlier_life_are_back(
 @BOTH
 async def test_signs_of_life_come_in_time_also_without_an_mqtt_server(supervised: Supervised, command: str) -> None:
     supervised.wgkex(command, settings(free_port()))
-    await eventually(lambda: len(supervised.manager.told("WATCHDOG")) >= 5, "signs of life")
+    await eventually(lambda: len(supervised.manager.values("WATCHDOG")) >= 5, "signs of life")
     signs = [notice.at for notice in supervised.manager.notices if "WATCHDOG" in notice.fields]
     assert max(later - earlier for earlier, later in pairwise(signs)) < WATCHDOG
-    assert set(supervised.manager.told("STATUS")) == {"not ready: there is no connection with the MQTT server"}
+    assert set(supervised.manager.values("STATUS")) == {"not ready: there is no connection with the MQTT server"}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ async def test_a_worker_whose_dataplane_hangs_gives_no_sign_of_life(
 ) -> None:
     program = supervised.wgkex("worker", settings(mosquitto.port), fault)
     await program.logs("worker_announced")
-    await eventually(lambda: len(supervised.manager.told("WATCHDOG")) >= 3, "signs of life")
+    await eventually(lambda: len(supervised.manager.values("WATCHDOG")) >= 3, "signs of life")
     mosquitto.publish(f"wireguard/{WELT.name}/all", str(new_key()))
     await supervised.silent(since=time.monotonic())
     assert program.process.running
@@ -339,7 +339,7 @@ async def test_a_second_signal_skips_the_delay(
     assert await program.process.ended() == 0
     assert time.monotonic() - start < 5
     await observer.sees("wireguard-broker/gw01/status", "0")
-    assert [int(usec) / 1e6 for usec in supervised.manager.told("EXTEND_TIMEOUT_USEC")] == [VERY_LONG + 5, 5]
+    assert [int(usec) / 1e6 for usec in supervised.manager.values("EXTEND_TIMEOUT_USEC")] == [VERY_LONG + 5, 5]
 
 
 async def test_without_a_delay_a_request_in_progress_is_finished_by_a_broker_that_is_not_ready(
@@ -391,8 +391,8 @@ async def test_a_breakdown_of_the_link_events_ends_the_worker(
     assert "the source of events broke down" in line["error"]
     assert program.logged("worker_announced")
     await observer.sees("wireguard-worker/gw01/status", "0")
-    assert supervised.manager.told("READY") == ["1"]
-    assert supervised.manager.told("STOPPING") == []
+    assert supervised.manager.values("READY") == ["1"]
+    assert supervised.manager.values("STOPPING") == []
 
 
 @pytest.mark.parametrize("stopping", [False, True], ids=["in-the-middle", "during-the-delay"])

@@ -1,18 +1,17 @@
-"""What the service manager is told, over real sockets; a clock that needs no waiting."""
+"""What the service manager gets, over real sockets; a clock that needs no waiting."""
 
 import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Coroutine, Iterator
-from itertools import count
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.fakes import run_in_virtual_time
+from tests.helpers import running
 from tests.manager import Manager
 from wgkex_ops.supervisor import Supervisor
 
@@ -23,26 +22,40 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
         yield manager
 
 
-def for_seconds(seconds: float, coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run what runs for ever for a while."""
+class Process:
+    """Its problems, and what is stuck in it, by the time since its start; before that, nothing is."""
+
+    def __init__(
+        self, problems: Mapping[float, list[str]] | None = None, stuck: Mapping[float, list[str]] | None = None
+    ) -> None:
+        self._problems = problems or {}
+        self._stuck = stuck or {}
+        self.limits: set[float] = set()
+
+    def problems(self) -> list[str]:
+        return self._now(self._problems)
+
+    def stuck(self, limit: float) -> list[str]:
+        self.limits.add(limit)
+        return self._now(self._stuck)
+
+    @staticmethod
+    def _now(states: Mapping[float, list[str]]) -> list[str]:
+        begun = [start for start in states if start <= asyncio.get_running_loop().time()]
+        return states[max(begun)] if begun else []
+
+
+def watch(supervisor: Supervisor, process: Process, seconds: float) -> None:
+    """Watch a process for some time."""
 
     async def run() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await coroutine
+        async with running(supervisor.watch(process.problems, process.stuck)):
+            await asyncio.sleep(seconds)
 
     run_in_virtual_time(run())
 
 
-def none() -> list[str]:
-    return []
-
-
-def never(_limit: float) -> list[str]:
-    return []
-
-
-def test_ready_and_stopping_are_told(manager: Manager) -> None:
+def test_ready_and_stopping_are_reported(manager: Manager) -> None:
     supervisor = Supervisor(manager.address)
     before = supervisor.stopping
     supervisor.ready()
@@ -56,39 +69,46 @@ def test_ready_and_stopping_are_told(manager: Manager) -> None:
 
 
 def test_a_sign_of_life_comes_at_half_of_the_watchdog_s_time(manager: Manager) -> None:
-    supervisor = Supervisor(manager.address, watchdog=30)
-    for_seconds(44, supervisor.watch(none, never))
-    assert manager.told("WATCHDOG") == ["1", "1", "1"]
-    assert manager.told("STATUS") == ["ready", "ready", "ready"]
+    watch(Supervisor(manager.address, watchdog=30), Process(), 44)
+    assert manager.values("WATCHDOG") == ["1", "1", "1"]
+    assert manager.values("STATUS") == ["ready", "ready", "ready"]
 
 
-def test_without_a_watchdog_only_the_status_is_told(manager: Manager) -> None:
-    asked: list[float] = []
-
-    def stuck(limit: float) -> list[str]:
-        asked.append(limit)
-        return ["a part is stuck"]
-
-    troubles = iter([["the server is away", "wg-welt is down"], []])
-    for_seconds(15, Supervisor(manager.address).watch(lambda: next(troubles), stuck))
-    assert manager.told("STATUS") == ["not ready: the server is away; wg-welt is down", "ready"]
-    assert manager.told("WATCHDOG") == []
-    assert asked == []
+def test_without_a_watchdog_only_the_status_is_sent(manager: Manager) -> None:
+    process = Process(stuck={0: ["a part is stuck"]})
+    watch(Supervisor(manager.address), process, 25)
+    assert manager.values("STATUS") == ["ready", "ready", "ready"]
+    assert manager.values("WATCHDOG") == []
+    assert process.limits == set()
 
 
-def test_whoever_is_stuck_gives_no_sign_of_life_and_is_told_of_once(manager: Manager) -> None:
-    turns = count()
-    limits = set()
+@pytest.mark.parametrize("watchdog", [0, 30])
+def test_a_change_of_the_status_is_sent_within_a_second(manager: Manager, watchdog: float) -> None:
+    process = Process({0: ["the server is away", "wg-welt is down"], 2.5: ["wg-welt is down"], 4.5: []})
+    supervisor = Supervisor(manager.address, watchdog)
+    sent: list[list[str]] = []
 
-    def stuck(limit: float) -> list[str]:
-        limits.add(limit)
-        return ["a part is stuck"] if 1 <= next(turns) <= 3 else []
+    async def run() -> None:
+        async with running(supervisor.watch(process.problems, process.stuck)):
+            for moment in (2.4, 3.6, 4.4, 5.6, 8):
+                await asyncio.sleep(moment - asyncio.get_running_loop().time())
+                sent.append(manager.values("STATUS"))
 
+    run_in_virtual_time(run())
+    away, down, ready = "not ready: the server is away; wg-welt is down", "not ready: wg-welt is down", "ready"
+    assert sent == [[away], [away, down], [away, down], [away, down, ready], [away, down, ready]]
+
+
+def test_what_is_stuck_stops_the_signs_of_life_and_is_logged_once(manager: Manager) -> None:
+    process = Process({0: ["away"]}, {1: ["a part is stuck"], 6: []})
     with capture_logs() as logs:
-        for_seconds(5.5, Supervisor(manager.address, watchdog=2).watch(lambda: ["away"], stuck))
-    assert limits == {2}
-    assert [("WATCHDOG" in notice.fields) for notice in manager.notices] == [True, False, False, False, True, True]
-    assert manager.told("STATUS")[0:2] == ["not ready: away", "not ready: a part is stuck; away"]
+        watch(Supervisor(manager.address, watchdog=4), process, 7.5)
+    assert process.limits == {4}
+    assert [("WATCHDOG" in notice.fields, notice.fields["STATUS"]) for notice in manager.notices] == [
+        (True, "not ready: away"),
+        *[(False, "not ready: a part is stuck; away")] * 3,
+        (True, "not ready: away"),
+    ]
     assert [(line["event"], line["log_level"], line["detail"]) for line in logs] == [
         ("stuck", "critical", "a part is stuck")
     ]
@@ -97,9 +117,9 @@ def test_whoever_is_stuck_gives_no_sign_of_life_and_is_told_of_once(manager: Man
 def test_the_status_of_the_end_stays_and_the_signs_of_life_go_on(manager: Manager) -> None:
     supervisor = Supervisor(manager.address, watchdog=2)
     supervisor.stop(5, "finishes")
-    for_seconds(1.5, supervisor.watch(none, never))
-    assert manager.told("STATUS") == ["finishes"]
-    assert manager.told("WATCHDOG") == ["1", "1"]
+    watch(supervisor, Process(), 1.5)
+    assert manager.values("STATUS") == ["finishes"]
+    assert manager.values("WATCHDOG") == ["1", "1"]
 
 
 def test_without_a_manager_nothing_is_done() -> None:
@@ -107,7 +127,7 @@ def test_without_a_manager_nothing_is_done() -> None:
         supervisor = Supervisor()
         supervisor.ready()
         supervisor.stop(5, "finishes")
-        for_seconds(1000, supervisor.watch(none, never))
+        watch(supervisor, Process({0: ["away"]}, {0: ["a part is stuck"]}), 1000)
     assert supervisor.stopping
     assert logs == []
 
@@ -143,16 +163,10 @@ def test_a_manager_that_does_not_read_costs_little_time() -> None:
 def test_the_watchdog_is_that_of_the_environment_and_of_this_process(
     manager: Manager, environment: dict[str, str], seconds: float
 ) -> None:
-    asked: set[float] = set()
-
-    def stuck(limit: float) -> list[str]:
-        asked.add(limit)
-        return []
-
-    supervisor = Supervisor.from_environment({"NOTIFY_SOCKET": manager.address, **environment}, 42)
-    for_seconds(1, supervisor.watch(none, stuck))
-    assert asked == ({seconds} if seconds else set())
-    assert bool(manager.told("WATCHDOG")) == bool(seconds)
+    process = Process()
+    watch(Supervisor.from_environment({"NOTIFY_SOCKET": manager.address, **environment}, 42), process, 1)
+    assert process.limits == ({seconds} if seconds else set())
+    assert bool(manager.values("WATCHDOG")) == bool(seconds)
 
 
 def test_an_environment_without_a_manager_is_none() -> None:
