@@ -30,7 +30,12 @@ def new_registry(component: str) -> CollectorRegistry:
     ).labels(
         component=component,
         version=version("wgkex-ops"),
-        revision=os.environ.get("WGKEX_REVISION") or "unknown",
+        revision=revision(),
         python_version=platform.python_version(),
     ).set(1)
     return registry
+
+
+def revision() -> str:
+    """The commit that this was built from, as the installation has put it into the environment."""
+    return os.environ.get("WGKEX_REVISION") or "unknown"
