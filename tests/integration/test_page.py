@@ -44,7 +44,7 @@ class Programs:
     async def submit(self, domain: str = WELT.name, version: int = 2) -> Answer:
         return await submit(self.nodes, version, domain, new_key())
 
-    async def tells(self, process: str, text: str) -> None:
+    async def shows(self, process: str, text: str) -> None:
         """Wait until the HTML of a page has a text."""
 
         async def has() -> bool:
@@ -62,7 +62,7 @@ async def programs(bench: Bench, mosquitto: Mosquitto) -> Programs:
     started = await broker.logs("broker_started")
     pages = {"broker": started["metrics"], "worker": (await worker.logs("worker_started"))["metrics"]}
     programs = Programs(started["listen"], pages)
-    await programs.tells("broker", "1 of 3")
+    await programs.shows("broker", "1 of 3")
     return programs
 
 
@@ -78,8 +78,8 @@ async def lively(programs: Programs, mosquitto: Mosquitto) -> Programs:
     mosquitto.publish(f"wireguard-metrics/{WELT.name}/{LONG_NAME}/connected_peers", "7")
     mosquitto.publish("wireguard-worker/gw01/status", "nonsense")
     mosquitto.publish(f"wireguard/{WELT.name}/all", "nonsense")
-    await programs.tells("broker", "1 message of workers or brokers was refused")
-    await programs.tells("worker", "1 key from MQTT was rejected")
+    await programs.shows("broker", "1 message of workers or brokers refused")
+    await programs.shows("worker", "1 key from MQTT rejected")
     return programs
 
 
@@ -121,7 +121,7 @@ async def test_pages_can_be_read_by_day_and_night_on_phone_and_desktop(
     assert len(grounds) == 2
 
 
-async def test_pages_tell_the_same_without_javascript(lively: Programs, window: Browser) -> None:
+async def test_pages_show_the_same_without_javascript(lively: Programs, window: Browser) -> None:
     window.disable_javascript()
     window.open("data:text/html,<p>off<script>document.body.textContent = 'on'</script>")
     assert window.text == "off"
@@ -179,10 +179,10 @@ async def test_names_from_the_bus_are_text(lively: Programs, window: Browser) ->
     assert window.complaints == []
 
 
-async def test_pages_say_that_there_is_no_connection(programs: Programs, mosquitto: Mosquitto, window: Browser) -> None:
+async def test_pages_show_that_there_is_no_connection(programs: Programs, mosquitto: Mosquitto, window: Browser) -> None:
     await mosquitto.stop()
     for process in ("broker", "worker"):
-        await programs.tells(process, "Not ready")
+        await programs.shows(process, "Not ready")
         window.open(programs.url(process))
         assert window.text.count("there is no connection with the MQTT server") == 1
         assert "MQTT not connected" in window.text
@@ -190,6 +190,6 @@ async def test_pages_say_that_there_is_no_connection(programs: Programs, mosquit
         assert window.complaints == []
 
 
-async def test_many_people_look_at_once(programs: Programs) -> None:
+async def test_many_people_open_a_page_at_once(programs: Programs) -> None:
     answers = await asyncio.gather(*(request(programs.url(process)) for process in ("broker", "worker") * 20))
     assert {answer.status for answer in answers} == {200}

@@ -199,7 +199,7 @@ async def test_beginning_and_end_are_told_by_the_process_itself(
         assert await program.process.ended() == 0
         assert {notice.pid for notice in supervised.manager.notices} == {program.process.pid}
         assert supervised.manager.notices.index(ready) == 0
-        assert supervised.manager.values("READY") == supervised.manager.told("STOPPING") == ["1"]
+        assert supervised.manager.values("READY") == supervised.manager.values("STOPPING") == ["1"]
         assert stopping.fields == {
             "STOPPING": "1",
             "EXTEND_TIMEOUT_USEC": "5000000",

@@ -16,12 +16,12 @@ from prometheus_client.registry import Collector
 from tests.helpers import Answer, request, send
 from wgkex_ops.config import Listen
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
-from wgkex_ops.http.operator.page.worker import WorkerPage
+from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.server import serve
 
 
 class Process:
-    """What the pages are told."""
+    """A process, as far as its listener asks."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -35,22 +35,8 @@ class Process:
         self.app = create_operator_app(pages)
         self.listen = Listen(port=0)
 
-    async def _page(self) -> WorkerPage:
-        """A page of a worker about which little is known."""
-        return WorkerPage(
-            component="worker",
-            name="gw04",
-            now=0.0,
-            problems=tuple(self.problems),
-            notices=(),
-            tiles=(),
-            columns=(),
-            keys=(),
-            mqtt=(),
-            about=(),
-            domains=(),
-            unread="",
-        )
+    async def _page(self) -> Page:
+        return Page(component="worker", name="gw04", now=0.0, problems=self.problems, facts={})
 
     async def _refresh(self) -> None:
         await asyncio.sleep(0)
@@ -59,7 +45,7 @@ class Process:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Process"]:
-        async with serve(self.app, Listen(port=0), shutdown_timeout=0.0) as self.listen:
+        async with serve(self.app, Listen(port=0)) as self.listen:
             yield self
 
     async def get(self, path: str, *headers: str) -> Answer:

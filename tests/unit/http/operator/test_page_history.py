@@ -18,7 +18,7 @@ class Clock:
 
 
 class Bench:
-    """A history of two counters, and a clock that is moved by hand."""
+    """A history of two counters, and a clock that a test sets."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -28,11 +28,11 @@ class Bench:
         self.history = History([self.plain, self.labelled], self.clock)
 
     def live(self, seconds: float, increase: int = 0) -> None:
-        """Let time pass, with a look every ten seconds and an increase just before each."""
+        """Let time pass, with a sample every ten seconds and an increase just before each."""
         for _ in range(int(seconds / INTERVAL)):
             self.clock.now += INTERVAL
             self.plain.inc(increase)
-            self.history.look()
+            self.history.sample()
 
 
 def test_an_instrument_is_read_by_its_first_label_and_zeros_are_left_out() -> None:
@@ -59,7 +59,7 @@ def test_directly_after_the_start_there_is_one_window_and_it_says_so() -> None:
     assert bench.history.age == 3
 
 
-def test_what_was_counted_before_the_first_look_belongs_to_the_start() -> None:
+def test_what_was_counted_before_the_first_sample_belongs_to_the_start() -> None:
     registry = CollectorRegistry()
     counter = Counter("wgkex_things", "Things.", registry=registry)
     counter.inc(5)
@@ -79,7 +79,7 @@ def test_windows_reach_back_as_far_as_they_say() -> None:
         assert window.total(bench.plain) == seconds / INTERVAL
 
 
-def test_a_window_that_ends_between_two_looks_is_a_little_longer() -> None:
+def test_a_window_that_ends_between_two_samples_is_a_little_longer() -> None:
     bench = Bench()
     bench.live(1200, increase=1)
     bench.clock.now += INTERVAL - 1
@@ -89,7 +89,7 @@ def test_a_window_that_ends_between_two_looks_is_a_little_longer() -> None:
     assert minute.total(bench.plain) == 106
 
 
-def test_only_the_first_window_before_the_start_is_told() -> None:
+def test_only_the_first_window_before_the_start_is_there() -> None:
     bench = Bench()
     bench.live(180, increase=1)
     minute, longer = bench.history.windows([60, 300, 900])
@@ -113,11 +113,11 @@ def test_labels_that_are_new_count_from_zero_and_a_counter_never_counts_down() -
     bench.labelled.labels("gw02", "y").inc(1)
     bench.labelled.labels("gw01", "x").reset()
     (window,) = bench.history.windows([60])
-    assert window.by_label(bench.labelled) == {"gw02": 3}
+    assert window.increases[bench.labelled] == {"gw02": 3}
     bench.live(30)
     (window,) = bench.history.windows([20])
-    assert window.by_label(bench.labelled) == {}
-    assert window.total(bench.labelled, bench.plain) == 0
+    assert window.increases[bench.labelled] == {}
+    assert window.total(bench.labelled) == 0
 
 
 def test_memory_is_bounded_however_long_a_process_runs() -> None:
@@ -127,12 +127,12 @@ def test_memory_is_bounded_however_long_a_process_runs() -> None:
     assert everything.seconds == SPAN + INTERVAL
 
 
-def test_the_task_looks_every_ten_seconds() -> None:
-    async def look() -> float:
+def test_the_task_takes_a_sample_every_ten_seconds() -> None:
+    async def sample() -> float:
         history = History([], asyncio.get_running_loop().time)
         async with running(history.run()):
             await asyncio.sleep(125)
             (window,) = history.windows([60])
             return window.seconds
 
-    assert run_in_virtual_time(look()) == 65
+    assert run_in_virtual_time(sample()) == 65

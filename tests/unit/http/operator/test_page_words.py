@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgkex_ops.http.operator.page.words import clock_time, count, duration, iso_time, things, visible
+from wgkex_ops.http.operator.page.words import count, duration, in_words, iso_time, share, things, visible
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,23 @@ def test_numbers_have_separators_and_things_their_plural() -> None:
     assert count(0.4) == "0"
     assert things(1, "key") == "1 key"
     assert things(0, "key") == "0 keys"
-    assert things(2000, "entry", "entries") == "2,000 entries"
+    assert things(2000, "key") == "2,000 keys"
 
 
-def test_moments_are_told_in_utc() -> None:
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 5, "0 %"), (1, 1000, "1 %"), (999, 1000, "99 %"), (3, 3, "100 %"), (2, 3, "67 %")],
+)
+def test_shares_are_never_rounded_to_all_or_nothing(part: int, whole: int, text: str) -> None:
+    assert share(part, whole) == text
+
+
+def test_labels_are_words() -> None:
+    assert in_words("small_order_public_key") == "small order public key"
+
+
+def test_moments_are_in_utc() -> None:
     assert iso_time(1_700_000_000) == "2023-11-14T22:13:20+00:00"
-    assert clock_time(1_700_000_000) == "22:13:20 UTC"
 
 
 @pytest.mark.parametrize("at", [1e300, -1e300, math.inf, math.nan])

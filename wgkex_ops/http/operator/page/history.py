@@ -1,4 +1,4 @@
-"""What the counters were in the last minutes, so that a page can tell what has happened lately. Bounded, and pure."""
+"""What the counters were in the last minutes, so that a page can show what has happened lately. Bounded, and pure."""
 
 import asyncio
 import time
@@ -9,10 +9,13 @@ from typing import Final, NoReturn
 
 from prometheus_client import Counter, Gauge
 
-# Seconds between two looks, and how far back one can see.
+from wgkex_ops.http.operator.page.words import duration
+
+MINUTE: Final = 60.0
+# Seconds between two samples, and how far back they go.
 INTERVAL: Final = 10.0
-SPAN: Final = 900.0
-# A look is never early, so these reach back over the whole span; one more for a window that ends between two looks.
+SPAN: Final = 15 * MINUTE
+# A sample is never early, so these reach back over the whole span; one more for a window that ends between two samples.
 _KEPT: Final = int(SPAN / INTERVAL) + 2
 
 # Values of one instrument by its first label (empty for one without labels), summed over the others; zeros left out.
@@ -39,34 +42,40 @@ class Window:
     """The time from some moment until now.
 
     Attributes:
-        seconds: how long it is; a little more than what was asked for, as looks are some seconds apart.
-        since_start: whether it is shorter than what was asked for, because the process has not run for so long.
+        seconds: how long it is; a little more than the length asked for, as samples are some seconds apart.
+        since_start: whether it is shorter than that, because the process has not run for so long.
+        increases: by how much each counter has increased, by its first label; zeros left out.
     """
 
     seconds: float
     since_start: bool
-    _increases: Mapping[Counter, Mapping[str, int]]
+    increases: Mapping[Counter, Mapping[str, int]]
 
-    def by_label(self, counter: Counter) -> Mapping[str, int]:
-        """By how much a counter has increased, by its first label; zeros left out."""
-        return self._increases[counter]
+    def total(self, counter: Counter) -> int:
+        """By how much a counter has increased over all labels."""
+        return sum(self.increases[counter].values())
 
-    def total(self, *counters: Counter) -> int:
-        """By how much some counters have increased together."""
-        return sum(sum(self._increases[counter].values()) for counter in counters)
+    @property
+    def heading(self) -> str:
+        """The window as the heading of a column."""
+        return f"since start ({duration(self.seconds)})" if self.since_start else f"last {self._length}"
 
+    @property
+    def words(self) -> str:
+        """The window as the end of a sentence."""
+        return f"since the start, {duration(self.seconds)} ago" if self.since_start else f"in the last {self._length}"
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    at: float
-    values: Mapping[Counter, Values]
+    @property
+    def _length(self) -> str:
+        # Samples are some seconds apart: 307 s are 5 minutes.
+        return duration(self.seconds // MINUTE * MINUTE)
 
 
 class History:
-    """Looks at counters now and then, and remembers.
+    """Samples counters every few seconds.
 
     Args:
-        counters: what is looked at. They are taken to be 0 at the start, which is now.
+        counters: they are taken to be 0 at the start, which is now.
         clock: seconds, never set back.
     """
 
@@ -74,16 +83,23 @@ class History:
         self._counters = tuple(counters)
         self._clock = clock
         self._started = clock()
-        self._looks = deque([_Look(self._started, {counter: {} for counter in self._counters})], maxlen=_KEPT)
+        nothing: dict[Counter, Values] = {counter: {} for counter in self._counters}
+        self._samples = deque([(self._started, nothing)], maxlen=_KEPT)
 
     @property
     def age(self) -> float:
         """Seconds since the start."""
         return self._clock() - self._started
 
-    def look(self) -> None:
-        """Remember the counters as they are now; the oldest look is forgotten for it."""
-        self._looks.append(self._look())
+    async def run(self) -> NoReturn:
+        """Take samples for ever."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self.sample()
+
+    def sample(self) -> None:
+        """Keep the counters as they are now; the oldest sample is dropped for it."""
+        self._samples.append((self._clock(), self._read()))
 
     def windows(self, lengths: Sequence[float]) -> list[Window]:
         """What has happened lately.
@@ -95,32 +111,21 @@ class History:
             a window for each length. Of those that would reach back before the start there is only the first one; it
             begins with the start.
         """
-        now = self._look()
+        now, values = self._clock(), self._read()
         windows = []
         for length in lengths:
-            enough = [look for look in self._looks if now.at - look.at >= length]
-            windows.append(_window(enough[-1] if enough else self._looks[0], now, since_start=not enough))
-            if not enough:
+            old_enough = [sample for sample in self._samples if now - sample[0] >= length]
+            then, before = old_enough[-1] if old_enough else self._samples[0]
+            increases = {counter: _increase(before[counter], values[counter]) for counter in self._counters}
+            windows.append(Window(now - then, not old_enough, increases))
+            if not old_enough:
                 break
         return windows
 
-    async def run(self) -> NoReturn:
-        """Look for ever."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            self.look()
-
-    def _look(self) -> _Look:
-        return _Look(self._clock(), {counter: read(counter) for counter in self._counters})
+    def _read(self) -> dict[Counter, Values]:
+        return {counter: read(counter) for counter in self._counters}
 
 
-def _window(then: _Look, now: _Look, *, since_start: bool) -> Window:
-    increases = {
-        counter: {
-            label: increase
-            for label, value in values.items()
-            if (increase := round(value - then.values[counter].get(label, 0))) > 0
-        }
-        for counter, values in now.values.items()
-    }
-    return Window(now.at - then.at, since_start, increases)
+def _increase(before: Values, now: Values) -> dict[str, int]:
+    increases = {label: round(value - before.get(label, 0)) for label, value in now.items()}
+    return {label: increase for label, increase in increases.items() if increase > 0}

@@ -2,11 +2,6 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Final
-
-_MINUTE: Final = 60
-_HOUR: Final = 3600
-_DAY: Final = 86_400
 
 
 def count(number: float) -> str:
@@ -14,23 +9,29 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def things(number: int, singular: str, plural: str = "") -> str:
+def things(number: int, singular: str) -> str:
     """A number and what there are so many of."""
-    return f"{count(number)} {singular if number == 1 else plural or singular + 's'}"
+    return f"{count(number)} {singular}{'' if number == 1 else 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """A part in percent of a whole; never rounded to nothing or to all of it."""
+    percent = 100 * part / whole
+    return f"{round(percent) if percent in (0, 100) else min(99, max(1, round(percent)))} %"
 
 
 def duration(seconds: float) -> str:
     """A span of time in its one or two largest units; below a second it is 0 s."""
     if not math.isfinite(seconds):
         return "an unknown time"
-    whole = max(0, int(seconds))
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min"
-    if whole < _DAY:
-        return _two(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
-    return _two(whole // _DAY, "d", whole % _DAY // _HOUR, "h")
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d" + (f" {hours} h" if hours else "")
+    if hours:
+        return f"{hours} h" + (f" {minutes} min" if minutes else "")
+    return f"{minutes} min" if minutes else f"{rest} s"
 
 
 def iso_time(at: float) -> str:
@@ -41,9 +42,9 @@ def iso_time(at: float) -> str:
         return ""
 
 
-def clock_time(at: float) -> str:
-    """The time of the day of a moment (seconds since the epoch)."""
-    return f"{iso_time(at)[11:19]} UTC"
+def in_words(slug: str) -> str:
+    """The value of a metric's label as words."""
+    return slug.replace("_", " ")
 
 
 def visible(text: str) -> str:
@@ -51,13 +52,7 @@ def visible(text: str) -> str:
 
     These are controls, formats such as U+202E or U+200B, separators other than the space, and halves of surrogates.
     """
-    if text.isprintable():
-        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
-
-
-def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
-    return f"{large} {large_unit}" + (f" {small} {small_unit}" if small else "")
