@@ -20,7 +20,7 @@ from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.sender import KeySender
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
-from wgkex_ops.http.operator.page.parts import MqttView
+from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.public.app import HANDLERS, create_app
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.server import serve

@@ -27,7 +27,7 @@ from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
-from wgkex_ops.http.operator.page.parts import MqttView
+from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.operator.page.worker import WorkerView
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.build import new_registry
@@ -107,7 +107,8 @@ class Worker:
         serialized = SerializedDataplane(self.dataplane)
         requests = Requests()
         admission = Admission(config.domains, requests, self._snapshots.read)
-        self._journal = Journal(config.worker.state_dir, JournalMetrics(registry))
+        journal_metrics = JournalMetrics(registry)
+        self._journal = Journal(config.worker.state_dir, journal_metrics)
         self._reconciler = Reconciler(
             serialized,
             self._journal,
@@ -145,6 +146,7 @@ class Worker:
             read=self._snapshots.read,
             keys=metrics,
             cleanup=cleanup_metrics,
+            journal=journal_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )
