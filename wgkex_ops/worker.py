@@ -167,7 +167,9 @@ class Worker:
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
             # the first one in the journal and on the bus.
             async with (
-                serve(operator_app, self._config.worker.metrics_listen, setting="worker.metrics_listen") as metrics_listen,
+                serve(
+                    operator_app, self._config.worker.metrics_listen, setting="worker.metrics_listen"
+                ) as metrics_listen,
                 self._journal,
             ):
                 # Before any node is sent here.

@@ -179,7 +179,9 @@ async def test_names_from_the_bus_are_text(lively: Programs, window: Browser) ->
     assert window.complaints == []
 
 
-async def test_pages_show_that_there_is_no_connection(programs: Programs, mosquitto: Mosquitto, window: Browser) -> None:
+async def test_pages_show_that_there_is_no_connection(
+    programs: Programs, mosquitto: Mosquitto, window: Browser
+) -> None:
     await mosquitto.stop()
     for process in ("broker", "worker"):
         await programs.shows(process, "Not ready")
@@ -191,5 +193,5 @@ async def test_pages_show_that_there_is_no_connection(programs: Programs, mosqui
 
 
 async def test_many_people_open_a_page_at_once(programs: Programs) -> None:
-    answers = await asyncio.gather(*(request(programs.url(process)) for process in ("broker", "worker") * 20))
-    assert {answer.status for answer in answers} == {200}
+    responses = await asyncio.gather(*(request(programs.url(process)) for process in ("broker", "worker") * 20))
+    assert {response.status for response in responses} == {200}

@@ -1,4 +1,4 @@
-"""Serving an application on a host and port, with JSON even for what is no HTTP."""
+"""Serves an application on a host and port; errors are JSON even where a request is not valid HTTP."""
 
 import asyncio
 import contextlib
@@ -37,14 +37,14 @@ class _RequestHandler(web.RequestHandler):
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  it quotes the sender
+        message: str | None = None,  # noqa: ARG002  it quotes the client
     ) -> web.StreamResponse:
-        """Answer what could not even be read as a request; the open internet is full of it, so it is not logged.
+        """Respond to what cannot be read as a request: not logged, as the open internet is full of it. Log a crash.
 
-        What crashed here is: an application without a net of its own would otherwise die in silence.
+        An application that does not catch its own crashes would otherwise lose them.
         """
         if isinstance(exc, ConnectionError):
-            # The sender has gone: there is nobody to answer.
+            # The client is gone.
             raise exc
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("request_crashed", method=request.method, path=request.path, exc_info=exc)
@@ -57,7 +57,7 @@ class _RequestHandler(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; in JSON even if aiohttp refused the request before any middleware saw it."""
+        """Send a response; in JSON even if aiohttp refused the request before any middleware saw it."""
         if isinstance(resp, web.HTTPException):
             resp = refusal_response(resp)
         return await super().finish_response(request, resp, start_time)
@@ -128,7 +128,7 @@ async def serve(
     Raises:
         ListenError: the port is in use, the address is not this host's, and the like.
     """
-    # Compressed bodies stay as they are: no node sends any, and what a few bytes grow to is the sender's choice.
+    # Compressed bodies stay as they are: no node sends any, and a client could make a few bytes grow to any size.
     runner = _Runner(
         app,
         access_log=None,

@@ -1,4 +1,4 @@
-"""A listener opens or says why not; at its end, every connection that it has accepted is closed, and in time."""
+"""A listener opens or an error shows why not; at its end, every connection that it has accepted is closed, and in time."""
 
 import asyncio
 import contextlib
@@ -173,7 +173,7 @@ def test_a_request_that_hangs_does_not_hold_up_the_end(clients: Clients, shutdow
 
     with nothing_left_open():
         took = asyncio.run(asyncio.wait_for(run(), 5))
-    # aiohttp waits for a request, then tells its handler to end, and waits again.
+    # aiohttp waits for a request, then cancels it, and waits again.
     assert 2 * shutdown_timeout <= took < 2 * shutdown_timeout + 1
     assert clients.all_closed()
 

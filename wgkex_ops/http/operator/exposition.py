@@ -1,6 +1,6 @@
 """The handler of `/metrics`: what the client library has for aiohttp, but off the event loop.
 
-The library's own handler encodes on the loop: 93 ms for 5,000 peers with three series each, in which no key moves.
+The library's own handler encodes on the loop: 93 ms for 5,000 peers with three series each, in which no key is handled.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.openmetrics.exposition import ALLOWUTF8
 
-# Levels above make text of this kind hardly smaller, and take several times as long.
+# Higher levels make this text hardly smaller, and take several times as long.
 _COMPRESSION_LEVEL: Final = 4
 
 
@@ -43,11 +43,11 @@ def _encode(registry: CollectorRegistry, names: list[str], accept: str, compress
     try:
         encoder, content_type = choose_encoder(accept)
     except (TypeError, ValueError):
-        # A version that is no number: whoever asks so strangely gets what everybody understands.
+        # A version that is not a number: such a client gets the oldest format.
         encoder, content_type = choose_encoder("")
     if isinstance(encoder, partial):
-        # Names of ours are plain, and the same in each escaping; this one does not look at every character of them, and
-        # saves a third of the time.
+        # Our names are the same in each escaping; this one does not check every character of them, which saves a third
+        # of the time.
         encoder = partial(encoder.func, **(encoder.keywords | {"escaping": ALLOWUTF8}))
     body = encoder(registry.restricted_registry(names) if names else registry)
     return (gzip.compress(body, _COMPRESSION_LEVEL) if compress else body), content_type

@@ -1,4 +1,4 @@
-"""The operator listener of both processes: metrics, health, and a page for people. Never on the public listener."""
+"""The operators' listener of both processes: metrics, health, and a page for people. Never on the public listener."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,10 +18,10 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class OperatorPages:
-    """What the pages are about.
+    """What the listener shows.
 
     Attributes:
-        registry: what `/metrics` shows.
+        registry: of `/metrics`.
         problems: why this process is not ready, a sentence each; empty if it is.
         page: makes the page of this moment; must not block the event loop.
         refresh: brings the metrics up to date before each scrape; must not block the event loop, nor raise.
@@ -34,7 +34,7 @@ class OperatorPages:
 
 
 def create_operator_app(pages: OperatorPages) -> web.Application:
-    """Make the application of the operator listener."""
+    """Make the application of the operators' listener."""
     renderer = Renderer()
 
     async def healthy(_request: web.Request) -> web.Response:

@@ -58,12 +58,12 @@ async def process() -> AsyncIterator[Process]:
         yield process
 
 
-async def test_metrics_are_in_the_text_format_for_whoever_asks_for_nothing(process: Process) -> None:
-    answer = await process.get("/metrics")
-    assert answer.status == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert "content-encoding" not in answer.headers
-    lines = answer.body.decode().splitlines()
+async def test_metrics_are_in_the_text_format_if_a_client_asks_for_nothing(process: Process) -> None:
+    response = await process.get("/metrics")
+    assert response.status == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert "content-encoding" not in response.headers
+    lines = response.body.decode().splitlines()
     assert "# TYPE wgkex_refreshed gauge" in lines
     assert "wgkex_refreshed 1.0" in lines
     assert "wgkex_things_total 3.0" in lines
@@ -87,10 +87,10 @@ async def test_metrics_are_in_the_text_format_for_whoever_asks_for_nothing(proce
         ),
     ],
 )
-async def test_metrics_are_in_openmetrics_for_whoever_accepts_it(process: Process, accept: str) -> None:
-    answer = await process.get("/metrics", f"Accept: {accept}")
-    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=")
-    lines = answer.body.decode().splitlines()
+async def test_metrics_are_in_openmetrics_if_a_client_accepts_them(process: Process, accept: str) -> None:
+    response = await process.get("/metrics", f"Accept: {accept}")
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=")
+    lines = response.body.decode().splitlines()
     assert "# TYPE wgkex_things counter" in lines
     assert lines[-1] == "# EOF"
 
@@ -99,33 +99,33 @@ async def test_metrics_are_in_openmetrics_for_whoever_accepts_it(process: Proces
     "accept", ["*/*", "text/html", "", ";;;=,", "x" * 1000, "application/openmetrics-text;version=x"]
 )
 async def test_odd_accept_headers_get_metrics_all_the_same(process: Process, accept: str) -> None:
-    answer = await process.get("/metrics", f"Accept: {accept}")
-    assert answer.status == 200
-    assert b"wgkex_things_total 3.0" in answer.body
+    response = await process.get("/metrics", f"Accept: {accept}")
+    assert response.status == 200
+    assert b"wgkex_things_total 3.0" in response.body
 
 
-async def test_metrics_are_compressed_for_whoever_accepts_it(process: Process) -> None:
+async def test_metrics_are_compressed_if_a_client_accepts_them(process: Process) -> None:
     for number in range(1000):
         Gauge(f"wgkex_filler_{number}", "Makes it long.", registry=process.registry)
-    answer = await process.get("/metrics", "Accept-Encoding: gzip")
-    assert answer.headers["content-encoding"] == "gzip"
-    plain = gzip.decompress(answer.body)
+    response = await process.get("/metrics", "Accept-Encoding: gzip")
+    assert response.headers["content-encoding"] == "gzip"
+    plain = gzip.decompress(response.body)
     assert b"wgkex_things_total 3.0" in plain
-    assert len(answer.body) < len(plain) / 5
+    assert len(response.body) < len(plain) / 5
 
 
 async def test_metrics_of_many_megabytes_are_compressed(process: Process) -> None:
     gauge = Gauge("wgkex_filler", "Makes it long.", ["number"], registry=process.registry)
     for number in range(50_000):
         gauge.labels(f"{number:064}")
-    answer = await process.get("/metrics", "Accept-Encoding: gzip")
-    assert len(gzip.decompress(answer.body)) > 4_000_000
+    response = await process.get("/metrics", "Accept-Encoding: gzip")
+    assert len(gzip.decompress(response.body)) > 4_000_000
 
 
 async def test_metrics_can_be_asked_for_by_name(process: Process) -> None:
-    answer = await process.get("/metrics?name[]=wgkex_things_total")
-    assert b"wgkex_things_total" in answer.body
-    assert b"wgkex_refreshed" not in answer.body
+    response = await process.get("/metrics?name[]=wgkex_things_total")
+    assert b"wgkex_things_total" in response.body
+    assert b"wgkex_refreshed" not in response.body
 
 
 async def test_metrics_are_refreshed_once_per_scrape_and_for_nothing_else(process: Process) -> None:
@@ -133,36 +133,36 @@ async def test_metrics_are_refreshed_once_per_scrape_and_for_nothing_else(proces
         await process.get(path)
     assert process.refreshed == 0
     for number in (1, 2, 3):
-        answer = await process.get("/metrics")
+        response = await process.get("/metrics")
         assert process.refreshed == number
-        assert f"wgkex_refreshed {number}.0" in answer.body.decode().splitlines()
+        assert f"wgkex_refreshed {number}.0" in response.body.decode().splitlines()
 
 
 async def test_process_is_healthy_even_if_it_is_not_ready(process: Process) -> None:
     process.problems = ["something is missing"]
-    answer = await process.get("/-/healthy")
-    assert (answer.status, answer.body) == (200, b"healthy\n")
+    response = await process.get("/-/healthy")
+    assert (response.status, response.body) == (200, b"healthy\n")
 
 
-async def test_ready_process_says_so(process: Process) -> None:
-    answer = await process.get("/-/ready")
-    assert (answer.status, answer.body) == (200, b"ready\n")
+async def test_process_that_is_ready(process: Process) -> None:
+    response = await process.get("/-/ready")
+    assert (response.status, response.body) == (200, b"ready\n")
 
 
-async def test_process_that_is_not_ready_says_why_in_sentences(process: Process) -> None:
+async def test_process_that_is_not_ready_shows_why_in_sentences(process: Process) -> None:
     process.problems = ["wg-welt is missing", "there is no connection with the MQTT server"]
-    answer = await process.get("/-/ready")
-    assert answer.status == 503
-    assert answer.headers["content-type"].startswith("text/plain")
-    assert answer.body == (b"not ready: wg-welt is missing\nnot ready: there is no connection with the MQTT server\n")
+    response = await process.get("/-/ready")
+    assert response.status == 503
+    assert response.headers["content-type"].startswith("text/plain")
+    assert response.body == (b"not ready: wg-welt is missing\nnot ready: there is no connection with the MQTT server\n")
     process.problems = []
     assert (await process.get("/-/ready")).status == 200
 
 
 async def test_page_is_made_anew_for_each_request_and_has_links(process: Process) -> None:
-    answer = await process.get("/")
-    assert answer.status == 200
-    page = answer.body.decode()
+    response = await process.get("/")
+    assert response.status == 200
+    page = response.body.decode()
     assert "<title>ready: wgkex-ops worker gw04</title>" in page
     for path in ("/metrics", "/-/healthy", "/-/ready"):
         assert f'<a href="{path}">' in page
@@ -174,10 +174,10 @@ async def test_page_is_made_anew_for_each_request_and_has_links(process: Process
 
 
 async def test_page_may_load_and_run_nothing_and_is_kept_nowhere(process: Process) -> None:
-    answer = await process.get("/")
-    (style,) = re.findall("<style>(.*)</style>", answer.body.decode(), re.DOTALL)
+    response = await process.get("/")
+    (style,) = re.findall("<style>(.*)</style>", response.body.decode(), re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert answer.headers["content-security-policy"].split("; ") == [
+    assert response.headers["content-security-policy"].split("; ") == [
         "default-src 'none'",
         f"style-src 'sha256-{digest}'",
         "img-src data:",
@@ -185,10 +185,10 @@ async def test_page_may_load_and_run_nothing_and_is_kept_nowhere(process: Proces
         "form-action 'none'",
         "frame-ancestors 'none'",
     ]
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert answer.headers["cache-control"] == "no-store"
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-store"
 
 
 async def test_page_can_only_be_read(process: Process) -> None:
@@ -196,22 +196,22 @@ async def test_page_can_only_be_read(process: Process) -> None:
     assert head.status == 200
     assert int(head.headers["content-length"]) == len((await process.get("/")).body)
     for method in ("POST", "PUT", "DELETE"):
-        answer = await send(process.listen, request(method, "/", b""))
-        assert (answer.status, answer.headers["allow"]) == (405, "GET,HEAD")
+        response = await send(process.listen, request(method, "/", b""))
+        assert (response.status, response.headers["allow"]) == (405, "GET,HEAD")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/metrics/", "/-/", "/api/v1/wg/key/exchange", "/debug/pprof"])
 async def test_unknown_path_is_404(process: Process, path: str) -> None:
-    answer = await process.get(path)
-    assert answer.status == 404
-    assert answer.json["error"]["reason"] == "not_found"
+    response = await process.get(path)
+    assert response.status == 404
+    assert response.json["error"]["reason"] == "not_found"
 
 
 async def test_only_reading_is_allowed(process: Process) -> None:
-    answer = await send(process.listen, request("POST", "/metrics", b""))
-    assert (answer.status, answer.headers["allow"]) == (405, "GET,HEAD")
-    answer = await send(process.listen, request("HEAD", "/-/ready"), head_only=True)
-    assert answer.status == 200
+    response = await send(process.listen, request("POST", "/metrics", b""))
+    assert (response.status, response.headers["allow"]) == (405, "GET,HEAD")
+    response = await send(process.listen, request("HEAD", "/-/ready"), head_only=True)
+    assert response.status == 200
 
 
 async def test_scrape_that_crashes_is_503_and_logged() -> None:
@@ -225,9 +225,9 @@ async def test_scrape_that_crashes_is_503_and_logged() -> None:
     async with Process().serving() as process:
         process.registry.register(Broken())
         with structlog.testing.capture_logs() as events:
-            answer = await process.get("/metrics")
-        assert answer.status == 503
-        assert b"secret" not in answer.body
+            response = await process.get("/metrics")
+        assert response.status == 503
+        assert b"secret" not in response.body
         assert [(event["event"], event["path"], type(event["exc_info"])) for event in events] == [
             ("request_crashed", "/metrics", ZeroDivisionError)
         ]

@@ -126,7 +126,7 @@ class MqttView:
         }
 
     def notices(self, recent: Recent) -> list[Notice]:
-        """What an operator should look at; a connection that is missing is among the problems already."""
+        """What needs an operator; a missing connection is among the problems already."""
         dropped = recent.latest.total(self.metrics.messages_dropped)
         if not dropped:
             return []

@@ -11,7 +11,7 @@ Columns = Mapping[str, str]
 
 
 class Tone(StrEnum):
-    """How good something is. It colours what the words say already."""
+    """How good something is. It colours what the words mean already."""
 
     GOOD = "good"
     WARN = "warn"
@@ -21,7 +21,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that an operator should look at.
+    """Something that needs an operator.
 
     Attributes:
         tone: WARN or BAD.
@@ -77,7 +77,7 @@ class Page:
         name: of the process.
         now: seconds since the epoch; when the numbers were read.
         problems: why it is not ready, a sentence each; empty if it is.
-        notices: what else an operator should look at.
+        notices: what else needs an operator.
         tiles: what one looks at first.
         tables: the rest of the numbers.
         facts: lists of facts by their heading, each fact by its own.

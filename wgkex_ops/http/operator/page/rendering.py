@@ -1,7 +1,7 @@
 """HTML: pieces of it for the cells of a page, and the whole page. The only importer of Jinja2.
 
-What is no HTML yet is escaped when it is put into some, and characters that nobody could see are shown as escapes:
-names come from the bus.
+All text is escaped when it becomes a part of HTML, and invisible characters are shown as escapes: names come from the
+bus.
 """
 
 import base64
@@ -22,12 +22,12 @@ REFRESH_SECONDS: Final = 15
 _SYMBOLS: Final = {Tone.GOOD: "✓", Tone.WARN: "!", Tone.BAD: "✗", Tone.PLAIN: "·"}
 # A name up to this length is not broken into lines.
 _SHORT: Final = 24
-# A list of names that is longer helps nobody.
+# A longer list of names is of no help.
 _NAMES_SHOWN: Final = 5
 
 
 def name(text: str) -> Markup:
-    """Somebody else's text, kept apart from what surrounds it, whichever way it is written."""
+    """A text from elsewhere; its direction of writing does not change what surrounds it."""
     shown = visible(text)
     return Markup("<bdi{}>{}</bdi>").format(Markup(' class="short"') if len(shown) <= _SHORT else "", shown)
 
