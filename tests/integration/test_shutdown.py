@@ -68,7 +68,7 @@ async def test_a_delayed_end_is_announced_while_nodes_are_still_served(
     listens = await started(program)
     await program.logs("mqtt_connected")
     nodes, pages = listens["listen"], listens["metrics"]
-    assert await readiness_is(pages, 200, "ready")
+    await eventually_answered(lambda: readiness_is(pages, 200, "ready"), "a broker that is ready")
     async with helpers.connection(nodes) as (reader, writer):
         writer.write(keep_alive_request())
         assert "connection" not in (await helpers.read_answer(reader)).headers

@@ -1,4 +1,4 @@
-"""A listener opens or an error shows why not; at its end, every connection that it has accepted is closed, and in time."""
+"""A listener opens or an error shows why not; its end closes every connection that it has accepted, and in time."""
 
 import asyncio
 import contextlib
