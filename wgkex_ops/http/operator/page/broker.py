@@ -19,14 +19,9 @@ class BrokerView:
     """Makes the page. Cheap enough for the event loop, on which the gateways' state may be read.
 
     Attributes:
-        name: of this broker.
         domains: names of the configured domains.
         listed: names of the configured workers; empty if any worker is accepted.
-        gateways: what is known of them.
-        keys: what became of the keys.
-        gateway_metrics: how often a gateway was chosen, and how many messages were refused.
-        mqtt: the session.
-        problems: why this process is not ready.
+        problems: why this process is not ready, a sentence each.
         clock: of the history; seconds, never set back.
         history: of the counters; its task is for the owner to run.
     """

@@ -54,16 +54,10 @@ class WorkerView:
     """Makes the page.
 
     Attributes:
-        name: of this worker.
-        domains: the configured domains.
         stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         installs_nothing: whether the dataplane is only for trying out.
         read: reads a snapshot, or raises DataplaneError.
-        keys: what became of the keys.
-        cleanup: what became of old peers.
-        journal: whether it works.
-        mqtt: the session.
-        problems: why this process is not ready.
+        problems: why this process is not ready, a sentence each.
         read_within: seconds that a reading may take.
         clock: of the history; seconds, never set back.
         history: of the counters; its task is for the owner to run.
