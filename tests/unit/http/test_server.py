@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
-from tests.helpers import request
+from tests.helpers import request, until
 from wgkex_ops.config import Listen
 from wgkex_ops.errors import ListenError
 from wgkex_ops.http.server import serve
@@ -48,14 +48,18 @@ def clients() -> Iterator[Clients]:
         yield Clients(stack)
 
 
-def an_app() -> web.Application:
+def an_app(hanging: list[web.Request] | None = None) -> web.Application:
+    """Requests that hang are put into the list."""
+
     async def small(_request: web.Request) -> web.Response:
         return web.Response(text="small")
 
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=bytes(LARGE))
 
-    async def hangs(_request: web.Request) -> web.Response:
+    async def hangs(request: web.Request) -> web.Response:
+        if hanging is not None:
+            hanging.append(request)
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
@@ -164,17 +168,18 @@ def test_a_client_that_reads_nothing_of_its_response_is_closed(clients: Clients)
 @pytest.mark.parametrize("shutdown_timeout", [0.0, 0.2])
 def test_a_request_that_hangs_does_not_hold_up_the_end(clients: Clients, shutdown_timeout: float) -> None:
     async def run() -> float:
-        async with serve(an_app(), Listen(port=0), shutdown_timeout=shutdown_timeout) as listen:
+        hanging: list[web.Request] = []
+        async with serve(an_app(hanging), Listen(port=0), shutdown_timeout=shutdown_timeout) as listen:
             for _ in range(CLIENTS):
                 clients.connect(listen, request("GET", "/hangs", close=False))
-            await asyncio.sleep(0.1)
+            await until(lambda: len(hanging) == CLIENTS)
             start = time.monotonic()
         return time.monotonic() - start
 
     with nothing_left_open():
-        took = asyncio.run(asyncio.wait_for(run(), 5))
+        took = asyncio.run(asyncio.wait_for(run(), 10))
     # aiohttp waits for a request, then cancels it, and waits again.
-    assert 2 * shutdown_timeout <= took < 2 * shutdown_timeout + 1
+    assert 2 * shutdown_timeout <= took < 2 * shutdown_timeout + 2
     assert clients.all_closed()
 
 
