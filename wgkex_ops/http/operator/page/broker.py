@@ -109,7 +109,7 @@ class BrokerView:
 
     def _refused(self, gateway: Gateway) -> list[str]:
         """The domains whose nodes are not sent to a gateway."""
-        return [domain for domain in self.domains if not _takes(gateway, domain)]
+        return [domain for domain in self.domains if not gateway.takes_nodes_of(domain)]
 
     def _assigned(self, worker: str, recent: Recent) -> list[str]:
         if self._is_unlisted(worker):
@@ -162,7 +162,7 @@ class BrokerView:
 
     def _takers(self, domain: str) -> int:
         """How many gateways take nodes of a domain."""
-        return sum(_takes(gateway, domain) for gateway in self.gateways.workers.values())
+        return sum(gateway.takes_nodes_of(domain) for gateway in self.gateways.workers.values())
 
     def _keys_table(self, recent: Recent) -> Table:
         return Table(
@@ -189,11 +189,6 @@ class BrokerView:
         if refused := latest.total(self.gateway_metrics.messages_rejected):
             text = f"{things(refused, 'message')} of workers or brokers refused {latest.words}; the log has the reasons"
             yield Notice(Tone.WARN, text)
-
-
-def _takes(gateway: Gateway, domain: str) -> bool:
-    """Whether nodes of a domain can be sent to a gateway: what makes a candidate in `Gateways.choose`."""
-    return gateway.online and gateway.reported.get(domain) is not None and domain in gateway.endpoints
 
 
 def _peers(gateway: Gateway, target: float, scale: float) -> str:
