@@ -1,4 +1,4 @@
-"""Logging set-up: one line an event with a fixed name, for people on a terminal and as JSON for everything else."""
+"""Logging set-up: one line for each event, with a fixed name; text on a terminal, JSON everywhere else."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ LogFormat = Literal["auto", "console", "json"]
 
 _T = TypeVar("_T")
 
-# Libraries that tell in many words what this package tells itself, with the key or the cause attached.
+# Libraries that log at length what this package logs itself, with the key or the cause attached.
 _QUIET: Final = {
     "gmqtt": logging.CRITICAL,
     "pyroute2": logging.CRITICAL,
@@ -29,13 +29,13 @@ _QUIET: Final = {
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
-def tell_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
-    """Tell the same of many keys, at level info. What their lines have in common is put together once.
+def log_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
+    """Log one event for each of many keys, at level info. The fields that all lines share are made once.
 
     Args:
-        name: of the logger.
-        event: of each line.
-        contexts: what each line tells besides.
+        name: the logger's name.
+        event: the event's name, the same in each line.
+        contexts: the further fields of each line.
     """
     if not structlog.get_logger().is_enabled_for(logging.INFO):
         return
@@ -44,7 +44,7 @@ def tell_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
     for processor in describe:
         common = processor(logger, "info", common)
     events = [{**context, **common} for context in contexts]
-    if isinstance(render, structlog.processors.JSONRenderer) and (text := _plain(_encoder.encode_lines, events)):
+    if isinstance(render, structlog.processors.JSONRenderer) and (text := _ascii_json(_encoder.encode_lines, events)):
         _write(text)
         return
     lines: list[str] = []
@@ -55,20 +55,19 @@ def tell_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
 
 
 def _write(text: str) -> None:
-    # Trouble with standard error is nobody's trouble here, as in the standard library's logging: nothing stops because
-    # a line cannot be told.
+    # As in the standard library's logging: a full disk or a closed pipe loses lines, and stops nothing else.
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 class _Lines:
-    """Writes our own lines to standard error, without a way through the standard library's logging.
+    """Writes our own lines straight to standard error.
 
-    There is a line for each key: that way takes longer than all else that a line costs.
+    There is a line for each key, and the standard library's logging would take most of the time that a line costs.
 
     Args:
-        name: of the logger.
+        name: the logger's name.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -85,28 +84,28 @@ _exceptions = structlog.processors.ExceptionRenderer(_TRACEBACKS)
 
 
 def _render_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """Most lines have none, and need not be looked through for one."""
+    """Skip the lines without a traceback, which are nearly all."""
     return _exceptions(logger, name, event) if "exc_info" in event else event
 
 
 _encoder: Final = msgspec.json.Encoder()
 
 
-def _plain(encode: Callable[[_T], bytes], what: _T) -> str:
-    """Write JSON quickly; empty if it cannot be done so, or is not safe to look at.
+def _ascii_json(encode: Callable[[_T], bytes], value: _T) -> str:
+    """Write JSON quickly; empty if msgspec cannot encode the value, or if the text is not printable ASCII.
 
-    Nothing but printable ASCII leaves here: some of what hostile names are made of would be commands to a terminal.
+    A hostile name may hold control characters, which are commands to a terminal: those lines need escapes.
     """
     try:
-        text = encode(what)
+        text = encode(value)
     except (TypeError, ValueError, OverflowError):
         return ""
     return text.decode() if text.isascii() and b"\x7f" not in text else ""
 
 
 def _to_json(event: EventDict, **kwargs: Any) -> str:  # noqa: ANN401  what structlog hands to `json.dumps`
-    """Write what a line tells; the standard library takes ten times as long, and is for what is rare."""
-    return _plain(_encoder.encode, event) or json.dumps(event, separators=(",", ":"), **kwargs)
+    """Write a line as JSON. The standard library takes ten times as long, so it is only for what msgspec cannot do."""
+    return _ascii_json(_encoder.encode, event) or json.dumps(event, separators=(",", ":"), **kwargs)
 
 
 def configure(level: str, log_format: LogFormat) -> None:

@@ -1,4 +1,4 @@
-"""Log lines as they leave a process: JSON for machines, text on a terminal, and nothing that nobody needs."""
+"""Log lines as they leave a process: JSON for programs, text on a terminal, and no noise from libraries."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from wgkex_ops.logs import tell_each
+from wgkex_ops.logs import log_each
 
 PREAMBLE = """
 import logging, sys
@@ -46,7 +46,7 @@ def on_terminal(script: str) -> str:
     finally:
         os.close(follower)
     output = b""
-    # Linux tells the end of a terminal as an error.
+    # Linux reports the end of a terminal as an error.
     with os.fdopen(leader, "rb", buffering=0) as screen, contextlib.suppress(OSError):
         while piece := screen.read(65_536):
             output += piece
@@ -139,7 +139,7 @@ def test_level_is_the_lowest_that_is_shown(level: str) -> None:
         ("asyncio", ["warning", "error"]),
     ],
 )
-def test_talkative_libraries_are_quiet_but_at_debug(library: str, shown: list[str]) -> None:
+def test_noisy_libraries_are_quiet_except_at_debug(library: str, shown: list[str]) -> None:
     script = f"""
         for level in ("debug", "info", "warning", "error"):
             getattr(logging.getLogger({library!r}), level)("x")
@@ -198,8 +198,8 @@ def test_format_can_be_forced() -> None:
 
 
 @pytest.mark.parametrize("trouble", ["os.close(2)", "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"])
-def test_nothing_ends_because_a_line_cannot_be_told(trouble: str) -> None:
-    """A disk that is full, or a reader that has gone."""
+def test_a_line_that_cannot_be_written_stops_nothing(trouble: str) -> None:
+    """The disk is full, or the reader of the pipe has exited."""
     script = f"""
         import os
         configure("info", "json")
@@ -212,17 +212,17 @@ def test_nothing_ends_because_a_line_cannot_be_told(trouble: str) -> None:
     assert done.returncode == 7
 
 
-def test_the_same_of_many_keys_is_written_at_once_and_looks_like_single_lines() -> None:
+def test_lines_of_many_keys_are_written_at_once_and_look_like_single_lines() -> None:
     script = """
-        from wgkex_ops.logs import tell_each
+        from wgkex_ops.logs import log_each
         configure("info", "json")
         written = []
         sys.stderr.write = lambda text: (written.append(text), sys.__stdout__)[0]
         with structlog.contextvars.bound_contextvars(request_id="4711"):
             for number in (1, 2):
-                log.info("told", number=number)
-            tell_each("wgkex_ops.test", "told", ({"number": number} for number in (1, 2)))
-            tell_each("wgkex_ops.test", "told", [])
+                log.info("seen", number=number)
+            log_each("wgkex_ops.test", "seen", ({"number": number} for number in (1, 2)))
+            log_each("wgkex_ops.test", "seen", [])
         del sys.stderr.write
         sys.stderr.write("".join(written))
         log.info("writes", count=len([text for text in written if text]))
@@ -234,40 +234,40 @@ def test_the_same_of_many_keys_is_written_at_once_and_looks_like_single_lines() 
     assert events[:2] == events[2:]
 
 
-def test_the_same_of_many_keys_is_told_from_its_level_on() -> None:
+def test_lines_of_many_keys_respect_the_level() -> None:
     script = """
-        from wgkex_ops.logs import tell_each
+        from wgkex_ops.logs import log_each
         configure("warning", "json")
-        tell_each("wgkex_ops.test", "told", [{"number": 1}])
+        log_each("wgkex_ops.test", "seen", [{"number": 1}])
     """
     assert run(script) == ""
 
 
-def test_the_same_of_many_keys_is_told_on_a_terminal() -> None:
+def test_lines_of_many_keys_are_text_on_a_terminal() -> None:
     script = """
-        from wgkex_ops.logs import tell_each
+        from wgkex_ops.logs import log_each
         configure("info", "auto")
-        tell_each("wgkex_ops.test", "told", [{"number": 1}, {"number": 2}])
+        log_each("wgkex_ops.test", "seen", [{"number": 1}, {"number": 2}])
     """
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in on_terminal(script).splitlines()]
     assert [line.split()[-1] for line in lines] == ["number=1", "number=2"]
-    assert all("told" in line for line in lines)
+    assert all("seen" in line for line in lines)
 
 
-def test_tests_see_the_same_of_many_keys() -> None:
+def test_captured_logs_have_the_lines_of_many_keys() -> None:
     with structlog.testing.capture_logs() as events:
-        tell_each("wgkex_ops.test", "told", ({"number": number} for number in (1, 2)))
-    assert events == [{"event": "told", "log_level": "info", "number": number} for number in (1, 2)]
+        log_each("wgkex_ops.test", "seen", ({"number": number} for number in (1, 2)))
+    assert events == [{"event": "seen", "log_level": "info", "number": number} for number in (1, 2)]
 
 
 @pytest.mark.parametrize("name", ["\udc80", "\x9b2J", "\u202e", "\x7f", "ä"], ids=ascii)
 def test_names_of_others_leave_as_ascii(name: str) -> None:
     line = run(f"""
         configure("info", "json")
-        log.info("told", name={name!r}, thing=object())
-        log.info("told", name={name!r})
+        log.info("seen", name={name!r}, thing=object())
+        log.info("seen", name={name!r})
     """)
     assert line.replace("\n", "").isprintable()
     assert line.isascii()
-    assert '": ' not in line, "whoever searches has one spelling to search for"
+    assert '": ' not in line, "one spelling, so that grep finds it"
     assert [json.loads(one)["name"] for one in line.splitlines()] == [name, name]
