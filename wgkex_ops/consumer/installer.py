@@ -21,7 +21,7 @@ from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.admission import Admission
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
-from wgkex_ops.logs import tell_each
+from wgkex_ops.logs import log_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.changes import Change, Outcome
 from wgkex_ops.model.domains import Domain
@@ -318,7 +318,7 @@ class Installer:
         self._metrics.observe_propagation(
             (now - waiting.accepted_at, waiting.request_ids) for waiting in installed if waiting.accepted_at is not None
         )
-        tell_each(__name__, "peer_installed", map(_context, installed))
+        log_each(__name__, "peer_installed", map(_context, installed))
         for waiting in installed:
             self._finish(waiting, "")
 

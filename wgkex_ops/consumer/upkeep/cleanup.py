@@ -14,7 +14,7 @@ from wgkex_ops.consumer.admission import Requests
 from wgkex_ops.consumer.dataplane.scans import Scan, SerializedDataplane
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.logs import tell_each
+from wgkex_ops.logs import log_each
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, CleanupMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
@@ -187,7 +187,7 @@ class Cleanup:
     def _report(self, gone: Sequence[Candidate]) -> None:
         for candidate in gone:
             self._metrics.removed.labels(candidate.domain.name, candidate.reason).inc()
-        tell_each(
+        log_each(
             __name__,
             "peer_removed",
             ({"domain": one.domain.name, "public_key": str(one.key), "reason": one.reason} for one in gone),
