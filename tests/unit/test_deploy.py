@@ -1,9 +1,6 @@
-"""The systemd units: what systemd thinks of them, and that they fit what the programs do."""
+"""The systemd units fit what the programs do."""
 
 import re
-import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +14,6 @@ from wgkex_ops.__main__ import EXIT_CONFIGURATION, parser
 FOLDER: Final = ROOT / "deploy"
 BOTH: Final = pytest.mark.parametrize("command", ["broker", "worker"])
 INSTALLED: Final = "/opt/wgkex-ops/current/bin/wgkex-ops"
-# What systemd calls 2.0 is "OK"; it counts in tenths.
-EXPOSURE: Final = 20
 
 
 def unit_file(command: str) -> Path:
@@ -33,29 +28,6 @@ def directives(command: str) -> Mapping[str, Sequence[str]]:
             name, _, value = line.partition("=")
             found[name].append(value)
     return found
-
-
-def analyze(command: str, folder: Path, *arguments: str) -> str:
-    """Ask systemd-analyze about a unit, whose program is that of these tests."""
-    program = Path(sys.executable).with_name("wgkex-ops")
-    assert program.exists()
-    copy = folder / unit_file(command).name
-    copy.write_text(unit_file(command).read_text().replace(INSTALLED, str(program)))
-    analyze = shutil.which("systemd-analyze")
-    assert analyze is not None, "systemd is not installed"
-    done = subprocess.run((analyze, *arguments, str(copy)), capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr or done.stdout
-    return done.stderr
-
-
-@BOTH
-def test_systemd_has_no_complaint(command: str, tmp_path: Path) -> None:
-    assert analyze(command, tmp_path, "verify", "--recursive-errors=no") == ""
-
-
-@BOTH
-def test_systemd_finds_little_exposed(command: str, tmp_path: Path) -> None:
-    analyze(command, tmp_path, "security", "--offline=yes", f"--threshold={EXPOSURE}")
 
 
 @BOTH

@@ -1,0 +1,40 @@
+"""The systemd units, as systemd reads them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.helpers import ROOT
+
+FOLDER: Final = ROOT / "deploy" / "systemd"
+UNITS: Final = pytest.mark.parametrize("unit", ["wgkex-broker.service", "wgkex-worker.service"])
+INSTALLED: Final = "/opt/wgkex-ops/current/bin/wgkex-ops"
+# systemd counts in tenths, and calls 2.0 "OK".
+EXPOSURE: Final = 20
+
+
+def analyze(unit: str, folder: Path, *arguments: str) -> str:
+    """Run systemd-analyze on a unit that starts the program of this virtual environment."""
+    program = Path(sys.executable).with_name("wgkex-ops")
+    assert program.exists()
+    copy = folder / unit
+    copy.write_text((FOLDER / unit).read_text().replace(INSTALLED, str(program)))
+    analyze = shutil.which("systemd-analyze")
+    assert analyze is not None, "systemd is not installed"
+    done = subprocess.run((analyze, *arguments, str(copy)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr or done.stdout
+    return done.stderr
+
+
+@UNITS
+def test_systemd_accepts_the_unit(unit: str, tmp_path: Path) -> None:
+    assert analyze(unit, tmp_path, "verify", "--recursive-errors=no") == ""
+
+
+@UNITS
+def test_systemd_finds_little_exposed(unit: str, tmp_path: Path) -> None:
+    analyze(unit, tmp_path, "security", "--offline=yes", f"--threshold={EXPOSURE}")
