@@ -20,13 +20,13 @@ from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 
-# What a supervisor can rely on.
+# A public interface: systemd's RestartPreventExitStatus relies on it.
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
-# An exit says goodbye and finishes what was accepted, in at most so many seconds.
-_EXIT_WITHIN: Final = 5.0
+# Seconds for a clean stop: finish what was accepted, publish the status `0`, close the connections.
+_STOP_TIMEOUT: Final = 5.0
 
 # What `up` serves when no configuration is given; its MQTT server is the embedded one in any case.
 DEMONSTRATION: Final = """
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = _load(arguments)
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)  # noqa: T201  the user's answer, before there are logs
+            print(problem, file=sys.stderr)  # noqa: T201  for the person who typed the command; there are no logs yet
         return EXIT_CONFIGURATION
     if arguments.check_config:
         print("The configuration is fine.")  # noqa: T201
@@ -59,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def be_responsive() -> None:
-    """Have nothing stop the event loop for longer than it must."""
-    # What was imported stays to the end: without it, a full garbage collection takes 5 ms, not 65.
+    """Keep the pauses of the event loop short."""
+    # Imported modules stay to the end. Without them, a full garbage collection takes 5 ms, not 65.
     gc.freeze()
-    # And threads that read thousands of peers let the event loop in after 1 ms, not 5.
+    # A thread that reads thousands of peers yields to the event loop after 1 ms, not 5.
     sys.setswitchinterval(0.001)
 
 
 def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> Coroutine[None, None, None]:
-    """The main coroutine of a command. Each imports only what it needs: a broker has no use for netlink."""
+    """The main coroutine of a command, which imports only what it needs: a broker has no use for netlink."""
     match arguments.command:
         case "broker":
             from wgkex_ops import broker  # noqa: PLC0415
@@ -103,8 +103,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the configuration; default: $WGKEX_CONFIG_FILE, else /etc/wgkex.yaml, or for 'up' example domains",
     )
-    common.add_argument("--check-config", action="store_true", help="tell all problems of the configuration, and exit")
-    common.add_argument("--log-level", choices=get_args(LogLevel), help="default: what the configuration says")
+    common.add_argument("--check-config", action="store_true", help="print all problems of the configuration, and exit")
+    common.add_argument("--log-level", choices=get_args(LogLevel), help="default: from the configuration")
     common.add_argument(
         "--log-format", choices=get_args(LogFormat), default="auto", help="auto: console on a terminal, else json"
     )
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
-    commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers of this gateway")
+    commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers on this gateway")
     up_parser = commands.add_parser(
         "up",
         parents=[common],
@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         description="Run everything in one process.",
     )
     up_parser.add_argument(
-        "--nodes", type=_count, default=0, metavar="N", help="simulate N routers that ask for a tunnel; default: 0"
+        "--nodes", type=_count, default=0, metavar="N", help="simulate N nodes that ask for a tunnel; default: 0"
     )
     return top
 
@@ -146,22 +146,22 @@ def _run(main_coroutine: Coroutine[None, None, None]) -> int:
     try:
         asyncio.run(main_coroutine)
     except KeyboardInterrupt:
-        # One more than was asked for: whoever types it does not want to wait.
+        # A further Ctrl-C during the clean stop: do not wait for it.
         return EXIT_FAILURE
     except BaseException as error:  # noqa: BLE001  the outermost edge of the process
-        _tell(error)
+        _log_failure(error)
         return EXIT_FAILURE
     return EXIT_OK
 
 
 async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor: Supervisor, delay: float) -> None:
-    """Run until SIGINT or SIGTERM, which cancel; a second one falls back to what Python does by itself.
+    """Run until SIGINT or SIGTERM, which cancel. A further signal has its default effect, and ends the process at once.
 
     Args:
         main_coroutine: what is run.
-        supervisor: is told.
-        delay: seconds between the first signal and the cancelling, if any: a second signal cuts them short, and it is
-            the third one that Python takes.
+        supervisor: gets STOPPING=1, and the time that the stop may take.
+        delay: seconds from the first signal to the cancellation. If there is a delay, the second signal cuts it short,
+            and the third one ends the process.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main_coroutine)
@@ -170,7 +170,7 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor:
     def stop() -> None:
         if delay and not supervisor.stopping:
             _log.info("shutdown_delayed", seconds=delay)
-            supervisor.stop(delay + _EXIT_WITHIN, f"not ready any more, ends in {delay:g} s")
+            supervisor.stop(delay + _STOP_TIMEOUT, f"not ready, stops in {delay:g} s")
             loop.call_later(delay, cancel)
         else:
             cancel()
@@ -180,7 +180,7 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor:
         if cancelled:
             return
         cancelled = True
-        supervisor.stop(_EXIT_WITHIN, "finishes what was accepted")
+        supervisor.stop(_STOP_TIMEOUT, "finishes what was accepted")
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         task.cancel()
@@ -194,8 +194,8 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor:
             raise
 
 
-def _tell(error: BaseException) -> None:
-    """Log why the process ends: in a line what an operator can mend, with all its traceback what we have to."""
+def _log_failure(error: BaseException) -> None:
+    """Log why the process ends: one line for what an operator can repair, a traceback for a bug of ours."""
     leaves = _leaves(error)
     if all(isinstance(leaf, WgkexError | OSError) for leaf in leaves):
         for leaf in leaves:

@@ -1,4 +1,4 @@
-"""Trying the service out: everything in one process, and the commands that it tells people to type."""
+"""`wgkex-ops up`: everything in one process, and the commands that its banner shows."""
 
 import json
 import re
@@ -14,7 +14,7 @@ FOREVER = "Ctrl-C ends it."
 
 
 def demonstration(bench: Bench, *options: str, port: int | None = None) -> Process:
-    """`wgkex-ops up` with its own example, but away from the well-known ports."""
+    """Start `wgkex-ops up` with example domains, on free ports."""
     listen = {"broker_listen": {"host": LOOPBACK, "port": port or free_port()}}
     listen |= {section: {"metrics_listen": {"host": LOOPBACK, "port": free_port()}} for section in ("broker", "worker")}
     config = bench.folder / "up.yaml"
@@ -41,13 +41,13 @@ async def test_the_commands_of_the_banner_work(bench: Bench) -> None:
     assert "NOTHING IS INSTALLED" in process.output
 
 
-async def test_simulated_routers_get_their_tunnels(bench: Bench) -> None:
+async def test_simulated_nodes_get_their_tunnels(bench: Bench) -> None:
     process = demonstration(bench, "--nodes", "3", "--log-level", "info")
     found = re.search(r"worker .*metrics: (http://\S+)", await banner(process))
     assert found is not None
 
     def installed() -> set[str]:
-        """Each router has one key; one whose tunnel did not live for long asks again."""
+        """Each node has one key; a node whose tunnel was short asks again."""
         return set(re.findall(r'"public_key":"(.{44})","event":"peer_installed"', process.output))
 
     await eventually(lambda: len(installed()) == 3, "three peers")

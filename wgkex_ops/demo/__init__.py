@@ -1,1 +1,1 @@
-"""The whole service in one process, for trying it out."""
+"""The whole service in one process, to try it out."""

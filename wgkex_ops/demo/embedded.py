@@ -1,4 +1,4 @@
-"""An MQTT server inside this process, for trying out: the only file that knows amqtt (the extra `embedded`)."""
+"""An MQTT server inside this process: the only file that imports amqtt (the extra `embedded`)."""
 
 import contextlib
 import socket
@@ -43,7 +43,7 @@ async def mqtt_server() -> AsyncIterator[int]:
 
 
 def _free_port() -> int:
-    """A port that is free now; the library cannot choose one itself."""
+    """A port that is free now: amqtt does not report which one the kernel chose."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

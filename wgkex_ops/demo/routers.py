@@ -1,4 +1,4 @@
-"""Simulated routers, for trying out: they ask for a tunnel over real HTTP exactly as the firmware does."""
+"""Simulated nodes: they ask for a tunnel over real HTTP, exactly as the firmware does."""
 
 import asyncio
 import json
@@ -17,36 +17,36 @@ from wgkex_ops.model.keys import PublicKey
 _log = structlog.get_logger(__name__)
 
 _REQUEST_TIMEOUT: Final = 10.0
-# A real router looks after its tunnel once a minute; WireGuard makes a new handshake every two minutes of traffic.
+# A real node checks its tunnel once a minute; WireGuard makes a new handshake every two minutes of traffic.
 _RETRY_SECONDS: Final = 60.0
 _HANDSHAKE_SECONDS: Final = 120.0
 # Real tunnels live for days; these are shorter, so that there is something to see.
 _MEAN_LIFE_SECONDS: Final = 300.0
-# So many routers boot within this time, as after a power cut.
+# All nodes boot within this time, as after a power cut.
 _BOOT_SECONDS: Final = 10.0
 
-# Plays a handshake of an installed peer; False while there is no such peer.
+# Simulates a handshake of an installed peer; False while there is no such peer.
 ShakeHands = Callable[[Domain, PublicKey], bool]
 
 
 class Node:
-    """One router.
+    """One simulated node.
 
     Args:
-        broker: where it asks.
-        domain: its mesh.
-        shake_hands: plays its handshakes, where no kernel makes real ones.
+        broker: the broker that it asks.
+        domain: its mesh network.
+        shake_hands: simulates its handshakes, where no kernel makes real ones.
     """
 
     def __init__(self, broker: Listen, domain: Domain, shake_hands: ShakeHands | None) -> None:
         self._broker = broker
         self._domain = domain
         self._shake_hands = shake_hands
-        # Any 32 bytes are a point on the curve; nobody has the private key of this one.
+        # Any 32 bytes are a point on the curve; there is no private key for this one.
         self._key = PublicKey(os.urandom(32))
 
     async def live(self) -> None:
-        """Boot, ask for a tunnel, use it, lose it, ask again; for ever."""
+        """Boot, ask for a tunnel, use it, lose it, ask again, without end."""
         await asyncio.sleep(random.uniform(0, _BOOT_SECONDS))  # noqa: S311  a simulation
         while True:
             if await self._ask():
@@ -55,15 +55,15 @@ class Node:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * _RETRY_SECONDS)  # noqa: S311
 
     async def _ask(self) -> bool:
-        """Version 2, and version 1 at once if that fails, as the firmware does."""
+        """POST the key by version 2, and by version 1 at once if that fails, as the firmware does."""
         for version in (2, 1):
             try:
                 async with asyncio.timeout(_REQUEST_TIMEOUT):
-                    status, answer = await post_key(self._broker, version, self._domain.name, self._key)
+                    status, response = await post_key(self._broker, version, self._domain.name, self._key)
             except (OSError, ValueError) as error:
-                _log.info("node_got_no_answer", api_version=version, error=str(error))
+                _log.info("node_got_no_response", api_version=version, error=str(error))
                 continue
-            if status == HTTPStatus.OK and ("Endpoint" in answer or "Message" in answer):
+            if status == HTTPStatus.OK and ("Endpoint" in response or "Message" in response):
                 return True
             _log.info("node_refused", api_version=version, status=status)
         return False
@@ -78,7 +78,7 @@ class Node:
 
 
 async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_hands: ShakeHands | None) -> None:
-    """Let a number of routers live, spread over the domains; for ever."""
+    """Run a number of nodes, spread over the domains, without end."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             node = Node(broker, domains[number % len(domains)], shake_hands)
@@ -86,14 +86,14 @@ async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_
 
 
 async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) -> tuple[int, dict[str, Any]]:
-    """POST a key as the router's wget does: a form's content type, in chunks, with no length told.
+    """POST a key as a node's wget does: with a form's content type, in chunks, without a length.
 
     Returns:
-        the HTTP status and the JSON object of the answer.
+        the HTTP status and the JSON object of the response.
 
     Raises:
-        OSError: nobody listens, or the connection broke.
-        ValueError: the answer is no HTTP or no JSON object.
+        OSError: nothing listens, or the connection broke.
+        ValueError: the response is not HTTP, or its body is not a JSON object.
     """
     body = json.dumps({"domain": domain, "public_key": str(key)}).encode()
     reader, writer = await asyncio.open_connection(broker.host, broker.port)
@@ -113,7 +113,7 @@ async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) ->
         head, _, content = (await reader.read()).partition(b"\r\n\r\n")
     finally:
         writer.close()
-    answer = json.loads(content)
-    if not isinstance(answer, dict):
-        raise ValueError("the answer is no JSON object")  # noqa: TRY004  what came is wrong, not its type here
-    return int(head.split(b" ", 2)[1]), answer
+    response = json.loads(content)
+    if not isinstance(response, dict):
+        raise ValueError("the body is not a JSON object")  # noqa: TRY004  the value comes from outside
+    return int(head.split(b" ", 2)[1]), response

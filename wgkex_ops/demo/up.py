@@ -1,4 +1,4 @@
-"""The whole service in one process, for trying out: embedded MQTT server, broker, worker, and simulated routers."""
+"""The whole service in one process: embedded MQTT server, broker, worker, and simulated nodes."""
 
 import asyncio
 import json
@@ -20,17 +20,16 @@ _EXAMPLE_KEY: Final = "o52Ge+Rpj4CUSitVag9mS7pSXUesNM0ESnvj/wwehkg="
 
 
 async def run(config: Config, node_count: int) -> None:
-    """Run everything until cancelled, and say on standard output what runs where.
+    """Run everything until cancelled, and print what runs where.
 
     Args:
-        config: all of it counts but the MQTT server, which is the embedded one.
-        node_count: how many routers are simulated.
+        config: used except for `mqtt` and `worker.state_dir`: the MQTT server is embedded, the journal temporary.
+        node_count: how many nodes are simulated.
     """
-    reason = "the configuration says so" if config.worker.dataplane == "memory" else probe(config.domains)
-    # What is tried out leaves nothing behind.
+    reason = "set in the configuration" if config.worker.dataplane == "memory" else probe(config.domains)
     with tempfile.TemporaryDirectory(prefix="wgkex-") as folder:
         async with mqtt_server() as mqtt_port:
-            config = _for_trying_out(config, mqtt_port, "kernel" if reason is None else "memory", Path(folder))
+            config = _for_demo(config, mqtt_port, "kernel" if reason is None else "memory", Path(folder))
             worker = Worker(config, new_registry("worker"))
             broker = Broker(config, new_registry("broker"))
             async with worker.running() as worker_pages, broker.running() as (listen, broker_pages):
@@ -44,20 +43,20 @@ async def run(config: Config, node_count: int) -> None:
                     "worker": str(worker_pages),
                     "mqtt": f"127.0.0.1:{mqtt_port}",
                 }
-                played = "; their handshakes are played, not real" if node_count and shake_hands else ""
-                print(_banner(config, addresses, reason, f"{node_count} simulated{played}"), flush=True)  # noqa: T201
+                simulated = ", handshakes too" if node_count and shake_hands else ""
+                print(_banner(config, addresses, reason, f"{node_count} simulated{simulated}"), flush=True)  # noqa: T201
                 await simulate(listen, config.domains, node_count, shake_hands)
                 await asyncio.get_running_loop().create_future()
 
 
-def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "memory"], folder: Path) -> Config:
-    """The same configuration, with the embedded MQTT server, which knows 3.1.1 only, and a dataplane that works.
+def _for_demo(config: Config, port: int, dataplane: Literal["kernel", "memory"], folder: Path) -> Config:
+    """The same configuration with the embedded MQTT server, which supports only 3.1.1.
 
     Args:
-        config: what the user has.
-        port: of the MQTT server.
-        dataplane: the one that works.
-        folder: what takes the place of the state directory.
+        config: the user's.
+        port: of the embedded MQTT server.
+        dataplane: the one that works on this machine.
+        folder: the state directory.
     """
     mqtt = config.mqtt.model_copy(
         update={
@@ -73,25 +72,26 @@ def _for_trying_out(config: Config, port: int, dataplane: Literal["kernel", "mem
     return config.model_copy(update={"mqtt": mqtt, "worker": worker})
 
 
-def _banner(config: Config, addresses: Mapping[str, str], no_kernel: str | None, routers: str) -> str:
+def _banner(config: Config, addresses: Mapping[str, str], no_kernel: str | None, nodes: str) -> str:
     """What runs where, and what to type."""
-    dataplane = "kernel" if no_kernel is None else f"memory: NOTHING IS INSTALLED, {no_kernel}"
+    indent = "\n" + 16 * " "
+    dataplane = "kernel" if no_kernel is None else f"memory: NOTHING IS INSTALLED,{indent}{no_kernel}"
     submission = json.dumps({"domain": config.domains[0].name, "public_key": _EXAMPLE_KEY})
-    url = f"http://{addresses['listen']}/api"
+    versions = [f"http://{addresses['listen']}/api/{version}/wg/key/exchange" for version in ("v1", "v2")]
+    commands = "\n    ".join(f"wget -qO- --post-data='{submission}' {url}" for url in versions)
     return f"""
-  broker        {url}/v1/wg/key/exchange and {url}/v2/wg/key/exchange
-                operators: http://{addresses["broker"]}/  metrics: http://{addresses["broker"]}/metrics
-  worker        operators: http://{addresses["worker"]}/  metrics: http://{addresses["worker"]}/metrics
+  broker API    {indent.join(versions)}
+  broker page   http://{addresses["broker"]}/  metrics: http://{addresses["broker"]}/metrics
+  worker page   http://{addresses["worker"]}/  metrics: http://{addresses["worker"]}/metrics
   MQTT server   {addresses["mqtt"]} (embedded)
   domains       {", ".join(domain.name for domain in config.domains)}
   dataplane     {dataplane}
-  routers       {routers}
-  logs          from level {config.log_level} on; --log-level info shows each key
+  nodes         {nodes}
+  logs          level {config.log_level}; --log-level info shows each key
 
   Try it:
 
-    wget -qO- --post-data='{submission}' {url}/v1/wg/key/exchange
-    wget -qO- --post-data='{submission}' {url}/v2/wg/key/exchange
+    {commands}
 
   Ctrl-C ends it.
 """
