@@ -1,6 +1,6 @@
-# The two commands of a new user are `make run` and `make test`; both do their own set-up.
+# Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: run test check bench generated clean
+.PHONY: help run unit test check generated bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,27 +11,42 @@ READY_DEV := $(VENV)/.ready-dev
 # Arguments for `make run`, for example `make run ARGS="--nodes 0"`.
 ARGS ?= --nodes 20
 
-run: $(READY)
+help:  ## list these targets
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*  ## /\1 /p' Makefile | while read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+run: $(READY)  ## try it out: everything in one process, with simulated nodes
 	@WGKEX_REVISION=$$(git rev-parse --short HEAD 2>/dev/null) exec $(BIN)/wgkex-ops up $(ARGS)
 
-test: $(READY_DEV)
-	@scripts/debian-packages test
-	$(BIN)/pytest tests/unit tests/integration tests/faults
-	scripts/kernel-tests
+unit: $(READY_DEV)  ## run the unit tests: a minute, needs nothing but Python
+	@$(BIN)/python scripts/run-tests unit
 
-bench: $(READY_DEV)
+test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: 20 minutes
 	@scripts/debian-packages test
-	$(BIN)/python -m benchmarks.scrape
-	$(BIN)/python -m benchmarks.responsiveness
-	scripts/in-kernel $(BIN)/python -m benchmarks
+	@$(BIN)/python scripts/run-tests
 
-check: $(READY_DEV)
+check: $(READY_DEV)  ## check format, style, imports, types and dashboards
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	@scripts/debian-packages check
 	scripts/check-dashboard-types
+
+generated: $(READY_DEV)  ## make the metric reference, alert rules and dashboards anew
+	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
+	$(BIN)/python -m alerts
+	$(BIN)/python -m grafana
+
+bench: $(READY_DEV)  ## run the benchmarks
+	@scripts/debian-packages test
+	$(BIN)/python -m benchmarks.scrape
+	$(BIN)/python -m benchmarks.responsiveness
+	scripts/in-kernel $(BIN)/python -m benchmarks
+
+clean:  ## remove the virtual environment and all caches
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt scripts/venv
 	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]'
@@ -40,13 +55,3 @@ $(READY): pyproject.toml constraints.txt scripts/venv
 $(READY_DEV): $(READY)
 	@scripts/venv $(PYTHON) $(VENV) -e '.[embedded]' --group dev
 	@touch $@
-
-# Everything that is made from the code, and committed.
-generated: $(READY_DEV)
-	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
-	$(BIN)/python -m alerts
-	$(BIN)/python -m grafana
-
-clean:
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
