@@ -1,6 +1,7 @@
 """Many nodes at once that send their keys as the firmware does, and a record of the responses."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
@@ -44,9 +45,17 @@ class Storm:
     accepted: dict[str, set[PublicKey]] = field(default_factory=dict)
     slowest: float = 0.0
 
-    async def blow(self, keys: int, per_second: float, senders: int = 8) -> None:
-        """Start so many nodes, at a rate; returns when each of them has got its 200."""
-        waiting = iter([(self.domains[number % len(self.domains)], new_key()) for number in range(keys)])
+    async def blow(self, keys: int, per_second: float, senders: int = 8, *, until: asyncio.Event | None = None) -> None:
+        """Let nodes boot, at a rate; returns when each of them has got its 200.
+
+        Args:
+            keys: how many nodes boot at least.
+            per_second: the rate.
+            senders: how many tasks let nodes boot.
+            until: further nodes boot until this is set.
+        """
+        numbers = itertools.takewhile(lambda number: number < keys or (until and not until.is_set()), itertools.count())
+        waiting = ((self.domains[number % len(self.domains)], new_key()) for number in numbers)
         async with asyncio.TaskGroup() as nodes:
 
             async def sender() -> None:

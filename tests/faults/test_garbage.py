@@ -5,15 +5,12 @@ import json
 from pathlib import Path
 from typing import Final
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import WELT
 from tests.integration.inprocess import client, configuration, new_key, running_broker, running_worker
 from tests.integration.servers import Bench, eventually_answered
-
-pytestmark = pytest.mark.timeout(300)
 
 EXAMPLES: Final = 100
 MESSAGES: Final = 100
@@ -64,18 +61,20 @@ def test_garbage_on_every_topic(tmp_path: Path) -> None:
                 running_broker(config) as broker,
                 client(mosquitto.port) as stranger,
             ):
-                async with asyncio.TaskGroup() as group:
-                    for topic, payload, correlation in messages:
-                        group.create_task(
-                            stranger.session.publish(
-                                topic,
-                                payload,
-                                timeout=30,
-                                retain=True,
-                                response_topic="wireguard-worker/gw01/status",
-                                correlation=correlation,
+                # A few at a time: broker, worker and stranger share one event loop, and a slow machine has to keep the
+                # connections alive.
+                for start in range(0, len(messages), MESSAGES):
+                    async with asyncio.TaskGroup() as group:
+                        for topic, payload, correlation in messages[start : start + MESSAGES]:
+                            group.create_task(
+                                stranger.publish(
+                                    topic,
+                                    payload,
+                                    retain=True,
+                                    response_topic="wireguard-worker/gw01/status",
+                                    correlation=correlation,
+                                )
                             )
-                        )
                 # What is right still goes through.
                 key = new_key()
                 await stranger.publish(f"wireguard/{WELT.name}/all", str(key).encode())

@@ -6,14 +6,10 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.faults.system import Brokers, Workers, broker_place, place_settings, worker_place
 from tests.helpers import WELT
 from tests.integration.inprocess import new_key, submit
 from tests.integration.servers import Bench, Mosquitto, eventually, eventually_answered
-
-pytestmark = pytest.mark.timeout(120)
 
 CONFIRM_WITHIN = 0.75
 

@@ -18,8 +18,6 @@ from tests.faults.system import (
 )
 from tests.integration.servers import Bench, Mosquitto, eventually_answered
 
-pytestmark = pytest.mark.timeout(300)
-
 KEYS = 2000
 PER_SECOND = 200
 

@@ -9,8 +9,6 @@ from tests.integration.inprocess import client, configuration, new_key, running_
 from tests.integration.servers import Bench, Mosquitto, eventually
 from wgkex_ops.model.changes import Operation
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.mark.parametrize("error", ["ENOBUFS", "EINVAL"])
 async def test_one_refused_key_fails_alone_and_its_receipt_says_why(

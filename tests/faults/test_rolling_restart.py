@@ -4,15 +4,11 @@ import asyncio
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.faults.storm import Storm
 from tests.faults.system import DOMAINS, broker_place, place_settings, worker_place
 from tests.integration.servers import Bench, Mosquitto
 
-pytestmark = pytest.mark.timeout(300)
-
-KEYS = 1500
+KEYS = 500
 PER_SECOND = 75
 
 
@@ -34,13 +30,14 @@ async def test_rolling_restart_fails_no_request_and_loses_no_key(
 
     storm = Storm(DOMAINS, [broker.nodes for broker in brokers], ready=[broker.is_ready for broker in brokers])
     async with asyncio.TaskGroup() as group:
-        blowing = group.create_task(storm.blow(KEYS, PER_SECOND))
-        await storm.reaches(KEYS // 20)
+        restarted = asyncio.Event()
+        group.create_task(storm.blow(KEYS, PER_SECOND, until=restarted))
+        await storm.reaches(PER_SECOND)
         for place in (*brokers, *workers):
             await place.restart(signal.SIGTERM)
             await place.ready()
-        assert not blowing.done()
-    assert storm.total == KEYS
+        restarted.set()
+    assert storm.total >= KEYS
     # No status but 200, and no request without a response.
     assert storm.statuses.keys() == {200}
     for worker in workers:

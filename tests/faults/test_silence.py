@@ -15,8 +15,6 @@ from tests.faults.system import DOMAINS, broker_place, place_settings, worker_pl
 from tests.integration.servers import Bench, Mosquitto, eventually, eventually_answered
 from tests.kernel.lab import Namespace, namespaces
 
-pytestmark = pytest.mark.timeout(300)
-
 NEAR, FAR = "10.58.1.1", "10.58.1.2"
 SILENCE = 30.0
 PUBLISH_TIMEOUT = 3.0

@@ -6,6 +6,7 @@ Nothing here is skipped: a program that is not installed is a failure (`scripts/
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -26,11 +27,13 @@ T = TypeVar("T")
 
 LOOPBACK: Final = "127.0.0.1"
 # Tells slow from never, on a machine that is busy with other things.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 _LOOK_AGAIN_AFTER: Final = 0.02
-# Below the ports that the kernel gives to clients (ip_local_port_range): while a server is away, nobody may take its
-# place by chance, least of all the very client that tries to reach it.
-_SERVER_PORTS: Final = range(20_000, 32_768)
+# Below the ports that the kernel gives to clients (ip_local_port_range): while a server is away, no client may get its
+# port by chance, least of all the one that tries to reach it. Each process of pytest-xdist has ports of its own.
+_FIRST_SERVER_PORT: Final = 20_000
+_PORTS_OF_A_PROCESS: Final = 700
+_PROCESSES: Final = 18
 _SHOWN_OF_A_LOG: Final = 6_000
 
 
@@ -55,9 +58,13 @@ async def eventually_answered(ask: Callable[[], Awaitable[T | None]], what: str,
 
 
 def free_port() -> int:
-    """A port that is free now, and that no client gets by chance."""
+    """A port that is free now, and that neither a client nor a test in another process gets by chance."""
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
+    ports = range(
+        _FIRST_SERVER_PORT + process * _PORTS_OF_A_PROCESS, _FIRST_SERVER_PORT + (process + 1) * _PORTS_OF_A_PROCESS
+    )
     while True:
-        port = random.choice(_SERVER_PORTS)
+        port = random.choice(ports)
         with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
             return port
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, OTHER_KEY, TESTDATA, WELT, connection, read_answer
@@ -97,7 +96,6 @@ async def send_all(listen: Listen, requests: Iterator[bytes]) -> Counter[str]:
     return answered
 
 
-@pytest.mark.timeout(300)
 async def test_hostile_senders_make_no_new_series(mosquitto: Mosquitto) -> None:
     seeded = random.Random(1)
     async with both(mosquitto.port) as (broker, worker), client(mosquitto.port) as stranger:
