@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-# The first import of everything brings in what it takes of other people's packages; the second one runs ours alone,
-# watched by the interpreter itself.
+# The first import of everything also imports the libraries; the second one runs our modules alone, under an audit hook.
 SCRIPT: Final = """
 import importlib, json, pkgutil, signal, sys, threading
 
@@ -25,7 +24,10 @@ def own(name):
 for name in list(filter(own, sys.modules)):
     del sys.modules[name]
 signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
-registered = set(prometheus_client.REGISTRY._collector_to_names)
+def registered():
+    return sorted(metric.name for metric in prometheus_client.REGISTRY.collect())
+
+registered_before = registered()
 suspicious = []
 watching = True
 
@@ -51,12 +53,8 @@ watching = False
 print(json.dumps({
     "modules": names,
     "suspicious": suspicious,
-    "registered": len(registered),
-    "registry changed": set(prometheus_client.REGISTRY._collector_to_names) != registered,
-    "registered at first": sorted({
-        name for names in prometheus_client.REGISTRY._collector_to_names.values() for name in names
-        if name.startswith("wgkex")
-    }),
+    "registered before": registered_before,
+    "registered": registered(),
     "threads": threading.active_count(),
     "signals changed": {n: signal.getsignal(n) for n in signal.valid_signals()} != signals,
     "log handlers": len(__import__("logging").getLogger().handlers),
@@ -73,7 +71,7 @@ def imported() -> dict[str, Any]:
     return found
 
 
-def test_every_module_is_looked_at(imported: dict[str, Any]) -> None:
+def test_every_module_is_imported(imported: dict[str, Any]) -> None:
     assert {"wgkex_ops.__main__", "wgkex_ops.http.public.app", "wgkex_ops.consumer.dataplane.kernel"} <= set(
         imported["modules"]
     )
@@ -85,10 +83,9 @@ def test_import_opens_no_file_and_no_socket_and_starts_nothing(imported: dict[st
 
 
 def test_import_registers_nothing_in_the_global_registry(imported: dict[str, Any]) -> None:
-    # The library itself puts the process, the platform and the garbage collector there.
-    assert imported["registered"] == 3
-    assert not imported["registry changed"]
-    assert imported["registered at first"] == []
+    # The client library itself puts the process, the platform and the garbage collector there.
+    assert all(name.startswith(("process_", "python_")) for name in imported["registered"])
+    assert imported["registered"] == imported["registered before"]
 
 
 def test_import_leaves_signals_and_logging_alone(imported: dict[str, Any]) -> None:
