@@ -18,7 +18,7 @@ help:  ## list these targets
 run: $(READY)  ## try it out: everything in one process, with simulated nodes
 	@WGKEX_REVISION=$$(git rev-parse --short HEAD 2>/dev/null) exec $(BIN)/wgkex-ops up $(ARGS)
 
-unit: $(READY_DEV)  ## run the unit tests: a minute, needs nothing but Python
+unit: $(READY_DEV)  ## run the unit tests: a minute, with nothing but Python
 	@$(BIN)/python scripts/run-tests unit
 
 test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: 20 minutes

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 LOOPBACK: Final = "127.0.0.1"
 # Tells slow from never, on a machine that is busy with other things.
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 _LOOK_AGAIN_AFTER: Final = 0.02
 # Below the ports that the kernel gives to clients (ip_local_port_range): while a server is away, no client may get its
 # port by chance, least of all the one that tries to reach it. Each process of pytest-xdist has ports of its own.
