@@ -179,7 +179,7 @@ def test_bad_option_is_status_2_with_a_message(here: Callable[..., Done], argume
 def test_address_in_use_is_status_1_and_one_line(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        # Nobody listens at port 9 (discard), which is as good as no server at all.
+        # Nothing listens on port 9 (discard).
         config.write_text(
             f"{GOOD.replace('mqtt.example.net', '127.0.0.1, broker_port: 9')}"
             f"broker: {{metrics_listen: {{host: 127.0.0.1, port: {port}}}}}\n"
