@@ -63,13 +63,15 @@ async def test_gateway_that_hangs_delays_its_nodes_by_the_timeout_and_no_others(
         answers = await asyncio.gather(*(submit_one() for _ in range(20)))
         for address, seconds in answers:
             assert address in ("gw01.example.net", "gw02.example.net")
-            # What is left is the machine's, not a second wait.
-            assert seconds < 2 * CONFIRM_WITHIN + 1
+            # The rest of the time is that of a busy machine.
+            assert seconds < CONFIRM_WITHIN + 5
         quick = [seconds for address, seconds in answers if address == "gw02.example.net"]
         assert quick
         assert min(quick) < CONFIRM_WITHIN
         timeouts = (await broker.samples())["wgkex_broker_key_confirmation_timeouts_total"]
         assert {dict(labels)["worker"] for labels, count in timeouts.items() if count} <= {"gw01"}
+        # None waited twice.
+        assert sum(timeouts.values()) <= len(answers)
     finally:
         hung.program.process.send(signal.SIGCONT)
     # Whatever it was sent meanwhile, it installs when it is back.
