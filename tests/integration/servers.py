@@ -417,7 +417,8 @@ class Bench:
         process = self.start(
             name,
             *("prometheus", f"--config.file={config}", f"--web.listen-address={address}"),
-            *(f"--storage.tsdb.path={self.folder / name}", "--rules.alert.resend-delay=1s"),
+            # Alertmanager holds an alert for resolved after four of these without news: a busy machine needs some.
+            *(f"--storage.tsdb.path={self.folder / name}", "--rules.alert.resend-delay=3s"),
             "--enable-feature=exemplar-storage",
         )
         await self._ready(process, address)
