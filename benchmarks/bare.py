@@ -1,8 +1,8 @@
-"""Nothing but netlink: what a script would do that knows all numbers beforehand and believes that all goes well.
+"""Bare netlink: a script that knows all numbers beforehand and expects no error.
 
-The limit that the installer is measured against. The messages are the worker's own ones, as long as they may be, and
-each kind goes over one open socket. The address is derived from the key, as there is no message without it. Nothing
-else is done: no list of outcomes, no objects, no look at anything but the last acknowledgement of each send.
+It is the limit for the installer. Its messages are those of the worker, with as many peers in each, over one open
+socket for each kind. The address is derived from the key, as no message works without it. Nothing else is done: no
+outcomes, no objects, and of what the kernel sends only the last acknowledgement of each send is read.
 """
 
 import errno
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tests.kernel.lab import Namespace
-from wgkex_ops.consumer.dataplane.netlink.wire import MESSAGES_PER_SEND, PEERS_PER_MESSAGE
+from wgkex_ops.consumer.dataplane.netlink.configure import PEERS_PER_MESSAGE
+from wgkex_ops.consumer.dataplane.netlink.sockets import MESSAGES_PER_SEND
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import link_local
 from wgkex_ops.model.peers import ROUTE_PROTOCOL
@@ -33,7 +34,7 @@ _FDB: Final = struct.Struct("=IHHII BxxxiHBB HH6s2x HH16s HHI")
 
 
 class Bare:
-    """Open sockets, and numbers of a domain's interfaces as they are now."""
+    """Open sockets, and the indices of a domain's interfaces."""
 
     def __init__(self, domain: Domain) -> None:
         self.wg = socket.if_nametoindex(domain.wg)
@@ -126,21 +127,21 @@ def _open(protocol: int) -> socket.socket:
 
 
 def _acknowledged(connection: socket.socket) -> None:
-    """A failure comes before the acknowledgement, and is none here."""
+    """An error would come before the acknowledgement. It fails the benchmark."""
     (code,) = struct.unpack_from("=i", connection.recv(65536), _HEADER.size)
     assert code == 0, errno.errorcode.get(-code, str(code))
 
 
 def _family_of_wireguard(connection: socket.socket) -> int:
-    """Ask by name, as a script would."""
+    """Look it up by name, as a script would."""
     body = struct.pack("=BBxxHH10s2x", 3, 1, 14, 2, b"wireguard\0")
     connection.send(_HEADER.pack(_HEADER.size + len(body), 0x10, _REQUEST, 1, 0) + body)
-    answer = connection.recv(65536)
+    reply = connection.recv(65536)
     offset = _HEADER.size + 4
-    while offset < len(answer):
-        size, kind = struct.unpack_from("=HH", answer, offset)
+    while offset < len(reply):
+        size, kind = struct.unpack_from("=HH", reply, offset)
         if kind == 1:
-            (family,) = struct.unpack_from("=H", answer, offset + 4)
+            (family,) = struct.unpack_from("=H", reply, offset + 4)
             return int(family)
         offset += (size + 3) & ~3
     raise LookupError("no WireGuard among the generic netlink families")
@@ -151,7 +152,7 @@ def random_keys(count: int) -> list[bytes]:
 
 
 def fresh_domains(host: Namespace, count: int) -> list[Domain]:
-    """Make domains' interfaces anew, without a peer."""
+    """Create the interfaces of domains again, without a peer."""
     domains = [Domain(f"ffmuc_{number}", f"wg-{number}", f"vx-{number}") for number in range(1, count + 1)]
     host.remove_links(*(name for domain in domains for name in (domain.vx, domain.wg)))
     for number, domain in enumerate(domains, 1):

@@ -1,8 +1,8 @@
-"""How long the worker's event loop stands still, at most, while 20,000 peers are read, told, mended and cleaned.
+"""How long the worker's event loop is blocked, at most, while 20,000 peers are read, reported, repaired and cleaned.
 
-The dumps are recorded ones, made as the kernel makes them: they are walked message by message in a thread, as those of
-a kernel are, so that all that competes with the event loop for the interpreter is there but the kernel itself. The
-worker has its usual tasks, and two who scrape it each second; it runs long enough for each task to come round.
+The dumps are prepared, with the bytes that a kernel sends. They are decoded in a thread, as those of a kernel are: all
+that competes with the event loop for the interpreter is there, but for the kernel itself. The worker has its usual
+tasks and is scraped twice a second; it runs long enough for each task to run.
 """
 
 import asyncio
@@ -23,7 +23,14 @@ from wgkex_ops.__main__ import be_responsive
 from wgkex_ops.config import CleanupConfig, Config, Listen
 from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
-from wgkex_ops.consumer.dataplane.netlink import wire
+from wgkex_ops.consumer.dataplane.netlink import configure, parse, uapi
+from wgkex_ops.consumer.dataplane.netlink.framing import (
+    Requests,
+    decode_messages,
+    encode_attribute,
+    encode_messages,
+    encode_nested,
+)
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.model.keys import link_local
 from wgkex_ops.model.peers import ROUTE_PROTOCOL, Snapshot
@@ -34,26 +41,23 @@ _T = TypeVar("_T")
 PEERS: Final = (0, 20_000)
 SECONDS: Final = 75.0
 _TICK: Final = 0.001
-# As many as the kernel puts into its messages of at most 32 KiB.
+# As many as the kernel puts into a datagram of at most 32 KiB.
 _PEERS_PER_MESSAGE: Final = 100
 _ROUTES_PER_DATAGRAM: Final = 200
-# linux/wireguard.h
-_PEERS: Final = 8
-_PUBLIC_KEY, _PRESHARED_KEY, _KEEPALIVE, _HANDSHAKE, _RX, _TX, _ALLOWED_IPS, _PROTOCOL_VERSION = 1, 2, 5, 6, 7, 8, 9, 10
 
 
 class RecordedDataplane(MemoryDataplane):
-    """Has peers in memory for whoever changes them, and reads each snapshot from the dumps of a whole gateway.
+    """Takes changes in memory, and decodes each snapshot from the prepared dumps of a whole gateway.
 
     Args:
         config: whose domains these are.
-        observer: is told of each operation.
+        observer: is called for each batch of operations.
         peers: how many peers there are, spread over the domains.
     """
 
     def __init__(self, config: Config, observer: OperationObserver, peers: int) -> None:
         super().__init__(config.domains, observer)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._dumps = {
             domain.name: [list(kind) for kind in record(number + 1, peers // DOMAINS)]
             for number, domain in enumerate(config.domains)
@@ -62,16 +66,16 @@ class RecordedDataplane(MemoryDataplane):
     async def snapshot(self) -> Snapshot:
         """Decode all dumps, in the thread."""
         empty = await super().snapshot()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decode, empty)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._decode, empty)
 
     def _decode(self, empty: Snapshot) -> Snapshot:
         states = {}
         for number, (name, (peers, routes, entries)) in enumerate(self._dumps.items(), 1):
             states[name] = replace(
                 empty.domains[name],
-                peers=wire.decode_device(_received(peers)).peers,
-                routes=frozenset(route.destination for route in wire.decode_routes(_received(routes), ROUTE_PROTOCOL)),
-                fdb_entries=frozenset(entry.destination for entry in wire.decode_fdb(_received(entries), number)),
+                peers=parse.decode_device(_received(peers)).peers,
+                routes=frozenset(route.destination for route in parse.decode_routes(_received(routes), ROUTE_PROTOCOL)),
+                fdb_entries=frozenset(entry.destination for entry in parse.decode_fdb(_received(entries), number)),
             )
         return Snapshot(time.time(), states)
 
@@ -83,15 +87,15 @@ def record(number: int, count: int) -> tuple[list[bytes], list[bytes], list[byte
     addresses = [link_local(key) for key in keys]
     return (
         [
-            wire.encode(wire.Requests(0, 0, [bytes(4) + wire.nested(_PEERS, *part)]), 1)
+            encode_messages(Requests(0, 0, [bytes(4) + encode_nested(uapi.WGDEVICE_A_PEERS, *part)]), 1)
             for part in _parts(peers, _PEERS_PER_MESSAGE)
         ],
         [
-            wire.encode(wire.add_routes(ROUTE_PROTOCOL, [(number, part)]), 1)
+            encode_messages(configure.add_routes(ROUTE_PROTOCOL, [(number, part)]), 1)
             for part in _parts(addresses, _ROUTES_PER_DATAGRAM)
         ],
         [
-            wire.encode(wire.add_fdb_entries([(number, number, part)]), 1)
+            encode_messages(configure.add_fdb_entries([(number, number, part)]), 1)
             for part in _parts(addresses, _ROUTES_PER_DATAGRAM)
         ],
     )
@@ -100,22 +104,22 @@ def record(number: int, count: int) -> tuple[list[bytes], list[bytes], list[byte
 def _peer(key: bytes) -> bytes:
     """A peer in the order of drivers/net/wireguard/netlink.c; nine of ten have had a handshake, all at another time."""
     handshake = time.time() - 10_000 * os.urandom(1)[0] / 256 if os.urandom(1)[0] < 230 else 0.0
-    return wire.nested(
+    return encode_nested(
         0,
-        wire.attribute(_PUBLIC_KEY, key),
-        wire.attribute(_PRESHARED_KEY, bytes(32)),
-        wire.attribute(_HANDSHAKE, struct.pack("=qq", int(handshake), 0)),
-        wire.attribute(_KEEPALIVE, bytes(2)),
-        wire.attribute(_TX, struct.pack("=Q", 1)),
-        wire.attribute(_RX, struct.pack("=Q", 1)),
-        wire.attribute(_PROTOCOL_VERSION, struct.pack("=I", 1)),
-        wire.nested(
-            _ALLOWED_IPS,
-            wire.nested(
+        encode_attribute(uapi.WGPEER_A_PUBLIC_KEY, key),
+        encode_attribute(uapi.WGPEER_A_PRESHARED_KEY, bytes(32)),
+        encode_attribute(uapi.WGPEER_A_LAST_HANDSHAKE_TIME, struct.pack("=qq", int(handshake), 0)),
+        encode_attribute(uapi.WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, bytes(2)),
+        encode_attribute(uapi.WGPEER_A_TX_BYTES, struct.pack("=Q", 1)),
+        encode_attribute(uapi.WGPEER_A_RX_BYTES, struct.pack("=Q", 1)),
+        encode_attribute(uapi.WGPEER_A_PROTOCOL_VERSION, struct.pack("=I", 1)),
+        encode_nested(
+            uapi.WGPEER_A_ALLOWEDIPS,
+            encode_nested(
                 0,
-                wire.attribute(3, b"\x80"),
-                wire.attribute(1, struct.pack("=H", 10)),
-                wire.attribute(2, link_local(key)),
+                encode_attribute(3, b"\x80"),
+                encode_attribute(1, struct.pack("=H", 10)),
+                encode_attribute(2, link_local(key)),
             ),
         ),
     )
@@ -127,11 +131,11 @@ def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def _received(datagrams: Sequence[bytes]) -> list[bytes]:
-    return [message.body for datagram in datagrams for message in wire.messages(datagram)]
+    return [message.body for datagram in datagrams for message in decode_messages(datagram)]
 
 
 async def watch(stalls: list[float]) -> None:
-    """Take note of how much later than asked for the event loop comes back, in seconds."""
+    """Note how much later than requested the event loop returns, in seconds."""
     while True:
         before = time.perf_counter()
         await asyncio.sleep(_TICK)
@@ -139,7 +143,7 @@ async def watch(stalls: list[float]) -> None:
 
 
 async def scrape_each_second(pages: Listen) -> None:
-    """Be a Prometheus."""
+    """Scrape, as Prometheus does."""
     while True:
         await scrape(pages)
         await asyncio.sleep(1)
@@ -170,7 +174,7 @@ async def stalls(config: Config, peers: int) -> list[float]:
 async def measure() -> list[str]:
     """Measure an empty gateway and a full one; a line each."""
     figures: list[str] = []
-    # What the MQTT server has said is for a test that failed.
+    # The MQTT server's output is for failed tests.
     with contextlib.redirect_stdout(sys.stderr), servers() as bench:
         mosquitto = await bench.mosquitto()
         for peers in PEERS:
@@ -178,7 +182,7 @@ async def measure() -> list[str]:
             often = config.model_copy(update={"cleanup": CleanupConfig(interval=10)})
             found = sorted(await stalls(often, peers))
             figures.append(
-                f"{peers} peers: the event loop stood still for {found[-1] * 1000:.1f} ms at most, "
+                f"{peers} peers: the event loop was blocked for {found[-1] * 1000:.1f} ms at most, "
                 f"{found[len(found) * 999 // 1000] * 1000:.1f} ms in one of 1,000 ticks ({len(found)} ticks)"
             )
     return figures

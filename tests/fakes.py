@@ -29,8 +29,8 @@ T = TypeVar("T")
 # --- the dataplane
 
 
-class Nobody:
-    """Observes nothing of what a dataplane does."""
+class NullObserver:
+    """Observes nothing."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None: ...
 
@@ -59,7 +59,7 @@ class FaultyDataplane(MemoryDataplane):
     def __init__(
         self,
         domains: Sequence[Domain] = tuple(DOMAINS.values()),
-        observer: OperationObserver = Nobody(),  # noqa: B008  it has no state
+        observer: OperationObserver = NullObserver(),  # noqa: B008  it has no state
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(domains, observer, clock)
@@ -184,9 +184,12 @@ class FaultyDataplane(MemoryDataplane):
             self._link_events.put_nowait(LinkEvent(interface, present=present, up=present))
 
 
+Nobody = NullObserver
+
+
 @dataclass
 class Recorder:
-    """An observer that keeps what it observes."""
+    """An observer that keeps all operations."""
 
     seen: list[tuple[Operation, int, tuple[str, ...]]] = field(default_factory=list)
 

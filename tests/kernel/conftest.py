@@ -1,16 +1,18 @@
-"""Every test here finds an empty network namespace on a kernel that can do it all: scripts/kernel-tests sees to it."""
+"""Every test here finds an empty network namespace on a capable kernel: scripts/kernel-tests provides both."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from tests.fakes import Recorder
+from tests.kernel.dataplane import DOMAINS
 from tests.kernel.lab import Namespace, namespaces
+from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_namespace() -> None:
-    # A new namespace has nothing that is up but what scripts/kernel-tests put up; a machine in use has more.
+    # A machine in use has more interfaces that are up.
     if any("UP" in link["flags"] for name, link in Namespace().links().items() if name != "lo"):
         pytest.exit("these tests change network interfaces: run them with scripts/kernel-tests", returncode=1)
 
@@ -33,3 +35,15 @@ def add_namespace(own_namespace: None) -> Iterator[Callable[[str], Namespace]]:
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
+
+
+@pytest.fixture
+def own_keys(here: Namespace) -> list[str]:
+    """All domains have interfaces, which are up; the public key of each."""
+    return here.add_domains(*DOMAINS)
+
+
+@pytest.fixture
+async def dataplane(here: Namespace, recorder: Recorder) -> AsyncIterator[KernelDataplane]:
+    async with KernelDataplane(DOMAINS, recorder) as opened:
+        yield opened

@@ -1,6 +1,6 @@
-"""Interfaces and namespaces for tests, made with iproute2 and wg, and what these tools tell of them.
+"""Interfaces and namespaces for tests, created with iproute2 and wg, and what these tools show of them.
 
-Nothing here uses the code under test: what it did is seen through other people's eyes.
+Nothing here uses the code under test: other tools show what it did.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Namespace:
     name: str = ""
 
     def command(self, *words: str) -> list[str]:
-        """What to start for a command to run in it."""
+        """The command line that runs a command in it."""
         return ["ip", "netns", "exec", self.name, *words] if self.name else [*words]
 
     def run(self, *words: str, stdin: str = "") -> str:
@@ -54,7 +54,7 @@ class Namespace:
         return done.stdout
 
     def sh(self, *lines: str) -> None:
-        """Run lines of shell; the first that fails is the end. One process for all: each start costs in a guest."""
+        """Run lines of shell up to one that fails. One process for all: each start takes long in a guest."""
         self.run("sh", "-ec", "\n".join(lines))
 
     def links(self) -> dict[str, dict[str, Any]]:
@@ -80,37 +80,47 @@ class Namespace:
         return [entry["dst"] for entry in entries if entry["mac"] == ALL_ZERO_MAC]
 
     def add_domain(self, domain: Domain, number: int) -> str:
-        """Make a domain's interfaces as a gateway has them; the number makes VNI, port and address its own.
+        """Create a domain's interfaces as a gateway has them; the number makes VNI, port and address unique.
 
         Returns:
             the public key of the WireGuard interface.
         """
-        address = f"fe80::{number:x}"
-        private_key = base64.b64encode(os.urandom(32)).decode()
-        script = f"""
-            ip -batch - <<END
-            link add {domain.wg} type wireguard
-            link set {domain.wg} addrgenmode none
-            address add {address}/64 dev {domain.wg}
-            link add {domain.vx} type vxlan id {number} local {address} dev {domain.wg} dstport 4789
-            link set {domain.wg} up
-            link set {domain.vx} up
-            END
-            echo {private_key} | wg set {domain.wg} private-key /dev/stdin listen-port {40000 + number}
-            wg show {domain.wg} public-key
-        """
-        return self.run("sh", "-ec", inspect.cleandoc(script)).strip()
+        return self.run("sh", "-ec", _creation(domain, number)).strip()
+
+    def add_domains(self, *domains: Domain) -> list[str]:
+        """Create the interfaces of many domains, numbered from 1; see `add_domain`."""
+        scripts = [_creation(domain, number) for number, domain in enumerate(domains, 1)]
+        return self.run("sh", "-ec", "\n".join(scripts)).split()
 
     def remove_links(self, *names: str) -> None:
-        """Remove interfaces; one may have taken another one along already."""
-        # With its peers still in it the kernel takes 20 ms for each of them to remove a WireGuard interface.
+        """Remove interfaces; some may be gone already, with another one."""
+        # With peers, the removal of a WireGuard interface takes the kernel 20 ms for each of them.
         steps = "wg setconf $name /dev/null; ip link delete $name"
         self.run("sh", "-c", f"for name in {' '.join(names)}; do {steps}; done 2>/dev/null; true")
 
 
+def _creation(domain: Domain, number: int) -> str:
+    """A shell script for a domain's interfaces, which prints the public key."""
+    address = f"fe80::{number:x}"
+    private_key = base64.b64encode(os.urandom(32)).decode()
+    script = f"""
+        ip -batch - <<END
+        link add {domain.wg} type wireguard
+        link set {domain.wg} addrgenmode none
+        address add {address}/64 dev {domain.wg}
+        link add {domain.vx} type vxlan id {number} local {address} dev {domain.wg} dstport 4789
+        link set {domain.wg} up
+        link set {domain.vx} up
+        END
+        echo {private_key} | wg set {domain.wg} private-key /dev/stdin listen-port {40000 + number}
+        wg show {domain.wg} public-key
+    """
+    return inspect.cleandoc(script)
+
+
 @contextmanager
 def namespaces() -> Iterator[Callable[[str], Namespace]]:
-    """A function that makes further namespaces, which last as long as the context."""
+    """A function that creates namespaces, which last as long as the context."""
     host = Namespace()
     with ExitStack() as stack:
 
@@ -125,8 +135,8 @@ def namespaces() -> Iterator[Callable[[str], Namespace]]:
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something holds; the time only tells slow from never."""
+    """Wait until a condition holds; the limit only distinguishes slow from never."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
         await asyncio.sleep(0.05)

@@ -1,1 +1,1 @@
-"""What carries the peers: the kernel, or its stand-in in memory."""
+"""What has the peers: the kernel, or its stand-in in memory."""

@@ -1,13 +1,12 @@
-"""What the kernel is asked to change: peers, routes and FDB entries, step by step.
+"""Changes the kernel: peers, routes and FDB entries, step by step.
 
-In two parts, so that the first one of some changes can be done while the kernel works on others: a `Plan`, which needs
-no kernel, and `Changing`, which blocks.
+In two parts, so that some changes can be encoded while the kernel works on others: a `Plan` needs no kernel, and
+`KernelWriter` blocks.
 """
 
 import errno
 import itertools
 import operator
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -15,30 +14,32 @@ from typing import Final, NamedTuple
 import msgspec
 
 from wgkex_ops.consumer.dataplane.base import OperationObserver
-from wgkex_ops.consumer.dataplane.netlink import wire
+from wgkex_ops.consumer.dataplane.netlink import configure
 from wgkex_ops.consumer.dataplane.netlink.errnos import code_of, explain, name_of
-from wgkex_ops.consumer.dataplane.netlink.sockets import NetlinkSocket, WireGuardSocket
+from wgkex_ops.consumer.dataplane.netlink.framing import DecodeError
+from wgkex_ops.consumer.dataplane.netlink.links import interface_index
+from wgkex_ops.consumer.dataplane.netlink.sockets import MESSAGES_PER_SEND, NetlinkSocket, WireGuardSocket
 from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 
-# Of one plan: one send for each step, and little enough for the event loop not to stand still while it makes the plan.
-_CHANGES_PER_PLAN: Final = min(wire.PEERS_PER_MESSAGE, wire.MESSAGES_PER_SEND)
+# One send for each step of a plan, and few enough not to block the event loop for long while it makes the plan.
+_CHANGES_PER_PLAN: Final = min(configure.PEERS_PER_MESSAGE, MESSAGES_PER_SEND)
 
-# What the kernel says of a single peer in a message full of them; anything else is about the interface or about us.
+# Errors of a single peer in a message full of them. All others are about the interface or about this process.
 _PEER_ERRORS: Final = frozenset({errno.EINVAL, errno.ERANGE, errno.ENOMEM, errno.EPFNOSUPPORT})
 
-# What the kernel says when there is nothing to remove, or no interface that it could be removed from.
+# Errors that mean: there is nothing to remove, or no interface to remove it from.
 _ABSENT: Final = {
     Operation.PEER_REMOVE: frozenset({errno.ENODEV}),
     Operation.ROUTE_REMOVE: frozenset({errno.ESRCH, errno.ENODEV}),
-    # EADDRNOTAVAIL: the WireGuard interface, on the way to the entry's destination, is gone.
+    # EADDRNOTAVAIL: the WireGuard interface that the entry uses is gone.
     Operation.FDB_REMOVE: frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL}),
 }
 
 
 class _Interfaces(NamedTuple):
-    """Numbers of a domain's interfaces at this moment; 0 for one that is not there."""
+    """Indices of a domain's interfaces at this moment; 0 for one that is missing."""
 
     wg: int = 0
     vx: int = 0
@@ -48,10 +49,10 @@ class _Item(msgspec.Struct):
     """A change on its way through the steps.
 
     Attributes:
-        change: what is asked for.
-        peer: what WireGuard is told; empty where only an address is cleared.
-        interfaces: of its domain, as soon as it is carried out.
-        outcome: what has become of it so far.
+        change: the change.
+        peer: the encoded peer; empty where only an address is cleared.
+        interfaces: of its domain, once it is carried out.
+        outcome: so far.
     """
 
     change: Change
@@ -61,15 +62,15 @@ class _Item(msgspec.Struct):
 
 
 class Plan:
-    """Changes of different keys, so that their order does not matter, and what can be known of them beforehand.
+    """Changes of different addresses, so that their order does not matter, with all that can be encoded beforehand.
 
     Args:
-        changes: one of the parts that `plans` makes.
+        changes: as many as `make_plans` puts into one.
     """
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self._items = [_planned(change) for change in changes]
-        # Those of a domain one after the other: they share messages, and what is said of them begins and ends alike.
+        # Sorted by domain: neighbours share messages, and the first and last bytes of their encoding.
         ordered = sorted(self._items, key=_domain_name)
         self.installs = [item for item in ordered if item.change.action is Action.INSTALL]
         self.removals = [item for item in ordered if item.change.action is not Action.INSTALL]
@@ -81,11 +82,11 @@ class Plan:
         return [item.outcome for item in self._items]
 
 
-def plans(changes: Iterable[Change]) -> Iterator[Plan]:
-    """Plan changes in their order, each part when it is asked for.
+def make_plans(changes: Iterable[Change]) -> Iterator[Plan]:
+    """Split changes into plans, lazily and in their order.
 
-    No part is too long for the messages of its steps, and in none of them an address occurs twice, be it in two
-    domains: the route goes to where it is asked for last.
+    An address occurs once in a plan, even if two domains change it: its one route has to go where the last change wants
+    it.
     """
     part: list[Change] = []
     seen: set[bytes] = set()
@@ -103,34 +104,43 @@ def _planned(change: Change) -> _Item:
     if not change.key:
         return _Item(change, b"")
     install = change.action is Action.INSTALL
-    return _Item(change, wire.new_peer(change.key, change.address) if install else wire.gone_peer(change.key))
+    return _Item(change, configure.encode_peer(change.key, change.address) if install else configure.encode_peer_removal(change.key))
 
 
 def _domain_name(item: _Item) -> str:
     return item.change.domain.name
 
 
-class Changing:
-    """Changes the kernel; for one thread at a time.
+class KernelWriter:
+    """Changes the kernel, for one thread at a time.
 
     Args:
-        wireguard: where peers are told of.
-        route: the same for routes and FDB entries.
-        observer: is told of each step.
-        route_protocol: the number that our routes carry.
+        wireguard: the socket for peers.
+        route: the socket for routes and FDB entries.
+        observer: is called for each step.
+        route_protocol: the protocol number of our routes.
+        index_of: the index of an interface, by its name; 0 if there is none.
     """
 
     def __init__(
-        self, wireguard: WireGuardSocket, route: NetlinkSocket, observer: OperationObserver, route_protocol: int
+        self,
+        wireguard: WireGuardSocket,
+        route: NetlinkSocket,
+        observer: OperationObserver,
+        route_protocol: int,
+        index_of: Callable[[str], int] = interface_index,
     ) -> None:
         self._wireguard = wireguard
         self._route = route
         self._observer = observer
         self._route_protocol = route_protocol
+        self._index_of = index_of
 
     def carry_out(self, plan: Plan) -> list[Outcome]:
-        """Do all steps; the outcome of each change, in their order."""
-        interfaces = {domain.name: _resolve(domain) for domain in plan.domains}
+        """Carry out all steps; one outcome for each change, in their order."""
+        interfaces = {
+            domain.name: _Interfaces(self._index_of(domain.wg), self._index_of(domain.vx)) for domain in plan.domains
+        }
         for item in itertools.chain(plan.installs, plan.removals):
             item.interfaces = interfaces[item.change.domain.name]
         self._install(plan.installs)
@@ -148,66 +158,65 @@ class Changing:
         self._step(Operation.FDB_ADD, items, self._add_fdb_entries)
 
     def _remove(self, items: Sequence[_Item]) -> None:
-        # Whatever went over an interface went with it.
+        # What was on an interface is gone with it.
         items = [item for item in items if item.interfaces.wg]
         self._step(Operation.FDB_REMOVE, [item for item in items if item.interfaces.vx], self._remove_fdb_entries)
         self._step(Operation.ROUTE_REMOVE, items, self._remove_routes)
         self._step(Operation.PEER_REMOVE, [item for item in items if item.peer], self._set_peers)
 
     def _step(self, operation: Operation, items: Iterable[_Item], work: Callable[[Sequence[_Item]], list[int]]) -> None:
-        """Do one step of those changes that have not failed in an earlier one."""
-        alive = [item for item in items if item.outcome is None]
-        if not alive:
+        """Carry out one step of those changes that no earlier step has failed for."""
+        pending = [item for item in items if item.outcome is None]
+        if not pending:
             return
         started = time.monotonic()
         try:
-            codes = work(alive)
-        except (OSError, wire.DecodeError) as problem:
-            # Which of them were made is not known. All are asked for again some time, which does no harm.
-            codes = [code_of(problem)] * len(alive)
+            codes = work(pending)
+        except (OSError, DecodeError) as problem:
+            # Which of them were made is unknown. The caller repeats them all, which does no harm.
+            codes = [code_of(problem)] * len(pending)
         names: list[str] = []
-        # Mostly all goes well.
-        for item, code in zip(alive, codes, strict=True) if any(codes) else ():
+        for item, code in zip(pending, codes, strict=True) if any(codes) else ():
             if code and code not in _ABSENT.get(operation, ()):
                 item.outcome = _change_error(operation, item.change.domain, code)
                 names.append(name_of(code))
-        self._observer.observe(operation, len(alive), names, time.monotonic() - started)
+        self._observer.observe(operation, len(pending), names, time.monotonic() - started)
 
     def _add_routes(self, items: Sequence[_Item]) -> list[int]:
-        return self._route.exchange(wire.add_routes(self._route_protocol, _routes(items)))
+        return self._route.exchange(configure.add_routes(self._route_protocol, _routes(items)))
 
     def _remove_routes(self, items: Sequence[_Item]) -> list[int]:
-        return self._route.exchange(wire.remove_routes(self._route_protocol, _routes(items)))
+        return self._route.exchange(configure.remove_routes(self._route_protocol, _routes(items)))
 
     def _add_fdb_entries(self, items: Sequence[_Item]) -> list[int]:
-        return self._route.exchange(wire.add_fdb_entries(_fdb_entries(items)))
+        return self._route.exchange(configure.add_fdb_entries(_fdb_entries(items)))
 
     def _remove_fdb_entries(self, items: Sequence[_Item]) -> list[int]:
-        return self._route.exchange(wire.remove_fdb_entries(_fdb_entries(items)))
+        return self._route.exchange(configure.remove_fdb_entries(_fdb_entries(items)))
 
     def _set_peers(self, items: Sequence[_Item]) -> list[int]:
-        """Send messages of many peers, each for one interface; errors in the order of the items."""
+        """Send messages of many peers, each for one interface; error numbers in the order of the items."""
         family = self._wireguard.family()
         codes = [0] * len(items)
         parts = _parts(items)
         while parts:
-            answers = self._wireguard.exchange(
-                wire.set_peers(
+            errors = self._wireguard.exchange(
+                configure.set_peers(
                     family,
                     [(items[part.start].interfaces.wg, [items[one].peer for one in part]) for part in parts],
                 )
             )
-            halves: list[range] = []
-            for part, code in zip(parts, answers, strict=True):
+            split: list[range] = []
+            for part, code in zip(parts, errors, strict=True):
                 if code == errno.ENOENT:
                     self._wireguard.forget_family()
                 if code in _PEER_ERRORS and len(part) > 1:
-                    # The kernel stops at the first peer that it refuses, and does not say which one.
-                    halves += [part[: len(part) // 2], part[len(part) // 2 :]]
+                    # The kernel stops at the first peer that it refuses, and does not report which one.
+                    split += [part[: len(part) // 2], part[len(part) // 2 :]]
                     continue
                 for position in part:
                     codes[position] = code
-            parts = halves
+            parts = split
         return codes
 
 
@@ -215,12 +224,12 @@ _interfaces: Final = operator.attrgetter("interfaces")
 
 
 def _by_interfaces(items: Iterable[_Item]) -> list[tuple[_Interfaces, list[_Item]]]:
-    """Those that follow one another and have the same interfaces, together."""
+    """Group neighbours that have the same interfaces."""
     return [(interfaces, list(some)) for interfaces, some in itertools.groupby(items, _interfaces)]
 
 
 def _parts(items: Sequence[_Item]) -> list[range]:
-    """The positions of those that share one message of peers."""
+    """The positions of the items that share one message."""
     ends = list(itertools.accumulate(len(some) for _, some in _by_interfaces(items)))
     return [range(start, end) for start, end in itertools.pairwise([0, *ends])]
 
@@ -236,22 +245,10 @@ def _fdb_entries(items: Iterable[_Item]) -> list[tuple[int, int, list[bytes]]]:
     ]
 
 
-def _resolve(domain: Domain) -> _Interfaces:
-    return _Interfaces(number_of(domain.wg), number_of(domain.vx))
-
-
-def number_of(interface: str) -> int:
-    """The index of an interface; 0 if it is not there."""
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return 0
-
-
 def _change_error(operation: Operation, domain: Domain, code: int) -> DataplaneError:
     if code == errno.ENODEV:
         return InterfaceMissingError(operation, domain.vx if operation is Operation.FDB_ADD else domain.wg)
     if code == errno.EADDRNOTAVAIL and operation is Operation.FDB_ADD:
-        # That is how VXLAN says that there is no interface of this number on the way to the destination.
+        # VXLAN's error when the entry's WireGuard interface is missing.
         return InterfaceMissingError(operation, domain.wg)
     return DataplaneError(operation, name_of(code), explain(code))

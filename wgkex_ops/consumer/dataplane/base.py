@@ -1,4 +1,4 @@
-"""The seam to what carries the peers: the kernel, or its stand-in in memory."""
+"""The seam to what has the peers: the kernel, or its stand-in in memory."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class LinkEvent:
     """An interface came, went, or changed its state.
 
     Attributes:
-        interface: its name; empty when events were lost and everything should be looked at again.
+        interface: its name; empty when events were lost, so that anything may have changed.
         present: whether it exists now.
         up: whether it is up now.
     """
@@ -25,23 +25,23 @@ class LinkEvent:
 
 
 class OperationObserver(Protocol):
-    """Is told of each batch or dump: what the netlink metrics are made of. Called from any thread."""
+    """What the netlink metrics are made of. Called from any thread."""
 
     def observe(self, operation: Operation, count: int, errors: Sequence[str], seconds: float) -> None:
-        """Take note of one batch.
+        """Take note of one batch of operations, or of one dump.
 
         Args:
             operation: what was done.
-            count: how many single operations the batch had, failed ones included.
+            count: how many operations the batch had, failed ones included.
             errors: the errno name of each failed one.
             seconds: how long the batch took.
         """
 
 
 class Dataplane(Protocol):
-    """The two implementations are `netlink.KernelDataplane` and `memory.MemoryDataplane`.
+    """The two implementations are `kernel.KernelDataplane` and `memory.MemoryDataplane`.
 
-    It is entered before use and left at the end, as an asynchronous context manager.
+    It is an asynchronous context manager: entered before use and left at the end.
     """
 
     async def __aenter__(self) -> Self: ...
@@ -53,11 +53,11 @@ class Dataplane(Protocol):
     async def apply(self, changes: Sequence[Change]) -> list[Outcome]:
         """Carry out many changes, for any number of domains.
 
-        Installing means WireGuard peer, route, FDB entry; removing undoes them in the opposite order, and what is
-        absent already is no error. Both are idempotent, so a change that failed half-way can simply be asked for again.
+        To install is to add WireGuard peer, route and FDB entry; to remove undoes that in the opposite order, and what
+        is already absent is no error. Both are idempotent: a change that failed in one step can be applied again.
 
         Returns:
-            one outcome per change, in order. One bad change never spoils the others, and none of them raises.
+            one outcome per change, in order. A change that fails affects no other one, and raises nothing.
         """
 
     async def snapshot(self) -> Snapshot:
@@ -68,8 +68,8 @@ class Dataplane(Protocol):
         """
 
     def events(self) -> AsyncIterator[LinkEvent]:
-        """Tell of changes of the domains' interfaces, for as long as the dataplane is open.
+        """Report changes of the domains' interfaces, for as long as the dataplane is open.
 
         Raises:
-            DataplaneError: the source of events broke down.
+            DataplaneError: changes can no longer be received.
         """

@@ -1,4 +1,4 @@
-"""One reading of the dataplane for everybody who asks at the same time."""
+"""One snapshot for all readers that ask at the same time."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from wgkex_ops.model.peers import Snapshot
 
 
 class SharedSnapshots:
-    """Reads snapshots, and lets whoever comes while one is being read have the same.
+    """Reads snapshots. A reader that comes while one is being read gets the same one.
 
     Args:
         dataplane: what is read.
@@ -26,11 +26,11 @@ class SharedSnapshots:
         if self._reading is None:
             self._reading = asyncio.create_task(self._dataplane.snapshot(), name="snapshot")
             self._reading.add_done_callback(self._forget)
-        # Whoever gives up waiting must not end the reading of the others.
+        # A reader that is cancelled must not cancel it for the others.
         return await asyncio.shield(self._reading)
 
     def _forget(self, reading: asyncio.Task[Snapshot]) -> None:
         self._reading = None
         if not reading.cancelled():
-            # Everybody may have given up waiting: nobody is left then to take the error.
+            # All readers may have been cancelled: then nothing else retrieves the error.
             reading.exception()

@@ -2,31 +2,28 @@
 
 import errno
 import os
-from typing import Final
 
-from wgkex_ops.consumer.dataplane.netlink.wire import DecodeError
+from wgkex_ops.consumer.dataplane.netlink.framing import DecodeError
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.changes import Operation
 
-_RIGHT_NEEDED: Final = "the right CAP_NET_ADMIN is needed"
-
 
 def code_of(problem: OSError | DecodeError) -> int:
-    """The number of what went wrong. An answer that cannot be read is EBADMSG."""
+    """The number of an error. A message that cannot be decoded is EBADMSG."""
     return errno.EBADMSG if isinstance(problem, DecodeError) else problem.errno or errno.EIO
 
 
 def name_of(code: int) -> str:
-    """The kernel's name of an error. Python has another one for EOPNOTSUPP, which is the same number on Linux."""
+    """The kernel's name of an error. Python has another one for EOPNOTSUPP, which has the same number on Linux."""
     return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, str(code))
 
 
 def explain(code: int) -> str:
-    """Say what an error means."""
-    return _RIGHT_NEEDED if code == errno.EPERM else os.strerror(code)
+    """What an error means."""
+    return "CAP_NET_ADMIN is needed" if code == errno.EPERM else os.strerror(code)
 
 
 def dump_error(problem: OSError | DecodeError) -> DataplaneError:
-    """Make one of our own errors of a dump that failed."""
+    """Turn the error of a dump into our own one."""
     code = code_of(problem)
     return DataplaneError(Operation.DUMP, name_of(code), explain(code) if code == errno.EPERM else str(problem))

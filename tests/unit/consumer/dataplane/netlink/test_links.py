@@ -1,19 +1,17 @@
-"""Links by way of pyroute2: the logic of events, and what becomes of pyroute2's failures."""
+"""Events and addresses of interfaces, and pyroute2's failures."""
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Never
 
 import pytest
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.core import NoClose
 from pyroute2.netlink.exceptions import NetlinkError
 
 from wgkex_ops.consumer.dataplane.base import LinkEvent
-from wgkex_ops.consumer.dataplane.netlink import links
-from wgkex_ops.consumer.dataplane.netlink.links import LinkNews, LinkTracker, dump_addresses
-from wgkex_ops.consumer.dataplane.netlink.wire import Link
+from wgkex_ops.consumer.dataplane.netlink.links import LinkMonitor, LinkTracker, dump_addresses, interface_index
+from wgkex_ops.consumer.dataplane.netlink.parse import Link
 
 GONE = LinkEvent("wg-a", present=False, up=False)
 DOWN = LinkEvent("wg-a", present=True, up=False)
@@ -41,7 +39,7 @@ def test_what_is_new_about_an_interface(link: Link, present: bool, events: list[
     assert list(tracker(Link(7, "wg-a", up=False)).update(link, present)) == events
 
 
-def test_an_interface_made_anew() -> None:
+def test_an_interface_created_again() -> None:
     tracked = tracker(Link(7, "wg-a", up=True))
     assert list(tracked.update(Link(7, "wg-a", up=False), present=False)) == [GONE]
     assert list(tracked.update(Link(8, "wg-a", up=False), present=True)) == [DOWN]
@@ -52,6 +50,11 @@ async def test_addresses_are_read_in_a_thread_beside_an_event_loop() -> None:
     assert isinstance(await asyncio.to_thread(dump_addresses), dict)
 
 
+def test_an_interface_without_an_index_is_missing() -> None:
+    assert interface_index("lo") > 0
+    assert interface_index("wg-nowhere") == 0
+
+
 class Message(dict[str, Any]):
     """What `get_addr` yields, as far as it is used."""
 
@@ -60,72 +63,95 @@ class Message(dict[str, Any]):
         return address
 
 
-def message(number: int, flags: int = 2, **attributes: str) -> Message:
-    return Message(index=number, header={"flags": flags}, attributes=attributes)
+def message(index: int, flags: int = 2, **attributes: str) -> Message:
+    return Message(index=index, header={"flags": flags}, attributes=attributes)
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, *messages: Message) -> None:
+def netlink(*messages: Message) -> Callable[[], AsyncIPRoute]:
+    """Makes pyroute2's object, with addresses of our own."""
+
     async def dump() -> AsyncIterator[Message]:
         for one in messages:
             yield one
 
-    async def get_addr(_: AsyncIPRoute, **__: int) -> AsyncIterator[Message]:
+    async def get_addr(**_: int) -> AsyncIterator[Message]:
         return dump()
 
-    monkeypatch.setattr(AsyncIPRoute, "get_addr", get_addr)
+    def create() -> AsyncIPRoute:
+        created = AsyncIPRoute()
+        created.get_addr = get_addr
+        return created
+
+    return create
 
 
-def test_the_lowest_link_local_address_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(
-        monkeypatch,
+def test_the_lowest_link_local_address_counts() -> None:
+    create_netlink = netlink(
         message(7, IFA_ADDRESS="fe80::2"),
         message(7, IFA_ADDRESS="fe80::1"),
         message(7, IFA_ADDRESS="2001:db8::"),
         message(8, IFA_ADDRESS="::1"),
         message(9, IFA_ADDRESS="fe80::8", IFA_LOCAL="fe80::9"),
     )
-    assert dump_addresses() == {7: "fe80::1", 9: "fe80::9"}
+    assert dump_addresses(create_netlink=create_netlink) == {7: "fe80::1", 9: "fe80::9"}
 
 
-def test_addresses_that_change_while_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, message(7, IFA_ADDRESS="fe80::1"), message(8, flags=0x12, IFA_ADDRESS="fe80::2"))
+def test_addresses_that_change_while_they_are_read() -> None:
+    create_netlink = netlink(message(7, IFA_ADDRESS="fe80::1"), message(8, flags=0x12, IFA_ADDRESS="fe80::2"))
     with pytest.raises(InterruptedError):
-        dump_addresses()
+        dump_addresses(create_netlink=create_netlink)
 
 
-def test_pyroute2s_errors_end_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def get_addr(_: AsyncIPRoute, **__: int) -> Never:
+def test_errors_of_pyroute2_become_os_errors() -> None:
+    async def get_addr(**_: int) -> Never:
         raise NetlinkError(errno.EPERM)
 
-    monkeypatch.setattr(AsyncIPRoute, "get_addr", get_addr)
+    def refusing() -> AsyncIPRoute:
+        created = AsyncIPRoute()
+        created.get_addr = get_addr
+        return created
+
     with pytest.raises(PermissionError):
-        dump_addresses()
+        dump_addresses(create_netlink=refusing)
 
 
-def test_an_answer_that_is_lost_is_no_reason_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "_DUMP_TIMEOUT", 0.05)
-    monkeypatch.setattr(AsyncIPRoute, "enqueue", lambda *_: None)
+def test_a_message_that_is_lost_is_no_reason_to_hang() -> None:
+    def losing() -> AsyncIPRoute:
+        created = AsyncIPRoute()
+        created.enqueue = lambda *_: None
+        return created
+
     with pytest.raises(TimeoutError) as raised:
-        dump_addresses()
+        dump_addresses(timeout=0.05, create_netlink=losing)
     assert raised.value.errno == errno.ETIMEDOUT
 
 
-async def test_who_waits_for_news_learns_that_there_will_be_none() -> None:
-    news = LinkNews()
-    await news.open()
-    reading = asyncio.create_task(news.read())
+async def test_a_reader_that_waits_fails_when_the_monitor_is_closed() -> None:
+    monitor = LinkMonitor()
+    await monitor.open()
+    reading = asyncio.create_task(monitor.read())
     await asyncio.sleep(0.05)
-    news.close()
+    monitor.close()
     with pytest.raises(ConnectionResetError):
         await reading
 
 
-async def test_news_that_cannot_be_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_subscription_that_fails() -> None:
     def bind(*_: object) -> Never:
         raise OSError(errno.ENOMEM, "no memory")
 
-    monkeypatch.setattr(NoClose, "bind", bind)
-    news = LinkNews()
+    def unbindable(rcvbuf: int) -> AsyncIPRoute:
+        created = AsyncIPRoute(rcvbuf=rcvbuf)
+        set_up = created.setup_endpoint
+
+        async def setup_endpoint() -> None:
+            await set_up()
+            created.socket.bind = bind
+
+        created.setup_endpoint = setup_endpoint
+        return created
+
+    monitor = LinkMonitor(create_netlink=unbindable)
     with pytest.raises(OSError, match="no memory"):
-        await news.open()
-    news.close()
+        await monitor.open()
+    monitor.close()
