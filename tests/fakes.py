@@ -184,9 +184,6 @@ class FaultyDataplane(MemoryDataplane):
             self._link_events.put_nowait(LinkEvent(interface, present=present, up=present))
 
 
-Nobody = NullObserver
-
-
 @dataclass
 class Recorder:
     """An observer that keeps all operations."""

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec import structs
 
-from tests.fakes import Nobody
+from tests.fakes import NullObserver
 from tests.invariants import DOMAINS, GatewayMachine, Part, Reachable
 from tests.kernel.lab import ALL_ZERO_MAC, Namespace
 from tests.unit.consumer.upkeep.gateway import Clocks
@@ -40,7 +40,7 @@ class PaintedKernel(KernelDataplane):
     """
 
     def __init__(self, here: Namespace, clocks: Clocks) -> None:
-        super().__init__(DOMAINS, Nobody())
+        super().__init__(DOMAINS, NullObserver())
         self._here = here
         self._clocks = clocks
         self._handshakes: dict[tuple[str, bytes], float] = {}
