@@ -1,4 +1,4 @@
-"""Nothing but aiohttp, which reads a submission and answers it: the limit of every broker that is made of it."""
+"""A bare aiohttp handler that accepts every submission: the limit for a broker that uses aiohttp."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""A burst of 1,000 routers: how many keys a second come from POST to the kernel, through HTTP, broker, MQTT and worker.
+"""A burst of 1,000 nodes: how many keys a second come from POST to the kernel, through HTTP, broker, MQTT and worker.
 
-From the first byte of the first POST to the kernel's own word of the last FDB entry, which is the last part of a peer.
-All processes are real ones, with the log lines, receipts and journal that they have by default. The client, a dozen
-connections with requests made beforehand, takes its share of the same two processors. Against it, in turns within one
-run, what the old way does at the end alone: one key at a time, installed with fresh sockets, without HTTP and MQTT. And
-how many such requests a second are answered by nothing but aiohttp, which has both processors with the client.
+From the first byte of the first POST until the kernel reports the last FDB entry, which is the last part of a peer. All
+processes are real ones, with the log lines, receipts and journal that they have by default. The client, 16 connections
+with prepared requests, shares the same two processors. Compared, in each round, with only the last step of the old way:
+one key at a time, installed with new sockets, without HTTP and MQTT. And with how many such requests a second a bare
+aiohttp handler serves, which shares both processors with the client only.
 """
 
 import json
@@ -37,19 +37,19 @@ _RTMGRP_NEIGH: Final = 4
 _RTM_NEWNEIGH: Final = 28
 _AF_BRIDGE: Final = 7
 _SO_RCVBUFFORCE: Final = 33
-_PATIENCE: Final = 60_000
+_TIMEOUT: Final = 60_000
 _HEADER: Final = struct.Struct("=IH")
 
 
 def request(key: PublicKey) -> bytes:
-    """What a router sends."""
+    """What a node sends."""
     body = json.dumps({"domain": DOMAIN.name, "public_key": str(key)}).encode()
     head = f"POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 def destinations(datagram: bytes) -> set[bytes]:
-    """Addresses at the end of new FDB entries, out of the kernel's news of neighbours."""
+    """Destinations of new FDB entries, from the kernel's notifications about neighbours."""
     found = set()
     offset = 0
     while offset < len(datagram):
@@ -66,42 +66,42 @@ def destinations(datagram: bytes) -> set[bytes]:
 
 
 def burst(port: int, *, installed: bool = True) -> tuple[float, float]:
-    """Seconds until the last POST is answered, and until the last key is in the kernel, if they get there."""
+    """Seconds until the last HTTP response, and until the last key is in the kernel, if keys are installed."""
     keys = [PublicKey(os.urandom(32)) for _ in range(BURST)]
     requests = [request(key) for key in keys]
     missing = {link_local(key.raw) for key in keys} if installed else set()
     connections = {}
     poll = select.poll()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as news:
-        news.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
-        news.bind((0, _RTMGRP_NEIGH))
-        poll.register(news, select.POLLIN)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as notifications:
+        notifications.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
+        notifications.bind((0, _RTMGRP_NEIGH))
+        poll.register(notifications, select.POLLIN)
         for _ in range(CONNECTIONS):
             connection = socket.create_connection(("127.0.0.1", port))
             connections[connection.fileno()] = connection
             poll.register(connection, select.POLLIN)
         started = time.monotonic()
-        answered_after = 0.0
+        responded_after = 0.0
         for connection in connections.values():
             connection.send(requests.pop())
         waiting = BURST
         while missing or waiting:
-            events = poll.poll(_PATIENCE)
-            assert events, f"nothing more comes: {len(missing)} keys are missing, and {waiting} answers"
+            events = poll.poll(_TIMEOUT)
+            assert events, f"nothing more comes: {len(missing)} keys and {waiting} HTTP responses are missing"
             for number, _ in events:
-                if number == news.fileno():
-                    missing -= destinations(news.recv(1 << 16))
+                if number == notifications.fileno():
+                    missing -= destinations(notifications.recv(1 << 16))
                     continue
-                answer = connections[number].recv(4096)
-                assert answer.startswith(b"HTTP/1.1 200 "), answer
+                response = connections[number].recv(4096)
+                assert response.startswith(b"HTTP/1.1 200 "), response
                 waiting -= 1
-                answered_after = time.monotonic() - started
+                responded_after = time.monotonic() - started
                 if requests:
                     connections[number].send(requests.pop())
         installed_after = time.monotonic() - started
         for connection in connections.values():
             connection.close()
-    return answered_after, installed_after
+    return responded_after, installed_after
 
 
 def processor_times(pids: Mapping[str, int]) -> dict[str, float]:
@@ -114,12 +114,12 @@ def processor_times(pids: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
-def answering(port: int) -> Callable[[], bool]:
-    def answers() -> bool:
+def listening(port: int) -> Callable[[], bool]:
+    def listens() -> bool:
         with socket.socket() as connection:
             return connection.connect_ex(("127.0.0.1", port)) == 0
 
-    return answers
+    return listens
 
 
 def old() -> None:
@@ -138,17 +138,17 @@ def main() -> None:
         running([sys.executable, "-m", "benchmarks.bare_http", str(_BARE_PORT)], Path(folder, "bare_http.log")),
     ):
         pids = processes.pids | {"client": os.getpid()}
-        eventually(answering(_BARE_PORT), "aiohttp answers")
+        eventually(listening(_BARE_PORT), "aiohttp listens")
         for number in range(ROUNDS + 1):
             old_rate = OLD_KEYS / seconds(old)
             before = processor_times(pids)
-            answered_after, installed_after = burst(HTTP_PORT)
+            responded_after, installed_after = burst(HTTP_PORT)
             # Receipts are still on their way.
             time.sleep(2)
             after = processor_times(pids)
             bare_rate = BURST / burst(_BARE_PORT, installed=False)[0]
             print(
-                f"{BURST} keys: answered after {answered_after:.1f} s, installed after {installed_after:.1f} s; "
+                f"{BURST} keys: HTTP responses after {responded_after:.1f} s, installed after {installed_after:.1f} s; "
                 f"the old way: {old_rate:.1f} keys/s; aiohttp alone: {bare_rate:.1f} requests/s",
                 flush=True,
             )

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from tests.kernel.lab import Namespace
-from tests.kernel.network import PATIENCE, eventually
+from tests.kernel.network import TIMEOUT, eventually
 from wgkex_ops.model.domains import Domain
 
 DOMAIN: Final = Domain("ffmuc_welt", "wg-welt", "vx-welt")
@@ -47,8 +47,8 @@ class Gateway:
 
 
 def fetch(url: str) -> str:
-    with urlopen(url, timeout=PATIENCE) as answer:
-        text: str = answer.read().decode()
+    with urlopen(url, timeout=TIMEOUT) as response:
+        text: str = response.read().decode()
     return text
 
 
@@ -77,19 +77,19 @@ def gateway(*, with_broker: bool, folder: Path) -> Iterator[Gateway]:
             name: stack.enter_context(running(command, folder / f"{name}.log")) for name, command in commands.items()
         }
         for name, url in pages.items():
-            eventually(_answering(f"{url}/-/ready"), f"the {name} is ready")
+            eventually(_responding(f"{url}/-/ready"), f"the {name} is ready")
         yield Gateway(pids)
 
 
-def _answering(url: str) -> Callable[[], bool]:
-    def answers() -> bool:
+def _responding(url: str) -> Callable[[], bool]:
+    def responds() -> bool:
         try:
             fetch(url)
         except (URLError, ConnectionError):
             return False
         return True
 
-    return answers
+    return responds
 
 
 @contextmanager
@@ -100,4 +100,4 @@ def running(command: list[str], log: Path) -> Iterator[int]:
             yield process.pid
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)

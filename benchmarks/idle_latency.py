@@ -1,9 +1,9 @@
-"""How long an idle gateway takes from a router's POST to the installed peer, and how long the old way takes for less.
+"""How long an idle gateway takes from a node's POST to the installed peer, and how long the old way takes for less.
 
-Ours is the whole way: HTTP, broker, MQTT server, worker, kernel; it ends with the kernel's own word of the FDB entry,
-the last of the three parts, as `bridge monitor` tells it. The old way is only the end of that: one key installed with
+Ours is the whole way: HTTP, broker, MQTT server, worker, kernel. It ends when the kernel reports the FDB entry, the
+last of the three parts, to `bridge monitor`. The old way is only the end of that: one key installed with
 sockets opened for each of the three parts, by the library's own calls, in a process that does nothing else. What the
-old worker spends on top of it (HTTP, MQTT, and half a second on average until it looks into its queue) is left out.
+old worker spends on top of it (HTTP, MQTT, and half a second on average until it reads its queue) is left out.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 from benchmarks.old_way import install_the_old_way
 from tests.kernel.lab import Namespace, namespaces
-from tests.kernel.network import DOMAIN, GATEWAY_ADDRESS, HTTP_PORT, PATIENCE, eventually, running_network
+from tests.kernel.network import DOMAIN, GATEWAY_ADDRESS, HTTP_PORT, TIMEOUT, eventually, running_network
 from wgkex_ops.model.keys import PublicKey
 
 ROUNDS: Final = 21
@@ -32,7 +32,7 @@ _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 
 @contextmanager
 def inside(host: Namespace) -> Iterator[None]:
-    """Let this thread be on a host for a while: a process of its own would cost more than what is measured."""
+    """Move this thread to a host for a while: a process of its own would take longer than what is measured."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open("rb") as here, Path(f"/run/netns/{host.name}").open("rb") as there:
         assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
@@ -43,14 +43,14 @@ def inside(host: Namespace) -> Iterator[None]:
 
 
 def post(key: PublicKey) -> None:
-    """Ask for a tunnel."""
+    """Request a tunnel."""
     body = json.dumps({"domain": DOMAIN.name, "public_key": str(key)}).encode()
-    with urlopen(f"http://{GATEWAY_ADDRESS}:{HTTP_PORT}/api/v1/wg/key/exchange", body, timeout=PATIENCE) as answer:
-        assert json.load(answer) == {"Message": "OK"}
+    with urlopen(f"http://{GATEWAY_ADDRESS}:{HTTP_PORT}/api/v1/wg/key/exchange", body, timeout=TIMEOUT) as response:
+        assert json.load(response) == {"Message": "OK"}
 
 
 def measure(host: Namespace, install: Callable[[PublicKey], None]) -> list[float]:
-    """Seconds from the call to the kernel's word of the FDB entry, for one key after the other."""
+    """Seconds from the call until the kernel reports the FDB entry, for one key after the other."""
     seen: dict[str, float] = {}
     # Line by line: to a pipe it would write in blocks.
     command = host.command("stdbuf", "-oL", "bridge", "monitor", "fdb")

@@ -1,7 +1,7 @@
 """How many new keys a second the installer brings into the kernel, with peer, route and FDB entry.
 
-Against it, in turns within one run: the old tool's way, one key at a time with fresh sockets and pyroute2's own calls;
-and bare netlink (`bare`), which is the limit. All of them derive the addresses from the keys. After each turn the keys
+Compared, in each round, with the old tool's way, one key at a time with new sockets and pyroute2's own calls; and with
+bare netlink (`bare`), which is the limit. All of them derive the addresses from the keys. After each step the keys
 are removed, since the kernel itself becomes slower with each FDB entry. The worker's log lines are on, as they are by
 default, and go to a file; further rows show the installer without them, and with the journal.
 """

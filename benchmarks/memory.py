@@ -1,7 +1,7 @@
 """How much memory a worker takes that has 20,000 peers, against the same worker with none.
 
 A real process with the kernel's dataplane, log lines to a file. The keys come over MQTT as fast as they can be
-published. Then it is scraped some times, and its sweeper has had a look at everything: it looks once a minute.
+published. Then it is scraped some times, and its reconciler scans everything, as it does once a minute.
 """
 
 import base64
@@ -19,8 +19,8 @@ from tests.kernel.network import eventually
 
 PEERS: Final = 20_000
 _SCRAPES: Final = 5
-# Seconds: more than from one look of the sweeper to the next.
-_LOOK: Final = 70
+# Seconds: more than from one scan of the reconciler to the next.
+_SCAN: Final = 70
 
 
 def megabytes(pid: int) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def megabytes(pid: int) -> tuple[float, float]:
 
 def report(peers: int, pid: int) -> None:
     scrapes = [seconds(fetch, f"{WORKER_PAGES}/metrics") for _ in range(_SCRAPES)]
-    time.sleep(_LOOK)
+    time.sleep(_SCAN)
     resident, peak = megabytes(pid)
     print(
         f"{peers} peers: {resident:.0f} MB resident, {peak:.0f} MB at the peak; "
@@ -42,7 +42,7 @@ def report(peers: int, pid: int) -> None:
 
 
 def publish(count: int) -> None:
-    """Offer new keys, a line each."""
+    """Publish new keys, a line each."""
     lines = "".join(f"{base64.b64encode(os.urandom(32)).decode()}\n" for _ in range(count))
     topic = f"wireguard/{DOMAIN.name}/all"
     command = ["mosquitto_pub", "-V", "5", "-h", "127.0.0.1", "-p", str(MQTT_PORT), "-q", "1", "-t", topic, "-l"]

@@ -7,7 +7,7 @@ from wgkex_ops.model.keys import PublicKey
 
 
 def install_the_old_way(domain: Domain, key: PublicKey) -> None:
-    """One key, with fresh sockets and look-ups for each part."""
+    """Install one key, with new sockets and lookups for each part."""
     address = str(key.link_local)
     with WireGuard() as wg:
         wg.set(domain.wg, peer={"public_key": str(key), "allowed_ips": [f"{address}/128"]})

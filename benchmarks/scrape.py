@@ -1,7 +1,7 @@
-"""What a scrape costs: the whole answer of `/metrics` over HTTP, against the bare encoding of the same metrics.
+"""How long a scrape takes: the whole HTTP response of `/metrics`, compared with the bare encoding of the same metrics.
 
-Both processes are as large as the reference of metrics tells their series for, and idle. The worker's peers are in the
-dataplane in memory: reading it is timed apart, as the kernel's dump has a benchmark of its own.
+Both processes are idle, and have as many series as the metrics reference expects. The worker's peers are in the memory
+dataplane: reading it is timed separately, as the kernel's dump has a benchmark of its own.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from wgkex_ops.model.keys import PublicKey
 DOMAINS: Final = 10
 GATEWAYS: Final = 6
 ROUNDS: Final = 101
-# As Prometheus asks.
+# As Prometheus sends it.
 _REQUEST: Final = (
     b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain\r\n"
     b"Accept-Encoding: gzip\r\nConnection: close\r\n\r\n"
@@ -59,17 +59,17 @@ def configuration(mqtt_port: int, state_dir: Path, *, per_peer: bool) -> Config:
 
 
 async def scrape(pages: Listen) -> int:
-    """Fetch the metrics; the size of the answer in bytes."""
+    """Fetch the metrics; the size of the response in bytes."""
     reader, writer = await asyncio.open_connection(pages.host, pages.port)
     writer.write(_REQUEST)
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
-    return len(answer)
+    assert response.startswith(b"HTTP/1.1 200 "), response[:200]
+    return len(response)
 
 
 async def milliseconds(*works: Callable[[], Awaitable[object]]) -> list[float]:
-    """The medians of many times each; in turns, so that what else the machine does falls on all of them."""
+    """The medians of many runs of each, alternating, so that other load on the machine affects all of them."""
     taken: list[list[float]] = [[] for _ in works]
     for _ in range(ROUNDS):
         for work, times in zip(works, taken, strict=True):
@@ -84,7 +84,7 @@ async def nothing() -> None:
 
 
 async def report(name: str, pages: Listen, registry: CollectorRegistry, read: Callable[[], Awaitable[object]]) -> None:
-    """Measure one process, and print what was found."""
+    """Measure one process, and print the result."""
 
     async def encode() -> None:
         generate_latest(registry)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A gateway that serves and a router that has just booted: two hosts joined by a cable, everything on them real."""
+"""A gateway and a router that has just booted: two hosts with a cable between them, and only real programs on them."""
 
 import json
 import signal
@@ -25,8 +25,8 @@ BROKER_METRICS_PORT: Final = 9690
 WORKER_METRICS_PORT: Final = 9691
 WIREGUARD_PORT: Final = 40011
 
-# Under emulation everything is twenty to fifty times slower; this only tells slow from never.
-PATIENCE: Final = 300.0
+# Seconds. Under emulation everything is twenty to fifty times slower: this only distinguishes slow from never.
+TIMEOUT: Final = 300.0
 
 _CONFIG: Final = f"""
 domains: [{DOMAIN}]
@@ -41,11 +41,11 @@ cleanup: {{interval: 60}}
 _MOSQUITTO: Final = "listener 1883 127.0.0.1\nallow_anonymous true\nuser root\n"
 
 
-def eventually(look: Callable[[], T | None], what: str) -> T:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + PATIENCE
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+def eventually(check: Callable[[], T | None], what: str) -> T:
+    """Repeat a check until it returns something."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (seen := check()):
+        assert time.monotonic() < deadline, f"not within {TIMEOUT:g} s: {what}"
         time.sleep(0.2)
     return seen
 
@@ -82,9 +82,9 @@ class Network:
     router: Namespace
 
     def fetch(self, port: int, path: str) -> str | None:
-        """GET from an operator listener on the gateway's loopback; None while it answers no 200."""
+        """GET from an operator listener on the gateway's loopback; None if the status is not 200."""
         command = self.gateway.command("wget", "-qO-", f"http://127.0.0.1:{port}{path}")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         return done.stdout if done.returncode == 0 else None
 
     def metric(self, series: str) -> float:
@@ -94,11 +94,11 @@ class Network:
         return next(float(line.removeprefix(series)) for line in text.splitlines() if line.startswith(f"{series} "))
 
     def post_with_wget(self, version: int, public_key: str) -> dict[str, Any]:
-        """What a router does, in the router's own words."""
+        """Submit a key as a router does."""
         body = json.dumps({"domain": DOMAIN.name, "public_key": public_key})
         url = f"http://{GATEWAY_ADDRESS}:{HTTP_PORT}/api/v{version}/wg/key/exchange"
-        answer: dict[str, Any] = json.loads(self.router.run("wget", "-qO-", f"--post-data={body}", url))
-        return answer
+        response: dict[str, Any] = json.loads(self.router.run("wget", "-qO-", f"--post-data={body}", url))
+        return response
 
 
 @contextmanager
@@ -126,13 +126,13 @@ def running_network(add_namespace: Callable[[str], Namespace], folder: Path) -> 
 
 @contextmanager
 def running(command: list[str]) -> Iterator[None]:
-    """A process that is ended with SIGTERM; what it says goes to pytest's captured output."""
+    """A process that is ended with SIGTERM; its output is captured by pytest."""
     with subprocess.Popen(command, stderr=subprocess.STDOUT) as process:
         try:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(PATIENCE)
+                process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -1,4 +1,4 @@
-"""A real interface that disappears and comes back, as Alertmanager reports it."""
+"""A real interface that is deleted and created again, and the alerts about it."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def test_interface_that_is_deleted_is_an_alert_until_it_is_back(
             eventually(lambda: network.fetch(ALERTMANAGER_PORT, "/-/ready"), "an Alertmanager that is ready")
             eventually(lambda: firing(gateway) == {("WgkexWatchdog", "")}, "the watchdog and nothing else")
 
-            # VXLAN goes along with the interface below it.
+            # The VXLAN interface is deleted with the one below it.
             gateway.run("ip", "link", "delete", DOMAIN.wg)
             gone = {("WgkexInterfaceDown", DOMAIN.wg), ("WgkexInterfaceDown", DOMAIN.vx)}
             eventually(lambda: firing(gateway) >= gone, "an alert for each interface")

@@ -1,4 +1,4 @@
-"""Many changes at once on a real kernel, and what happens when some fail, or nobody waits for them."""
+"""Many changes at once on a real kernel, and what happens when some fail or are cancelled."""
 
 import asyncio
 import os

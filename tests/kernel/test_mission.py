@@ -1,4 +1,4 @@
-"""The mission itself: a router asks over HTTP, and its mesh comes up through the gateway."""
+"""The purpose of it all: a router submits its key over HTTP, and its mesh comes up through the gateway."""
 
 import json
 from collections.abc import Callable

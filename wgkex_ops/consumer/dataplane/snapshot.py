@@ -49,10 +49,10 @@ class KernelReader:
 
     def obstacle(self) -> str | None:
         """A sentence why peers cannot be installed here; None if they can."""
-        wanted = {domain.wg for domain in self._domains}
-        present = [index for name in wanted if (index := interface_index(name))]
+        names = {domain.wg for domain in self._domains}
+        present = [index for name in names if (index := interface_index(name))]
         if not present:
-            return f"there is none of the WireGuard interfaces {', '.join(sorted(wanted))}"
+            return f"there is none of the WireGuard interfaces {', '.join(sorted(names))}"
         try:
             self._dump(self._wireguard.dump_device, present[0])
         except (OSError, DecodeError) as problem:

@@ -43,7 +43,7 @@ async def state(dataplane: Dataplane, domain: Domain = WELT) -> DomainState:
     return (await dataplane.snapshot()).domains[domain.name]
 
 
-async def test_entering_says_loudly_that_nothing_is_installed(dataplane: FaultyDataplane) -> None:
+async def test_entering_logs_a_warning_that_nothing_is_installed(dataplane: FaultyDataplane) -> None:
     with structlog.testing.capture_logs() as events:
         async with dataplane as entered:
             assert entered is dataplane
@@ -80,7 +80,7 @@ async def test_installing_again_keeps_the_handshake(dataplane: FaultyDataplane) 
     assert [peer.handshake for peer in (await state(dataplane)).peers] == [1000.0]
 
 
-async def test_nobody_shakes_hands_who_is_not_there(dataplane: FaultyDataplane) -> None:
+async def test_only_peers_have_handshakes(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     assert not dataplane.shake_hands(WELT, key(2))
     assert not dataplane.shake_hands(CITY, key(1))
@@ -99,7 +99,7 @@ async def test_changes_of_one_batch_are_carried_out_in_their_order(dataplane: Fa
     assert await dataplane.installed() == [key(2).raw]
 
 
-async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
+async def test_one_refused_key_affects_no_other_and_can_be_applied_again(
     dataplane: FaultyDataplane, recorder: Recorder
 ) -> None:
     dataplane.refuse(key(2), Operation.ROUTE_ADD, "EBUSY")
@@ -123,7 +123,7 @@ async def test_one_refused_key_spoils_no_other_and_can_be_asked_for_again(
     assert isinstance((await dataplane.apply([install(2)]))[0], DataplaneError)
 
 
-async def test_nothing_to_do_is_told_to_nobody(dataplane: FaultyDataplane, recorder: Recorder) -> None:
+async def test_nothing_to_do_is_not_observed(dataplane: FaultyDataplane, recorder: Recorder) -> None:
     assert await dataplane.apply([]) == []
     assert recorder.seen == []
 
@@ -138,7 +138,7 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     assert (outcomes[0], outcomes[2]) == (None, None)
     assert isinstance(outcomes[1], InterfaceMissingError)
     assert outcomes[1].interface == "wg-muc_cty"
-    # Nothing was tried, and nothing is told.
+    # Nothing was tried, and nothing is observed.
     assert [count for operation, count, _ in recorder.seen if operation is not Operation.DUMP] == [1] * 6
     assert await state(dataplane, CITY) == DomainState()
     assert await dataplane.installed() == [key(1).raw, key(2).raw]
@@ -149,7 +149,7 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     assert found.listen_port == port
 
 
-async def test_an_interface_made_anew_has_another_index(dataplane: FaultyDataplane) -> None:
+async def test_an_interface_created_again_has_another_index(dataplane: FaultyDataplane) -> None:
     seen = []
     for _ in range(2):
         seen += [(await state(dataplane)).wg_index, (await state(dataplane, CITY)).wg_index]
@@ -161,7 +161,7 @@ async def test_an_interface_made_anew_has_another_index(dataplane: FaultyDatapla
     assert len(set(seen)) == 3
 
 
-async def test_events_tell_of_interfaces_in_order(dataplane: FaultyDataplane) -> None:
+async def test_events_of_interfaces_come_in_order(dataplane: FaultyDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.create_interfaces(WELT)
     events = dataplane.events()
@@ -188,7 +188,7 @@ async def test_own_key_is_silently_no_peer_as_in_the_kernel(dataplane: FaultyDat
     assert (await state(dataplane)).routes == frozenset()
 
 
-async def test_the_route_goes_along_when_a_node_moves_to_another_domain(dataplane: FaultyDataplane) -> None:
+async def test_the_route_follows_a_key_to_another_domain(dataplane: FaultyDataplane) -> None:
     address = key(1).link_local.packed
     await dataplane.apply([install(1), install(1, CITY)])
     old, new = await state(dataplane), await state(dataplane, CITY)
@@ -203,7 +203,7 @@ async def test_the_route_goes_along_when_a_node_moves_to_another_domain(dataplan
     assert new.routes == new.fdb_entries == {address}
 
 
-async def test_interfaces_take_their_own_routes_along_only(dataplane: FaultyDataplane) -> None:
+async def test_interfaces_are_deleted_with_their_own_routes_only(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1), install(1, CITY), install(2)])
     dataplane.remove_interfaces(WELT)
     assert (await state(dataplane, CITY)).routes == {key(1).link_local.packed}
@@ -239,7 +239,7 @@ async def test_handshakes_may_be_at_any_time_and_end_with_the_peer(dataplane: Fa
     }
 
 
-async def test_what_was_lost_is_put_back(dataplane: FaultyDataplane) -> None:
+async def test_lost_parts_are_installed_again(dataplane: FaultyDataplane) -> None:
     await dataplane.apply([install(1)])
     whole = await state(dataplane)
     dataplane.lose(WELT, key(1), "route", "fdb")
@@ -250,13 +250,13 @@ async def test_what_was_lost_is_put_back(dataplane: FaultyDataplane) -> None:
     assert await state(dataplane) == replace(whole, peers=())
     await dataplane.apply([install(1)])
     assert await state(dataplane) == whole
-    # A route over another domain's interface is not this domain's to lose.
+    # A route over another domain's interface stays.
     await dataplane.apply([install(1, CITY)])
     dataplane.lose(WELT, key(1), "route")
     assert (await state(dataplane, CITY)).routes == whole.routes
 
 
-async def test_peers_of_others_stay_as_they_are(dataplane: FaultyDataplane) -> None:
+async def test_static_peers_stay_as_they_are(dataplane: FaultyDataplane) -> None:
     dataplane.add_static(WELT, key(8))
     dataplane.add_static(WELT, key(9), OTHER, ANOTHER, protocol=42)
     found = await state(dataplane)
@@ -270,7 +270,7 @@ async def test_peers_of_others_stay_as_they_are(dataplane: FaultyDataplane) -> N
     assert await state(dataplane) == found
 
 
-async def test_removal_leaves_the_route_of_somebody_else_and_installation_replaces_it(
+async def test_removal_leaves_a_foreign_route_and_installation_replaces_it(
     dataplane: FaultyDataplane,
 ) -> None:
     dataplane.add_static(WELT, key(1))
@@ -315,14 +315,14 @@ async def test_an_allowed_address_is_one_peers_of_an_interface(dataplane: Faulty
     assert [peer.link_local for peer in (await state(dataplane)).peers] == [OTHER, address]
 
 
-async def test_nobody_adds_anything_to_interfaces_that_are_missing(dataplane: FaultyDataplane) -> None:
+async def test_nothing_is_added_to_missing_interfaces(dataplane: FaultyDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.add_static(WELT, key(1))
     dataplane.lose(WELT, key(1), "peer", "route", "fdb")
     assert await state(dataplane) == DomainState()
 
 
-async def test_snapshot_of_many_peers_holds_nobody_up(dataplane: FaultyDataplane) -> None:
+async def test_snapshot_of_many_peers_is_fast(dataplane: FaultyDataplane) -> None:
     """Nothing is done for each peer: what is kept is copied."""
     changes = [install(number) for number in range(20_000)]
     await dataplane.apply(changes)

@@ -1,4 +1,4 @@
-"""One reading of the dataplane for all who ask at the same time."""
+"""One snapshot for all readers that ask at the same time."""
 
 import asyncio
 import gc
@@ -78,9 +78,9 @@ async def test_error_reaches_all_readers_and_the_next_reading_may_succeed() -> N
     assert (await shared.read()).domains.keys() == DOMAINS.keys()
 
 
-async def test_error_that_nobody_waits_for_any_more_is_no_complaint_of_asyncio() -> None:
-    complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+async def test_error_without_a_reader_is_not_logged_by_asyncio() -> None:
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context))
     dataplane = slow()
     readers = await start(1, SharedSnapshots(dataplane).read)
     readers[0].cancel()
@@ -90,4 +90,4 @@ async def test_error_that_nobody_waits_for_any_more_is_no_complaint_of_asyncio()
     await settle()
     del readers
     gc.collect()
-    assert complaints == []
+    assert logged == []
