@@ -19,7 +19,7 @@ from typing import Final, Literal, Protocol
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.fakes import FaultyDataplane, Nobody
+from tests.fakes import FaultyDataplane, NullObserver
 from tests.helpers import key
 from tests.unit.consumer.upkeep.gateway import NEVER_AFTER, STALE_AFTER, Clocks, Process, number_of
 from wgkex_ops.consumer.dataplane.base import Dataplane
@@ -77,7 +77,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     def make_dataplane(self) -> Reachable:
         """One with the interfaces of all domains."""
-        return FaultyDataplane(DOMAINS, Nobody(), lambda: self.clocks.wall)
+        return FaultyDataplane(DOMAINS, NullObserver(), lambda: self.clocks.wall)
 
     def __init__(self) -> None:
         super().__init__()

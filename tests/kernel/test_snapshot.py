@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import socket
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
@@ -73,7 +72,6 @@ async def test_a_snapshot_has_what_the_tools_show(
         assert peer.transmit_bytes == seen.peers[key].transmit_bytes
         assert peer.link_local == (b"" if key == STATIC_KEY else IPv6Address(seen.peers[key].allowed_ips[:-4]).packed)
     assert state.shared_addresses == packed(many.replace("/128", "").split(","))
-    assert state.wg_index == socket.if_nametoindex(A.wg)
     assert state.routes == packed(str(key.link_local) for key in keys)
     assert state.fdb_entries == packed([*here.fdb(A.vx)])
     assert len(state.fdb_entries) == 701
@@ -125,14 +123,16 @@ async def test_only_a_single_address_is_a_peers_address(
     here: Namespace, own_keys: list[str], dataplane: KernelDataplane, allowed_ips: str, expected: bytes
 ) -> None:
     here.run("wg", "set", A.wg, "peer", STATIC_KEY, "allowed-ips", allowed_ips)
-    (peer,) = (await dataplane.snapshot()).domains[A.name].peers
+    state = (await dataplane.snapshot()).domains[A.name]
+    (peer,) = state.peers
     assert peer.link_local == expected
+    assert state.unaddressed == ({peer.public_key} if not allowed_ips else set())
 
 
 async def test_an_interface_without_a_key(here: Namespace, dataplane: KernelDataplane) -> None:
     here.run("ip", "link", "add", A.wg, "type", "wireguard")
     state = (await dataplane.snapshot()).domains[A.name]
-    assert state == DomainState(wg_present=True, wg_index=socket.if_nametoindex(A.wg))
+    assert state == DomainState(wg_present=True)
 
 
 async def test_a_real_handshake(

@@ -188,9 +188,8 @@ def _reserved(state: DomainState) -> Iterator[bytes]:
 
 def _static_keys(state: DomainState) -> frozenset[bytes]:
     # Most peers have a route of ours, and their addresses need not be derived.
-    return frozenset(
-        peer.public_key for peer in state.peers if peer.link_local not in state.routes and not peer.has_derived_address
-    )
+    others = (peer for peer in state.peers if peer.link_local not in state.routes and not peer.has_derived_address)
+    return frozenset(peer.public_key for peer in others) - state.unaddressed
 
 
 def _settle(snapshot: Snapshot, contested: dict[bytes, Holder], domains: dict[str, Domain], verdict: Verdict) -> None:

@@ -63,13 +63,13 @@ class DomainState:
 
     Attributes:
         wg_present, wg_up: whether the WireGuard interface exists, and is up.
-        wg_index: its number, which one that is made anew does not get again; 0 without an interface.
         vx_present, vx_up: the same for the VXLAN interface.
         public_key: the WireGuard interface's own key (32 bytes); empty without an interface or without a private key.
         listen_port: its UDP port; 0 without an interface.
         link_address: its own link-local address as text without a prefix length; empty if it has none.
         peers: all peers, ours and others.
         shared_addresses: addresses (16 bytes) of peers that have more than one allowed IP, and so are not ours.
+        unaddressed: keys (32 bytes) of peers that have no allowed IP at all.
         routes: destinations (16 bytes) of /128 routes over the interface that carry our protocol number.
         foreign_routes: the same of routes that carry another number, and which; only read if some peer has no route of
             ours.
@@ -78,7 +78,6 @@ class DomainState:
 
     wg_present: bool = False
     wg_up: bool = False
-    wg_index: int = 0
     vx_present: bool = False
     vx_up: bool = False
     public_key: bytes = b""
@@ -86,6 +85,7 @@ class DomainState:
     link_address: str = ""
     peers: tuple[Peer, ...] = ()
     shared_addresses: frozenset[bytes] = frozenset()
+    unaddressed: frozenset[bytes] = frozenset()
     routes: frozenset[bytes] = frozenset()
     foreign_routes: Mapping[bytes, int] = field(default_factory=dict)
     fdb_entries: frozenset[bytes] = frozenset()

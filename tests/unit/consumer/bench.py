@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.fakes import FaultyDataplane, Nobody, run_in_virtual_time
+from tests.fakes import FaultyDataplane, NullObserver, run_in_virtual_time
 from tests.helpers import DOMAINS, WELT, key, running, samples, settle
 from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.admission import Admission, Requests
@@ -26,7 +26,7 @@ class WatchedDataplane(FaultyDataplane):
     """The dataplane of a bench."""
 
     def __init__(self) -> None:
-        super().__init__(tuple(DOMAINS.values()), Nobody(), lambda: NOW)
+        super().__init__(tuple(DOMAINS.values()), NullObserver(), lambda: NOW)
 
     @property
     def calls(self) -> list[tuple[float, list[Change]]]:

@@ -151,7 +151,7 @@ async def test_own_key_and_own_address_of_an_interface_are_refused(gateway: Gate
 async def test_static_peers_keep_their_keys_and_their_addresses(gateway: Gateway) -> None:
     address = IPv6Address("fe80::1").packed
     gateway.dataplane.add_static(WELT, key(1), address)
-    gateway.dataplane.add_static(WELT, key(2), address, link_local(key(3).raw))
+    gateway.dataplane.add_static(WELT, key(2), IPv6Address("fe80::2").packed, link_local(key(3).raw))
     gateway.dataplane.add_static(WELT, key(4), link_local(key(5).raw))
     await gateway.reconcile()
     before = await gateway.dataplane.snapshot()

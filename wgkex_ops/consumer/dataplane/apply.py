@@ -104,7 +104,10 @@ def _planned(change: Change) -> _Item:
     if not change.key:
         return _Item(change, b"")
     install = change.action is Action.INSTALL
-    return _Item(change, configure.encode_peer(change.key, change.address) if install else configure.encode_peer_removal(change.key))
+    return _Item(
+        change,
+        configure.encode_peer(change.key, change.address) if install else configure.encode_peer_removal(change.key),
+    )
 
 
 def _domain_name(item: _Item) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,6 +40,7 @@ class MemoryInterfaces:
         allowed: each peer's allowed addresses, by public key.
         owners: public keys by allowed address. WireGuard gives an address to one peer of an interface.
         shared: the addresses of peers that have several.
+        unaddressed: public keys of peers that have none.
         routes: destinations of our routes over the WireGuard interface.
         foreign_routes: protocol numbers of all other routes over it, by destination.
         fdb_entries: destinations of the VXLAN interface.
@@ -51,6 +51,7 @@ class MemoryInterfaces:
     allowed: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     owners: dict[bytes, bytes] = field(default_factory=dict)
     shared: set[bytes] = field(default_factory=set)
+    unaddressed: set[bytes] = field(default_factory=set)
     routes: set[bytes] = field(default_factory=set)
     foreign_routes: dict[bytes, int] = field(default_factory=dict)
     fdb_entries: set[bytes] = field(default_factory=set)
@@ -63,6 +64,7 @@ class MemoryInterfaces:
             self.state,
             peers=tuple(self.peers.values()),
             shared_addresses=frozenset(self.shared),
+            unaddressed=frozenset(self.unaddressed),
             routes=frozenset(self.routes),
             foreign_routes=dict(self.foreign_routes) if lacking else {},
             fdb_entries=frozenset(self.fdb_entries),
@@ -84,6 +86,7 @@ class MemoryInterfaces:
 
     def remove_peer(self, key: bytes) -> None:
         """Remove a peer with its session, if there is one."""
+        self.unaddressed.discard(key)
         if self.peers.pop(key, None) is not None:
             for address in self.allowed.pop(key):
                 del self.owners[address]
@@ -94,6 +97,10 @@ class MemoryInterfaces:
         self.shared.difference_update(self.allowed.get(key, ()))
         if len(addresses) > 1:
             self.shared.update(addresses)
+        if addresses:
+            self.unaddressed.discard(key)
+        else:
+            self.unaddressed.add(key)
         self.allowed[key] = addresses
         self.peers[key] = structs.replace(peer, link_local=addresses[0] if len(addresses) == 1 else b"")
 
@@ -116,7 +123,6 @@ class MemoryDataplane:
         self._observer = observer
         self._clock = clock
         self._ports = {domain.name: _FIRST_PORT + number for number, domain in enumerate(domains)}
-        self._indices = itertools.count(1)
         # The kernel has one route to an address, over one interface.
         self._routed_over: dict[bytes, MemoryInterfaces] = {}
         self.interfaces = {domain.name: self.new_interfaces(domain) for domain in domains}
@@ -216,13 +222,12 @@ class MemoryDataplane:
             interfaces.foreign_routes.pop(address, None)
 
     def new_interfaces(self, domain: Domain) -> MemoryInterfaces:
-        """Interfaces of a domain, empty and up; their indices are new, key and port are always the same."""
+        """Interfaces of a domain, empty and up; their key and port are always the same."""
         public_key = hashlib.sha256(domain.name.encode()).digest()
         return MemoryInterfaces(
             DomainState(
                 wg_present=True,
                 wg_up=True,
-                wg_index=next(self._indices),
                 vx_present=True,
                 vx_up=True,
                 public_key=public_key,

@@ -217,10 +217,12 @@ def _missing(
             # Complete; its address was derived when it was installed.
             continue
         address = link_local(row.key)
-        theirs = row.key == state.public_key or present.get(row.key, address) != address
+        # A peer whose only allowed IP was deleted is still ours; one that was given others belongs to another program.
+        given_others = present.get(row.key, address) != address and row.key not in state.unaddressed
+        theirs = row.key == state.public_key or given_others
         if theirs or address in taken or owners.get(address, row.key) != row.key:
             continue
-        there = (row.key in present, address in state.routes, address in state.fdb_entries)
+        there = (present.get(row.key) == address, address in state.routes, address in state.fdb_entries)
         yield (
             max(row.handshake, row.installed_at),
             Change.install(domain, PublicKey(row.key)),

@@ -149,18 +149,6 @@ async def test_missing_interface_is_an_outcome_and_no_error_of_the_snapshot(
     assert found.listen_port == port
 
 
-async def test_an_interface_created_again_has_another_index(dataplane: FaultyDataplane) -> None:
-    seen = []
-    for _ in range(2):
-        seen += [(await state(dataplane)).wg_index, (await state(dataplane, CITY)).wg_index]
-        dataplane.remove_interfaces(WELT)
-        assert (await state(dataplane)).wg_index == 0
-        dataplane.create_interfaces(WELT)
-    assert all(seen)
-    assert seen[1] == seen[3]
-    assert len(set(seen)) == 3
-
-
 async def test_events_of_interfaces_come_in_order(dataplane: FaultyDataplane) -> None:
     dataplane.remove_interfaces(WELT)
     dataplane.create_interfaces(WELT)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from tests.fakes import FaultyDataplane, Nobody
+from tests.fakes import FaultyDataplane, NullObserver
 from tests.helpers import CITY, DOMAINS, WELT, key, samples
 from wgkex_ops.config import CleanupConfig
 from wgkex_ops.consumer.admission import Admission, Requests
@@ -120,7 +120,7 @@ class Gateway:
     events: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dataplane = FaultyDataplane(tuple(DOMAINS.values()), Nobody(), lambda: self.clocks.wall)
+        self.dataplane = FaultyDataplane(tuple(DOMAINS.values()), NullObserver(), lambda: self.clocks.wall)
         self.process = self._new_process()
         self._stack = contextlib.AsyncExitStack()
 

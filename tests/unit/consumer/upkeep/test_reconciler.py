@@ -85,6 +85,18 @@ async def test_two_missing_parts_are_counted_both(gateway: Gateway) -> None:
     assert [repaired(gateway, part) for part in ("peer", "route", "fdb")] == [0, 1, 1]
 
 
+async def test_allowed_ips_that_were_deleted_by_hand_are_back_after_one_scan(gateway: Gateway) -> None:
+    await gateway.connect(WELT, 1)
+    gateway.dataplane.readdress(WELT, key(1))
+    await gateway.reconcile()
+    assert (await gateway.peers(), repaired(gateway, "peer")) == ({1}, 1)
+    # Nor is such a peer a static one, if its node requests its key before that.
+    gateway.dataplane.readdress(WELT, key(1))
+    await gateway.reconcile()
+    gateway.dataplane.readdress(WELT, key(1))
+    assert await gateway.process.request(WELT, key(1)) == ""
+
+
 async def test_a_peer_that_was_removed_by_hand_comes_back(gateway: Gateway) -> None:
     await gateway.connect(WELT, 1)
     gateway.dataplane.lose(WELT, key(1), "peer", "route", "fdb")
@@ -182,7 +194,7 @@ async def test_an_address_that_another_program_has_taken_meanwhile_is_left_to_it
     # The key's peer has another address; another peer has the address, alone or as one of several, here or elsewhere.
     gateway.dataplane.add_static(WELT, key(1), STRANGE)
     gateway.dataplane.add_static(WELT, key(11), addresses[2])
-    gateway.dataplane.readdress(WELT, key(12), STRANGE, addresses[3])
+    gateway.dataplane.readdress(WELT, key(12), IPv6Address("fe80::4321").packed, addresses[3])
     gateway.dataplane.add_static(CITY, key(13), addresses[4])
     before = (await gateway.dataplane.snapshot()).domains
     await gateway.restart()

@@ -58,6 +58,7 @@ class Device:
     listen_port: int
     peers: tuple[Peer, ...]
     shared_addresses: frozenset[bytes]
+    unaddressed: frozenset[bytes]
 
 
 def decode_families(bodies: Iterable[bytes]) -> dict[str, int]:
@@ -88,7 +89,7 @@ def decode_device(bodies: Iterable[bytes]) -> Device:
         if uapi.WGDEVICE_A_LISTEN_PORT in found:
             (listen_port,) = unpack(uapi.U16, found[uapi.WGDEVICE_A_LISTEN_PORT])
         peers.decode(found.get(uapi.WGDEVICE_A_PEERS, b""))
-    return Device(public_key, listen_port, tuple(peers.found), peers.shared_addresses)
+    return Device(public_key, listen_port, tuple(peers.found), peers.shared_addresses, peers.unaddressed)
 
 
 def decode_routes(bodies: Iterable[bytes], protocol: int | None = None) -> Iterator[Route]:
@@ -181,6 +182,11 @@ class _Peers:
     def shared_addresses(self) -> frozenset[bytes]:
         """The addresses of peers that have more than one allowed IP."""
         return frozenset(address for allowed in self._several.values() for address in _decode_addresses(allowed))
+
+    @property
+    def unaddressed(self) -> frozenset[bytes]:
+        """The keys of peers that have no allowed IP."""
+        return frozenset(key for key, allowed in self._several.items() if not allowed)
 
     def decode(self, elements: bytes) -> None:
         """Decode the peers of one message."""
