@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,6 @@ from tests.helpers import WELT
 from tests.integration.inprocess import new_key, settings, submit
 from tests.integration.keys import OK
 from tests.integration.servers import (
-    LOOPBACK,
     Bench,
     Mosquitto,
     Program,
@@ -109,29 +107,6 @@ async def test_a_request_in_progress_is_finished_before_the_end(bench: Bench, mo
         await broker.logs("broker_stopping")
     assert (await waiting).json == OK
     assert await broker.process.ended() == 0
-
-
-@pytest.mark.parametrize(
-    ("command", "section", "key"),
-    [
-        ("broker", "broker_listen", None),
-        ("broker", "broker", "metrics_listen"),
-        ("worker", "worker", "metrics_listen"),
-    ],
-)
-async def test_a_port_in_use_is_one_clear_line(
-    bench: Bench, mosquitto: Mosquitto, command: str, section: str, key: str | None
-) -> None:
-    with socket.create_server((LOOPBACK, free_port())) as taken:
-        port = taken.getsockname()[1]
-        listen = {"host": LOOPBACK, "port": port}
-        changes = {section: listen if key is None else {key: listen}}
-        program = bench.wgkex(command, settings(mosquitto.port, **changes))
-        assert await program.process.ended() == 1
-    [line] = [line for line in program.events if line["level"] not in ("info", "warning")]
-    assert line["event"] == "stopped"
-    assert str(port) in line["error"]
-    assert "in use" in line["error"]
 
 
 async def test_a_second_process_by_mistake_does_not_disturb_the_first(bench: Bench, mosquitto: Mosquitto) -> None:

@@ -70,5 +70,5 @@ async def test_a_port_in_use_ends_everything(bench: Bench) -> None:
     await banner(first)
     second = demonstration(bench, port=port)
     assert await second.ended() == 1
-    assert "in use" in second.output
+    assert "another program uses this port" in second.output
     assert "Traceback" not in second.output

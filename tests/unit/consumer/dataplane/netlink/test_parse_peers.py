@@ -35,7 +35,9 @@ def test_device() -> None:
 
 
 def test_a_device_without_key_and_peers() -> None:
-    assert parse.decode_device([bytes(4) + attribute(6, b"\x41\x9c")]) == parse.Device(b"", 40001, (), frozenset(), frozenset())
+    assert parse.decode_device([bytes(4) + attribute(6, b"\x41\x9c")]) == parse.Device(
+        b"", 40001, (), frozenset(), frozenset()
+    )
 
 
 def test_a_peer_that_continues_in_the_next_message() -> None:
