@@ -23,7 +23,8 @@ from typing import Final
 import wgkex_ops
 from tests.helpers import WELT
 from tests.integration.inprocess import configuration, new_key, running_broker, running_worker
-from tests.integration.servers import Answer, Bench, eventually_answered, request
+from tests.integration.loopback import Answer, eventually_answered, request
+from tests.integration.servers import Bench
 
 KEYS: Final = 5
 _PACKAGE: Final = Path(wgkex_ops.__file__).parent

@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from tests.integration.inprocess import running_broker, running_worker
-from tests.integration.servers import LOOPBACK, Bench
+from tests.integration.loopback import LOOPBACK
+from tests.integration.servers import Bench
 from wgkex_ops.config import Config, Listen, parse
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.model.changes import Change

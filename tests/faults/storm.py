@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.integration.inprocess import new_key
-from tests.integration.servers import eventually
+from tests.integration.loopback import eventually
 from wgkex_ops.config import Listen
 from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.domains import Domain

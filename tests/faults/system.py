@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers import CITY, WELT
 from tests.integration.inprocess import settings
-from tests.integration.servers import LOOPBACK, Bench, Program, eventually_answered, free_port, request
+from tests.integration.loopback import LOOPBACK, eventually_answered, free_port, request
+from tests.integration.servers import Bench, Program
 from wgkex_ops.config import Listen
 from wgkex_ops.model.keys import PublicKey
 

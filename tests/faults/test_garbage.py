@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.helpers import WELT
 from tests.integration.inprocess import client, configuration, new_key, running_broker, running_worker
-from tests.integration.servers import Bench, eventually_answered
+from tests.integration.loopback import eventually_answered
+from tests.integration.servers import Bench
 
 EXAMPLES: Final = 100
 MESSAGES: Final = 100

@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.faults.system import Brokers, Workers, broker_place, place_settings, worker_place
 from tests.helpers import WELT
 from tests.integration.inprocess import new_key, submit
-from tests.integration.servers import Bench, Mosquitto, eventually, eventually_answered
+from tests.integration.loopback import eventually, eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 
 CONFIRM_WITHIN = 0.75
 

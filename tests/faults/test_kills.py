@@ -16,7 +16,8 @@ from tests.faults.system import (
     place_settings,
     worker_place,
 )
-from tests.integration.servers import Bench, Mosquitto, eventually_answered
+from tests.integration.loopback import eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 
 KEYS = 2000
 PER_SECOND = 200

@@ -6,7 +6,8 @@ import pytest
 
 from tests.helpers import WELT
 from tests.integration.inprocess import client, configuration, new_key, running_worker
-from tests.integration.servers import Bench, Mosquitto, eventually
+from tests.integration.loopback import eventually
+from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.model.changes import Operation
 
 

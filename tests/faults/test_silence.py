@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.storm import Storm
 from tests.faults.system import DOMAINS, broker_place, place_settings, worker_place
-from tests.integration.servers import Bench, Mosquitto, eventually, eventually_answered
+from tests.integration.loopback import eventually, eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 from tests.kernel.lab import Namespace, namespaces
 
 NEAR, FAR = "10.58.1.1", "10.58.1.2"

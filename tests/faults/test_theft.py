@@ -12,7 +12,8 @@ from tests.integration.inprocess import (
     running_broker,
     running_worker,
 )
-from tests.integration.servers import Mosquitto, eventually, eventually_answered
+from tests.integration.loopback import eventually, eventually_answered
+from tests.integration.servers import Mosquitto
 from wgkex_ops.model.keys import PublicKey
 
 # Different keys with the same derived address (contract, section 3).

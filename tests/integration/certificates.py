@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.integration.servers import run
+from tests.integration.loopback import run
 
 # What strict checking wants (RFC 5280, section 4.2), and nothing of the system's openssl.cnf.
 _EXTENSIONS: Final = """

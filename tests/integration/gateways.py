@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.helpers import KEY, WELT
 from tests.integration.inprocess import Client, RunningBroker, client
-from tests.integration.servers import Mosquitto, eventually_answered
+from tests.integration.loopback import eventually_answered
+from tests.integration.servers import Mosquitto
 from wgkex_ops.bus.messages import (
     Endpoint,
     Receipt,

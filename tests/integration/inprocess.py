@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import FaultyDataplane
 from tests.helpers import CITY, WELT
-from tests.integration.servers import LOOPBACK, PATIENCE, Answer, eventually, request
+from tests.integration.loopback import LOOPBACK, PATIENCE, Answer, eventually, request
 from wgkex_ops.broker import Broker
 from wgkex_ops.bus.session import Message, Session, Will
 from wgkex_ops.config import Config, Listen, MqttConfig, parse

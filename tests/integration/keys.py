@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.integration.inprocess import RunningWorker
-from tests.integration.servers import Answer, eventually_answered
+from tests.integration.loopback import Answer, eventually_answered
 from wgkex_ops.config import Listen
 from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.domains import Domain

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.integration.servers import LOOPBACK
+from tests.integration.loopback import LOOPBACK
 
 _CHUNK = 65_536
 

@@ -8,7 +8,8 @@ from tests.integration.inprocess import (
     settings,
     submit,
 )
-from tests.integration.servers import Answer, Bench, Mosquitto, Prometheus, eventually_answered, request
+from tests.integration.loopback import Answer, eventually_answered, request
+from tests.integration.servers import Bench, Mosquitto, Prometheus
 from wgkex_ops.model.keys import PublicKey
 
 NAMED: Final = PublicKey(b"town hall".ljust(32))

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.integration.servers import Answer, Bench, Program, eventually, request
+from tests.integration.loopback import Answer, eventually, request
+from tests.integration.servers import Bench, Program
 from tests.manager import Manager, Notice
 from wgkex_ops.config import Listen
 

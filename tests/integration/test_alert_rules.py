@@ -8,7 +8,7 @@ import yaml
 
 from alerts.rules import document
 from alerts.settings import Settings
-from tests.integration.servers import run
+from tests.integration.loopback import run
 
 FOLDER: Final = Path(__file__).parents[2] / "alerts"
 SHIPPED: Final = FOLDER / "wgkex.rules.yaml"

@@ -8,7 +8,8 @@ import yaml
 
 from alerts.rules import document
 from tests.helpers import CITY, ROOT
-from tests.integration.servers import Bench, eventually_answered
+from tests.integration.loopback import eventually_answered
+from tests.integration.servers import Bench
 from tests.integration.watched import (
     ALERT_TIMEOUT,
     RULES,

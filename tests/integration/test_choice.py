@@ -8,7 +8,8 @@ from tests.helpers import CITY, WELT
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, running_worker, settings
 from tests.integration.keys import failure_of, installed
-from tests.integration.servers import Bench, Mosquitto, eventually, eventually_answered
+from tests.integration.loopback import eventually, eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 
 
 def formula(weights: Mapping[str, float], rounds: int) -> Counter[str]:

@@ -7,7 +7,8 @@ import pytest
 
 from tests.helpers import CITY, WELT
 from tests.integration.inprocess import client, configuration, new_key, running_worker
-from tests.integration.servers import Mosquitto, eventually_answered
+from tests.integration.loopback import eventually_answered
+from tests.integration.servers import Mosquitto
 from wgkex_ops.bus.messages import key_topic
 from wgkex_ops.config import CleanupConfig, Config
 from wgkex_ops.model.keys import PublicKey

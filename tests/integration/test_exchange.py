@@ -14,7 +14,8 @@ from tests.helpers import CITY, WELT
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import configuration, new_key, running_broker, running_worker, submit
 from tests.integration.keys import OK, expected_endpoint, failure_of, installed, submit_like_a_router
-from tests.integration.servers import Answer, Bench, Mosquitto, eventually, eventually_answered, run, suspended
+from tests.integration.loopback import Answer, eventually, eventually_answered, run
+from tests.integration.servers import Bench, Mosquitto, suspended
 from wgkex_ops.model.keys import PublicKey
 
 # Submits a key with one program or another, and returns the status and the JSON object.

@@ -7,7 +7,8 @@ from tests.helpers import TESTDATA, WELT
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import configuration, new_key, running_broker, running_worker
 from tests.integration.keys import expected_endpoint, installed
-from tests.integration.servers import Bench, Mosquitto, request
+from tests.integration.loopback import request
+from tests.integration.servers import Bench, Mosquitto
 
 
 def bad_submissions() -> list[bytes]:

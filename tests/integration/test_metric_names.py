@@ -15,8 +15,9 @@ from tests.integration.inprocess import (
     running_broker,
     running_worker,
 )
+from tests.integration.loopback import request, run
 from tests.integration.scraped import NAMED, System, start_programs, start_system
-from tests.integration.servers import Bench, Mosquitto, request, run
+from tests.integration.servers import Bench, Mosquitto
 
 # A public interface: dashboards, alert rules and other people's rules build on it. Type and labels by name, as
 # Prometheus knows them: of a counter without `_total`.

@@ -12,8 +12,9 @@ from tests.integration.inprocess import (
     new_key,
     running_worker,
 )
+from tests.integration.loopback import eventually_answered
 from tests.integration.scraped import System, start_system
-from tests.integration.servers import Bench, Mosquitto, eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 
 
 @pytest.fixture

@@ -12,17 +12,8 @@ import pytest
 
 from tests.helpers import ROOT, WELT
 from tests.integration.inprocess import client, new_key, settings, submit
-from tests.integration.servers import (
-    LOOPBACK,
-    PATIENCE,
-    Bench,
-    Process,
-    accepts,
-    eventually,
-    eventually_answered,
-    free_port,
-    run,
-)
+from tests.integration.loopback import LOOPBACK, PATIENCE, accepts, eventually, eventually_answered, free_port, run
+from tests.integration.servers import Bench, Process
 from wgkex_ops.errors import PublishRefusedError
 
 FOLDER: Final = ROOT / "deploy" / "mosquitto"

@@ -14,7 +14,8 @@ from selenium.common.exceptions import WebDriverException
 from tests.helpers import CITY, WELT
 from tests.integration.browser import Browser, browser
 from tests.integration.inprocess import new_key, settings, submit
-from tests.integration.servers import Answer, Bench, Mosquitto, eventually, eventually_answered, request
+from tests.integration.loopback import Answer, eventually, eventually_answered, request
+from tests.integration.servers import Bench, Mosquitto
 
 # What a person should be able to read without effort (WCAG 2.1, level AA, section 1.4.3).
 ENOUGH_CONTRAST: Final = 4.5

@@ -12,15 +12,8 @@ import pytest
 from tests.helpers import WELT
 from tests.integration.inprocess import new_key, settings, submit
 from tests.integration.keys import OK
-from tests.integration.servers import (
-    Bench,
-    Mosquitto,
-    Program,
-    eventually_answered,
-    free_port,
-    request,
-    suspended,
-)
+from tests.integration.loopback import eventually_answered, free_port, request
+from tests.integration.servers import Bench, Mosquitto, Program, suspended
 
 
 async def both(bench: Bench, server_port: int, **changes: object) -> tuple[Program, Program]:

@@ -20,7 +20,8 @@ from tests.integration.inprocess import (
     running_worker,
     submit,
 )
-from tests.integration.servers import Mosquitto, eventually
+from tests.integration.loopback import eventually
+from tests.integration.servers import Mosquitto
 from wgkex_ops.model.keys import PublicKey
 
 RECEIPTS: Final = "wgkex/receipts/b1"

@@ -18,7 +18,8 @@ from tests.integration.inprocess import (
     running_broker,
     running_worker,
 )
-from tests.integration.servers import LOOPBACK, Bench, Mosquitto, eventually, eventually_answered
+from tests.integration.loopback import LOOPBACK, eventually, eventually_answered
+from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.demo.routers import post_key
 from wgkex_ops.http.gateways.confirmations import RESENT_AFTER
 from wgkex_ops.model.domains import Domain

@@ -20,7 +20,8 @@ from tests.integration.inprocess import (
     running_broker,
     running_worker,
 )
-from tests.integration.servers import Mosquitto, eventually
+from tests.integration.loopback import eventually
+from tests.integration.servers import Mosquitto
 from wgkex_ops.config import Listen
 from wgkex_ops.http.public.app import PATH_V1, PATH_V2
 from wgkex_ops.model.changes import Operation

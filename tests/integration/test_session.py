@@ -10,12 +10,8 @@ import pytest
 
 from tests.integration.certificates import Certificates
 from tests.integration.inprocess import client
-from tests.integration.servers import (
-    Bench,
-    Mosquitto,
-    eventually,
-    run,
-)
+from tests.integration.loopback import eventually, run
+from tests.integration.servers import Bench, Mosquitto
 from tests.integration.sessions import VERSIONS, kick, tls_settings
 from wgkex_ops.bus.session import Will
 

@@ -7,15 +7,9 @@ import signal
 import pytest
 
 from tests.integration.inprocess import client
+from tests.integration.loopback import PATIENCE, eventually, eventually_answered
 from tests.integration.relay import relay
-from tests.integration.servers import (
-    PATIENCE,
-    Bench,
-    Mosquitto,
-    eventually,
-    eventually_answered,
-    suspended,
-)
+from tests.integration.servers import Bench, Mosquitto, suspended
 from tests.integration.sessions import VERSIONS
 from wgkex_ops.errors import NoSubscribersError, NotConnectedError, PublishTimeoutError
 

@@ -4,11 +4,8 @@ import asyncio
 import signal
 
 from tests.integration.inprocess import client
-from tests.integration.servers import (
-    Bench,
-    Mosquitto,
-    eventually,
-)
+from tests.integration.loopback import eventually
+from tests.integration.servers import Bench, Mosquitto
 from tests.integration.sessions import VERSIONS, kick
 
 

@@ -10,10 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.integration.certificates import Certificates
 from tests.integration.inprocess import client
-from tests.integration.servers import (
-    LOOPBACK,
-    eventually,
-)
+from tests.integration.loopback import LOOPBACK, eventually
 from tests.integration.sessions import only_failure
 from wgkex_ops.demo.embedded import mqtt_server
 

@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.inprocess import client
-from tests.integration.servers import (
-    Bench,
-    Mosquitto,
-    eventually,
-    free_port,
-    suspended,
-)
+from tests.integration.loopback import eventually, free_port
+from tests.integration.servers import Bench, Mosquitto, suspended
 from tests.integration.sessions import VERSIONS
 from wgkex_ops.errors import NoSubscribersError, NotConnectedError, PublishRefusedError, PublishTimeoutError
 

@@ -7,11 +7,8 @@ from structlog.testing import capture_logs
 
 from tests.integration.certificates import Certificates
 from tests.integration.inprocess import client
-from tests.integration.servers import (
-    Bench,
-    Mosquitto,
-    eventually,
-)
+from tests.integration.loopback import eventually
+from tests.integration.servers import Bench, Mosquitto
 from tests.integration.sessions import VERSIONS, only_failure, tls_settings
 
 

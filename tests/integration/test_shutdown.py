@@ -12,7 +12,8 @@ import pytest
 from tests import helpers
 from tests.helpers import WELT
 from tests.integration.inprocess import new_key, settings, submit
-from tests.integration.servers import Bench, Mosquitto, accepts, eventually_answered, request, suspended
+from tests.integration.loopback import accepts, eventually_answered, request
+from tests.integration.servers import Bench, Mosquitto, suspended
 from tests.integration.supervised import (
     VERY_LONG,
     WATCHDOG,

@@ -11,7 +11,8 @@ import pytest
 
 from tests.helpers import WELT
 from tests.integration.inprocess import new_key, settings
-from tests.integration.servers import LOOPBACK, Bench, Mosquitto, accepts, eventually, free_port, request
+from tests.integration.loopback import LOOPBACK, accepts, eventually, free_port, request
+from tests.integration.servers import Bench, Mosquitto
 from tests.integration.supervised import WATCHDOG, Supervised, started, under
 from tests.manager import Manager
 

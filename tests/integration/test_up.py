@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.integration.servers import LOOPBACK, Bench, Process, eventually, free_port, request, run
+from tests.integration.loopback import LOOPBACK, eventually, free_port, request, run
+from tests.integration.servers import Bench, Process
 
 FOREVER = "Ctrl-C ends it."
 

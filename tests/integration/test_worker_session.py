@@ -18,8 +18,9 @@ from tests.integration.inprocess import (
     running_worker,
     settings,
 )
+from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.relay import relay
-from tests.integration.servers import Bench, Mosquitto, Program, eventually, eventually_answered
+from tests.integration.servers import Bench, Mosquitto, Program
 from wgkex_ops.bus.messages import key_topic, worker_data_topic
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
 from wgkex_ops.model.changes import Operation

@@ -25,7 +25,8 @@ from tests.integration.inprocess import (
     running_broker,
     running_worker,
 )
-from tests.integration.servers import LOOPBACK, Alertmanager, Bench, Mosquitto, Prometheus, eventually, free_port
+from tests.integration.loopback import LOOPBACK, eventually, free_port
+from tests.integration.servers import Alertmanager, Bench, Mosquitto, Prometheus
 from wgkex_ops.config import Config
 from wgkex_ops.demo.routers import post_key
 
