@@ -12,7 +12,7 @@
     ├── BusError                    something could not be handed to the MQTT server
     │   ├── NotConnectedError       no session, or it broke before the acknowledgement
     │   ├── PublishRefusedError     the server answered with a failure code
-    │   ├── NoSubscribersError      the server took it, and nobody listens
+    │   ├── NoSubscribersError      the server took it, and no client has subscribed
     │   └── PublishTimeoutError     no answer in time
     └── DataplaneError              the kernel could not do something
         └── InterfaceMissingError   because the interface is not there
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 
 class WgkexError(Exception):
-    """The root: whoever catches it catches only what this package raises."""
+    """The root: to catch it is to catch only what this package raises."""
 
 
 class ConfigError(WgkexError):
@@ -104,7 +104,7 @@ class PublishRefusedError(BusError):
 
 
 class NoSubscribersError(BusError):
-    """The MQTT server took the message, but nobody has subscribed to its topic (PUBACK 0x10)."""
+    """The MQTT server took the message, but no client has subscribed to its topic (PUBACK 0x10)."""
 
     reason = "no_worker"
 

@@ -18,6 +18,8 @@ from wgkex_ops.model.keys import PublicKey
 T = TypeVar("T")
 
 DOMAIN: Final = Domain("ffmuc_welt", "wg-welt", "vx-welt")
+# One that no router is in.
+OTHER_DOMAIN: Final = Domain("ffmuc_city", "wg-city", "vx-city")
 GATEWAY_ADDRESS: Final = "10.58.0.1"
 ROUTER_ADDRESS: Final = "10.58.0.2"
 HTTP_PORT: Final = 5000
@@ -29,7 +31,7 @@ WIREGUARD_PORT: Final = 40011
 TIMEOUT: Final = 300.0
 
 _CONFIG: Final = f"""
-domains: [{DOMAIN}]
+domains: [{DOMAIN}, {OTHER_DOMAIN}]
 domain_prefixes: [ffmuc_]
 externalName: {GATEWAY_ADDRESS}
 mqtt: {{broker_url: 127.0.0.1, keepalive: 60}}
@@ -93,9 +95,9 @@ class Network:
         assert text is not None
         return next(float(line.removeprefix(series)) for line in text.splitlines() if line.startswith(f"{series} "))
 
-    def post_with_wget(self, version: int, public_key: str) -> dict[str, Any]:
+    def post_with_wget(self, version: int, public_key: str, domain: Domain = DOMAIN) -> dict[str, Any]:
         """Submit a key as a router does."""
-        body = json.dumps({"domain": DOMAIN.name, "public_key": public_key})
+        body = json.dumps({"domain": domain.name, "public_key": public_key})
         url = f"http://{GATEWAY_ADDRESS}:{HTTP_PORT}/api/v{version}/wg/key/exchange"
         response: dict[str, Any] = json.loads(self.router.run("wget", "-qO-", f"--post-data={body}", url))
         return response
@@ -112,6 +114,7 @@ def running_network(add_namespace: Callable[[str], Namespace], folder: Path) -> 
     gateway.sh(f"ip address add {GATEWAY_ADDRESS}/24 dev gw0", "ip link set gw0 up")
     router.sh(f"ip address add {ROUTER_ADDRESS}/24 dev wan0", "ip link set wan0 up")
     create_tunnel(gateway, *new_key_pair(gateway), WIREGUARD_PORT)
+    gateway.add_domain(OTHER_DOMAIN, 2)
     with ExitStack() as stack:
         start = [gateway.command("mosquitto", "-c", str(folder / "mosquitto.conf"))]
         for command in ("worker", "broker"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.lab import Namespace
-from tests.kernel.network import DOMAIN, create_tunnel, eventually, new_key_pair, running_network
+from tests.kernel.network import DOMAIN, OTHER_DOMAIN, create_tunnel, eventually, new_key_pair, running_network
 from wgkex_ops.model.keys import PublicKey
 
 
@@ -49,3 +49,14 @@ def test_a_router_that_posts_its_key_sees_the_gateway_as_a_batman_neighbour(
         family = "wgkex_worker_peer_handshake_age_seconds"
         assert network.metric(f'{family}_gcount{{domain="{DOMAIN}"}}') == 1
         assert 0 <= network.metric(f'{family}_gsum{{domain="{DOMAIN}"}}') < 180
+
+        # A stranger requests the router's key in another domain: its route never moves, and its mesh stays.
+        refused = 'wgkex_worker_message_rejections_total{reason="live_elsewhere"}'
+        before = gateway.wg(DOMAIN.wg).peers[public_key].allowed_ips
+        for number in range(1, 4):
+            assert network.post_with_wget(1, public_key, OTHER_DOMAIN) == {"Message": "OK"}
+            eventually(lambda number=number: network.metric(refused) == number, "a refusal")  # type: ignore[misc]
+            assert installed()
+            assert gateway.wg(DOMAIN.wg).peers[public_key].allowed_ips == before
+            assert gateway.wg(OTHER_DOMAIN.wg).peers == {}
+        assert mac in router.run("batctl", "meshif", "bat0", "n")

@@ -1,1 +1,1 @@
-"""The worker's hands: what turns a key from the bus into a peer in the kernel."""
+"""The kernel side: from a key on the bus to a peer in the kernel."""

@@ -1,9 +1,9 @@
 """Which keys may be installed, which peers have to make room for others, and when each key was last requested.
 
-Nobody has to prove that a key is theirs, so anybody can request another node's key in another domain, or a key whose
-derived address is another node's: an address has only 40 bits of its key. To install it would take the address, and
-with it the tunnel, from the node that has it. A handshake proves where a node is: while there is a live session, the
-address stays where it is.
+A request proves nothing: any client can request another node's key in another domain, or a key whose derived address
+is another node's, since an address has only 40 bits of its key. To install it would take the address, and with it the
+tunnel, from the node that has it. A handshake proves where a node is: while there is a live session, the address stays
+where it is.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a snapshot says.
+    """What a snapshot shows.
 
     Attributes:
         own: the public key of each domain's own interface, by the domain's name.

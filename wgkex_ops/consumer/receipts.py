@@ -48,7 +48,7 @@ class ReceiptSender:
         self._session = session
         self._worker = worker
         self._metrics = metrics
-        # Correlation data by topic and reason, which take turns.
+        # Correlation data by topic and reason, which are served in rotation.
         self._queued: dict[tuple[str, str], deque[bytes]] = {}
         self._length = 0
         self._in_flight = 0

@@ -1,1 +1,1 @@
-"""The broker's face towards nodes, and the operator pages of both processes."""
+"""The HTTP side: the broker's listener for nodes, and the listeners for operators of both processes."""

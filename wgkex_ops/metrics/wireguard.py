@@ -21,7 +21,7 @@ _COLLECTOR: Final = "wireguard"
 
 
 class WireGuardCollector(Collector):
-    """Tells what a snapshot shows. Knows no netlink: it is given a function that reads one.
+    """Shows what a snapshot has. Knows no netlink: it is given a function that reads one.
 
     Args:
         read: reads a snapshot; a DataplaneError shows as a failed collector.

@@ -16,7 +16,7 @@ class SerializedDataplane:
     """One batch of changes at a time, and one scan at a time.
 
     Between a scan's snapshot and the changes that are planned from it, keys are installed. The scan then leaves their
-    addresses alone: what a node requests wins over what an older snapshot says.
+    addresses alone: what a node requests wins over an older snapshot.
 
     Args:
         dataplane: what is changed.

@@ -188,7 +188,7 @@ class Journal:
 
 
 def _take_error(overdue: asyncio.Future[Any]) -> None:
-    # Nobody waits for it any more.
+    # No caller waits for it any more.
     if not overdue.cancelled():
         overdue.exception()
 

@@ -18,7 +18,7 @@ from wgkex_ops.http.operator.page.words import count, duration, iso_time, visibl
 # Seconds until the browser asks again by itself.
 REFRESH_SECONDS: Final = 15
 
-# What a tone is to those who cannot tell colours apart.
+# What a tone looks like without colours.
 _SYMBOLS: Final = {Tone.GOOD: "✓", Tone.WARN: "!", Tone.BAD: "✗", Tone.PLAIN: "·"}
 # A name up to this length is not broken into lines.
 _SHORT: Final = 24
