@@ -104,7 +104,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
-    # What nodes do, and whoever has their keys
+    # What nodes do, and strangers with their keys
 
     @rule(domain=domains, number=nodes)
     def request(self, domain: Domain, number: int) -> None:
