@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         description="Run everything in one process.",
     )
     up_parser.add_argument(
-        "--nodes", type=_count, default=0, metavar="N", help="simulate N nodes that ask for a tunnel; default: 0"
+        "--nodes", type=_count, default=0, metavar="N", help="simulate N nodes that request a tunnel; default: 0"
     )
     return top
 

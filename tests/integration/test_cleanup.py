@@ -1,4 +1,4 @@
-"""The cleanup of a whole worker: it goes round by itself, with what nodes ask for on the bus."""
+"""The cleanup of a whole worker: it runs again and again, with what nodes request over the bus."""
 
 import time
 from typing import Any
@@ -17,7 +17,7 @@ DAY = 86_400.0
 
 
 def cleaning(mosquitto: Mosquitto, **settings: Any) -> Config:  # noqa: ANN401
-    """A configuration with a cleanup that does not take minutes; no file could ask for that."""
+    """A configuration with a cleanup that does not take minutes; no file can have that."""
     often = CleanupConfig.model_construct(
         **{
             "interval": 0.05,
@@ -31,12 +31,12 @@ def cleaning(mosquitto: Mosquitto, **settings: Any) -> Config:  # noqa: ANN401
     return configuration(mosquitto.port).model_copy(update={"cleanup": often})
 
 
-async def ask(mosquitto: Mosquitto, key: PublicKey) -> None:
+async def request(mosquitto: Mosquitto, key: PublicKey) -> None:
     async with client(mosquitto.port) as sender:
         await sender.publish(key_topic(WELT.name), str(key).encode())
 
 
-async def test_a_peer_goes_when_it_is_old_and_comes_back_when_its_node_asks(mosquitto: Mosquitto) -> None:
+async def test_a_peer_goes_when_it_is_old_and_comes_back_when_its_node_requests_it(mosquitto: Mosquitto) -> None:
     gone, staying, protected = new_key(), new_key(), new_key()
     async with running_worker(cleaning(mosquitto, never_after=0.0, protected_keys=(protected,))) as worker:
         for key in (staying, protected):
@@ -50,7 +50,7 @@ async def test_a_peer_goes_when_it_is_old_and_comes_back_when_its_node_asks(mosq
 
         await eventually_answered(run_through, "two runs of the cleanup")
         for times in (1, 2):
-            await ask(mosquitto, gone)
+            await request(mosquitto, gone)
 
             async def removed(times: int = times) -> bool:
                 reason = {"domain": WELT.name, "reason": "never_connected"}
@@ -63,25 +63,27 @@ async def test_a_peer_goes_when_it_is_old_and_comes_back_when_its_node_asks(mosq
         )
 
 
-async def test_a_peer_that_was_just_asked_for_has_time(mosquitto: Mosquitto) -> None:
-    """Offers are known to the cleanup: without them, ten minutes after the start, it would go at once."""
-    asked, unasked = new_key(), new_key()
-    async with running_worker(cleaning(mosquitto, never_after=3.0)) as worker:
-        worker.dataplane.add_static(WELT, unasked, protocol=158)
+async def test_a_peer_that_was_just_requested_has_time(mosquitto: Mosquitto) -> None:
+    """Requests are known to the cleanup: by the time since the start alone, both peers would go."""
+    requested, other = new_key(), new_key()
+    async with running_worker(cleaning(mosquitto, never_after=3.0)) as worker, client(mosquitto.port) as sender:
+        worker.dataplane.add_static(WELT, other, protocol=158)
+
+        def removed() -> float:
+            return worker.metric("wgkex_worker_peers_removed_total", domain=WELT.name, reason="never_connected")
+
+        async def some_gone() -> bool:
+            # Again and again, as by a node whose handshake does not succeed.
+            await sender.publish(key_topic(WELT.name), str(requested).encode())
+            return removed() > 0
 
         async def installed() -> bool:
-            return await worker.has(WELT, asked)
+            return await worker.has(WELT, requested)
 
-        async def gone() -> bool:
-            if not await worker.has(WELT, unasked):
-                return True
-            # Asked for again and again, as by a node whose handshake does not come about.
-            await ask(mosquitto, asked)
-            return False
-
-        await eventually_answered(gone, "the peer that nobody asks for")
-        await eventually_answered(installed, "the peer that is asked for")
-        assert worker.metric("wgkex_worker_peers_removed_total", domain=WELT.name, reason="never_connected") == 1
+        await eventually_answered(some_gone, "the peer that nobody requests")
+        await eventually_answered(installed, "the peer that is requested")
+        assert not await worker.has(WELT, other)
+        assert removed() == 1
 
 
 async def test_peers_of_the_older_wgkex_are_taken_over_if_asked_to(mosquitto: Mosquitto) -> None:

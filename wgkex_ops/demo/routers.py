@@ -1,4 +1,4 @@
-"""Simulated nodes: they ask for a tunnel over real HTTP, exactly as the firmware does."""
+"""Simulated nodes: they request a tunnel over real HTTP, exactly as the firmware does."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ class Node:
         self._key = PublicKey(os.urandom(32))
 
     async def live(self) -> None:
-        """Boot, ask for a tunnel, use it, lose it, ask again, without end."""
+        """Boot, request a tunnel, use it, lose it, request it again, without end."""
         await asyncio.sleep(random.uniform(0, _BOOT_SECONDS))  # noqa: S311  a simulation
         while True:
             if await self._ask():
