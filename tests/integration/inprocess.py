@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import FaultyDataplane
 from tests.helpers import CITY, WELT
-from tests.integration.loopback import LOOPBACK, PATIENCE, Answer, eventually, request
+from tests.integration.loopback import LOOPBACK, TIMEOUT, Answer, eventually, request
 from wgkex_ops.broker import Broker
 from wgkex_ops.bus.session import Message, Session, Will
 from wgkex_ops.config import Config, Listen, MqttConfig, parse
@@ -130,7 +130,7 @@ async def running_broker(config: Config, *, connected: bool = True) -> AsyncIter
     broker = Broker(config, registry)
     async with broker.running() as (nodes, pages):
         if connected:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await broker.connected()
         yield RunningBroker(pages, registry, nodes)
 
@@ -156,7 +156,7 @@ async def running_worker(
     worker = Worker(config, registry, make_dataplane)
     async with worker.running() as pages:
         if announced:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await worker.announced()
         yield RunningWorker(pages, registry, dataplanes[0])
 
@@ -176,11 +176,11 @@ class Client:
 
     async def next(self) -> Message:
         """The next message that arrives."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await anext(self._messages)
 
     async def connection_after(self, seen: int) -> int:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await self.session.connection_after(seen)
 
     async def publish(
@@ -188,7 +188,7 @@ class Client:
         topic: str,
         payload: bytes = b"something",
         *,
-        timeout: float = PATIENCE,  # noqa: ASYNC109  as the session has it
+        timeout: float = TIMEOUT,  # noqa: ASYNC109  as the session has it
         retain: bool = False,
         properties: Mapping[str, str] | None = None,
         response_topic: str = "",

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 LOOPBACK: Final = "127.0.0.1"
 # Tells slow from never, on a machine that is busy with other things.
-PATIENCE: Final = 120.0
+TIMEOUT: Final = 120.0
 _LOOK_AGAIN_AFTER: Final = 0.02
 # Below the ports that the kernel gives to clients (ip_local_port_range): while a server is away, no client may get its
 # port by chance, least of all the one that tries to reach it. Each process of pytest-xdist has ports of its own.
@@ -27,7 +27,7 @@ _PORTS_OF_A_PROCESS: Final = 700
 _PROCESSES: Final = 18
 
 
-async def eventually(look: Callable[[], T | None], what: str, seconds: float = PATIENCE) -> T:
+async def eventually(look: Callable[[], T | None], what: str, seconds: float = TIMEOUT) -> T:
     """Look until there is something to see, and return it."""
     deadline = time.monotonic() + seconds
     while True:
@@ -37,7 +37,7 @@ async def eventually(look: Callable[[], T | None], what: str, seconds: float = P
         await asyncio.sleep(_LOOK_AGAIN_AFTER)
 
 
-async def eventually_answered(ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = PATIENCE) -> T:
+async def eventually_answered(ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = TIMEOUT) -> T:
     """The same for what has to be waited for itself."""
     deadline = time.monotonic() + seconds
     while True:
@@ -62,7 +62,7 @@ def free_port() -> int:
 def accepts(port: int, address: str = LOOPBACK) -> bool:
     """Whether somebody listens."""
     try:
-        socket.create_connection((address, port), timeout=PATIENCE).close()
+        socket.create_connection((address, port), timeout=TIMEOUT).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -83,7 +83,7 @@ class Answer:
 
 def _request(url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
     try:
-        with build_opener(ProxyHandler({})).open(Request(url, body, headers), timeout=PATIENCE) as response:
+        with build_opener(ProxyHandler({})).open(Request(url, body, headers), timeout=TIMEOUT) as response:
             return Answer(response.status, response.read().decode(), dict(response.headers))
     except HTTPError as error:
         with error:
@@ -97,6 +97,6 @@ async def request(url: str, body: bytes | None = None, headers: Mapping[str, str
 
 def run(*command: str, stdin: str | None = None) -> str:
     """Run a command and return what it prints; a failure shows what it said."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
     return done.stdout

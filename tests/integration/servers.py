@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from tests.integration.loopback import (
     LOOPBACK,
-    PATIENCE,
+    TIMEOUT,
     accepts,
     eventually,
     eventually_answered,
@@ -64,7 +64,7 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
-    async def ended(self, within: float = PATIENCE) -> int:
+    async def ended(self, within: float = TIMEOUT) -> int:
         """Wait for the end, and return the exit status; of a program that was killed, the negative signal."""
         await eventually(lambda: not self.running, f"the end of {self.command}", within)
         return self._popen.wait()
@@ -72,7 +72,7 @@ class Process:
     def close(self) -> None:
         """End it whatever it does, and show its output, which pytest does only for a test that failed."""
         self._popen.kill()
-        self._popen.wait(PATIENCE)
+        self._popen.wait(TIMEOUT)
         print(f"--- {self.log.name}", self.output[-_SHOWN_OF_A_LOG:], sep="\n")  # noqa: T201  pytest takes it
 
 
@@ -142,7 +142,7 @@ class Mosquitto:
         data = payload.encode() if isinstance(payload, str) else payload
         content = "-s" if data else "-n"
         command = ("mosquitto_pub", "-h", LOOPBACK, "-p", str(self.port), "-t", topic, content, *options)
-        done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=False)
         assert done.returncode == 0, done.stderr
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import ROOT, WELT
 from tests.integration.inprocess import client, new_key, settings, submit
-from tests.integration.loopback import LOOPBACK, PATIENCE, accepts, eventually, eventually_answered, free_port, run
+from tests.integration.loopback import LOOPBACK, TIMEOUT, accepts, eventually, eventually_answered, free_port, run
 from tests.integration.servers import Bench, Process
 from wgkex_ops.errors import PublishRefusedError
 
@@ -68,7 +68,7 @@ class Server:
 
     def command(self, program: str, user: str, *options: str) -> subprocess.CompletedProcess[str]:
         command = (program, "-h", LOOPBACK, "-p", str(self.port), "-u", user, "-P", user, "-V", "5", *options)
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 @pytest.fixture

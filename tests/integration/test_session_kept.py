@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.integration.inprocess import client
-from tests.integration.loopback import PATIENCE, eventually, eventually_answered
+from tests.integration.loopback import TIMEOUT, eventually, eventually_answered
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, suspended
 from tests.integration.sessions import VERSIONS
@@ -142,7 +142,7 @@ async def test_a_subscription_of_an_earlier_process_can_be_ended(mosquitto: Mosq
     ):
         await sender.publish("old/topic")
         assert (await tester.next()).topic == "old/topic"
-        await tester.session.unsubscribe("old/+", timeout=PATIENCE)
+        await tester.session.unsubscribe("old/+", timeout=TIMEOUT)
         assert tester.metric("publishes_in_flight") == 0
         with pytest.raises(NoSubscribersError):
             await sender.publish("old/topic")
