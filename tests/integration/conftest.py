@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.certificates import Certificates, make_certificates
 from tests.integration.servers import Bench, Mosquitto
+from tests.integration.supervised import Supervised, under
+from tests.manager import Manager
 
 
 @pytest.fixture
@@ -26,3 +28,12 @@ async def mosquitto(bench: Bench) -> Mosquitto:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """An authority with certificates for a server and a client, and an authority that nobody knows."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    """Programs under a service manager that notes what they report."""
+    folder = tmp_path / "supervised"
+    folder.mkdir()
+    with under(Manager(), folder) as supervised:
+        yield supervised

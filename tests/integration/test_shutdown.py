@@ -4,8 +4,6 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,9 +19,7 @@ from tests.integration.supervised import (
     readiness_is,
     shutting_down,
     started,
-    under,
 )
-from tests.manager import Manager
 
 EVENTS_BREAK_DOWN = """
 async def events(self):
@@ -41,14 +37,6 @@ def breaks_down(self, event, now):
     return update(self, event, now)
 Gateways.update = breaks_down
 """
-
-
-@pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
-    folder = tmp_path / "supervised"
-    folder.mkdir()
-    with under(Manager(), folder) as supervised:
-        yield supervised
 
 
 def keep_alive_request(path: str = "/api") -> bytes:

@@ -3,7 +3,6 @@
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,14 +40,6 @@ MemoryDataplane.apply = apply
 """
 # Sooner than the time that one attempt to connect may take.
 SESSION_IS_STUCK_SOON = "session.STUCK_AFTER = 0.5"
-
-
-@pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
-    folder = tmp_path / "supervised"
-    folder.mkdir()
-    with under(Manager(), folder) as supervised:
-        yield supervised
 
 
 @BOTH
