@@ -66,6 +66,8 @@ class Settings:
     Attributes:
         broker_job: `job` of the brokers in Prometheus.
         worker_job: `job` of the workers.
+        cluster: label that tells the sites apart where one Prometheus watches several, for example `cluster`. Each
+            alert is then one of its site, and no site's health hides another's outage. Empty for a single site.
         runbook: address of the runbook; each alert has a section there.
         pace: factor of all durations; 1/60 makes seconds of minutes.
         shortest_window: no window gets shorter than this; a rate needs at least two scrapes in it.
@@ -98,6 +100,7 @@ class Settings:
 
     broker_job: str = "wgkex-broker"
     worker_job: str = "wgkex-worker"
+    cluster: str = ""
     runbook: str = "https://github.com/freifunkMUC/wgkex-ops/blob/main/docs/runbook.md"
     pace: float = 1.0
     shortest_window: str = "1s"
@@ -174,6 +177,17 @@ class Settings:
     def budget(self) -> float:
         """Part of the valid keys that may fail."""
         return round(1 - self.objective, 12)
+
+    def by(self, *labels: str) -> str:
+        """Aggregate by these labels, and by site."""
+        return f"by ({self._labels(labels)})"
+
+    def on(self, *labels: str) -> str:
+        """Match series by these labels, and by site."""
+        return f"on ({self._labels(labels)})"
+
+    def _labels(self, labels: tuple[str, ...]) -> str:
+        return ", ".join((self.cluster, *labels) if self.cluster else labels)
 
     def span(self, nominal: str) -> str:
         """A duration at our pace: of `for`, of an offset, of an evaluation interval."""

@@ -58,3 +58,15 @@ def test_a_duration_survives_the_round_trip(text: str) -> None:
 def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         milliseconds(text)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "by", "on", "on_nothing"),
+    [("", "by (job, worker)", "on (job)", "on ()"), ("site", "by (site, job, worker)", "on (site, job)", "on (site)")],
+)
+def test_a_label_of_the_site_joins_everything(cluster: str, by: str, on: str, on_nothing: str) -> None:
+    settings = Settings(cluster=cluster)
+
+    assert settings.by("job", "worker") == by
+    assert settings.on("job") == on
+    assert settings.on() == on_nothing
