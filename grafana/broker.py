@@ -239,5 +239,14 @@ def build() -> Dashboard:
         "wgkex-broker",
         "Broker",
         "Requests, keys, the latency that nodes feel, the gateways as brokers see them, and MQTT.",
-        [_state(), _http(), broker_keys.keys(), broker_keys.publishing(), broker_keys.receipts(), _gateways(), _mqtt()],
+        [
+            _state(),
+            _http(),
+            broker_keys.keys(),
+            broker_keys.publishing(),
+            broker_keys.receipts(),
+            broker_keys.nodes(),
+            _gateways(),
+            _mqtt(),
+        ],
     )

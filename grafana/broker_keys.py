@@ -192,3 +192,61 @@ def receipts() -> Section:
             ),
         ],
     )
+
+
+def nodes() -> Section:
+    """Nodes, each counted once however often it asks, and whether they get a tunnel."""
+    returned = by("worker", increase("wgkex_broker_keys_returned_total"))
+    assigned = by("worker", increase("wgkex_broker_worker_assigned_nodes_total"))
+    return Section(
+        "Nodes",
+        [
+            lines(
+                Head(
+                    "New nodes by domain",
+                    "Nodes that ask for the first time within 5 minutes, without retries. A wave: a gateway or an"
+                    " uplink has gone. None at an hour that usually has some: nodes do not reach the brokers.",
+                    "reqps",
+                    6,
+                ),
+                [line(by("domain", rate("wgkex_broker_key_first_requests_total")), "{{domain}}")],
+                stacked=True,
+            ),
+            lines(
+                Head(
+                    "Share that comes back by gateway",
+                    "Of the nodes that version 2 sent to a gateway, those that asked again within 5 minutes: they got"
+                    " no tunnel there. Over half: the gateway completes no handshakes. Check its WireGuard ports from"
+                    " outside.",
+                    "percentunit",
+                    6,
+                ),
+                [line(ratio(returned, assigned), "{{worker}}")],
+                maximum=1,
+            ),
+            lines(
+                Head(
+                    "Confirmed by no gateway, by domain",
+                    "Keys that were handed over, and that no gateway of the domain has installed, though some send"
+                    " receipts. Their nodes have no tunnel. More than 0: check the access rules of the MQTT server,"
+                    " then the workers.",
+                    "cps",
+                    6,
+                ),
+                [line(by("domain", rate("wgkex_broker_keys_confirmed_nowhere_total")), "{{domain}}")],
+            ),
+            lines(
+                Head(
+                    "Gateways that confirm",
+                    "1 for a gateway that confirms keys, 0 for one that promises to and has confirmed none of the last"
+                    " ones for a minute: version 2 sends nobody there. Check whether its worker hangs, and what the"
+                    " access rules of the MQTT server let it read.",
+                    "none",
+                    6,
+                ),
+                [line(by("worker", series("wgkex_broker_worker_confirming"), "min"), "{{worker}}")],
+                decimals=0,
+                maximum=1,
+            ),
+        ],
+    )

@@ -16,15 +16,17 @@ from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
 from wgkex_ops.http.gateways.gauges import GatewayGauges
 from wgkex_ops.http.gateways.intake import GatewayIntake
+from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.sender import KeySender
+from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.public.app import HANDLERS, create_app
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.server import serve
-from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, ReceiptMetrics
+from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.supervisor import Supervisor
@@ -59,7 +61,8 @@ class Broker:
         mqtt_metrics = MqttMetrics(registry)
         key_metrics = KeyMetrics(registry, domains)
         gateway_metrics = GatewayMetrics(registry, config.workers, domains)
-        receipt_metrics = ReceiptMetrics(registry, config.workers)
+        receipt_metrics = ReceiptMetrics(registry, config.workers, domains)
+        node_metrics = NodeMetrics(registry, config.workers, domains)
 
         self._session = Session(
             config.mqtt,
@@ -72,11 +75,14 @@ class Broker:
         )
         self._announcer = Announcer(self._session, status_topic=status_topic, publish_timeout=publish_timeout)
         gateways = Gateways(config.workers, domains)
-        unconfirmed = UnconfirmedKeys(gateways, receipt_topic=receipts, metrics=receipt_metrics)
+        silences = Silences(gateways)
+        unconfirmed = UnconfirmedKeys(gateways, silences, receipt_topic=receipts, metrics=receipt_metrics)
+        nodes = RecentNodes(gateways, node_metrics)
         self._intake = GatewayIntake(
             self._session,
             gateways,
             unconfirmed,
+            silences,
             broker=name,
             receipt_topic=receipts,
             rejections=gateway_metrics.messages_rejected,
@@ -84,12 +90,15 @@ class Broker:
         self._sender = KeySender(unconfirmed, self._session, publish_timeout=publish_timeout)
         assigner = Assigner(
             gateways,
+            nodes,
+            silences,
             confirm_timeout=config.broker.confirm_timeout,
             assignments=gateway_metrics.assignments,
             timeouts=receipt_metrics.timeouts,
         )
         exchange = KeyExchange(
             domains=domains,
+            nodes=nodes,
             unconfirmed=unconfirmed,
             send=self._sender.send,
             assign=assigner.assign,
@@ -102,13 +111,22 @@ class Broker:
             domains=tuple(domains),
             listed=config.workers,
             gateways=gateways,
+            silences=silences,
             keys=key_metrics,
             gateway_metrics=gateway_metrics,
+            receipt_metrics=receipt_metrics,
+            node_metrics=node_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )
         gauges = GatewayGauges(
-            gateways, unconfirmed, domains=domains, gateway_metrics=gateway_metrics, receipt_metrics=receipt_metrics
+            gateways,
+            unconfirmed,
+            silences,
+            domains=domains,
+            gateway_metrics=gateway_metrics,
+            receipt_metrics=receipt_metrics,
+            node_metrics=node_metrics,
         )
         self._operator_app = create_operator_app(
             OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=gauges.refresh)
@@ -151,6 +169,7 @@ class Broker:
             group.create_task(self._announcer.run(), name="announcer"),
             group.create_task(self._intake.run(), name="intake"),
             group.create_task(self._intake.forget_lost(), name="forget-lost"),
+            group.create_task(self._intake.watch_gateways(), name="watch-gateways"),
             group.create_task(self._sender.resend(), name="resend"),
             group.create_task(self._view.history.run(), name="history"),
         ]

@@ -11,17 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.names import ADDRESS_TAKEN, LIVE_ELSEWHERE, OWN_KEY, STATIC_KEY
 from wgkex_ops.model.peers import DomainState, Snapshot, is_active
-
-OWN_KEY: Final = "own_key"
-STATIC_KEY: Final = "static_key"
-LIVE_ELSEWHERE: Final = "live_elsewhere"
-ADDRESS_TAKEN: Final = "address_taken"
 
 
 class Holder(NamedTuple):

@@ -86,9 +86,10 @@ class ReceiptMetrics:
     Args:
         registry: where the instruments live.
         workers: names of the configured workers, as `GatewayMetrics` has them.
+        domains: names of the configured domains.
     """
 
-    def __init__(self, registry: CollectorRegistry, workers: Iterable[str]) -> None:
+    def __init__(self, registry: CollectorRegistry, workers: Iterable[str], domains: Iterable[str]) -> None:
         self.install_duration = Histogram(
             "wgkex_broker_key_install_duration_seconds",
             "From a parsed submission to the receipt of a gateway that has installed the key, by this broker's clock.",
@@ -98,7 +99,8 @@ class ReceiptMetrics:
         )
         self.install_failures = Counter(
             "wgkex_broker_key_install_failures",
-            "Keys that a gateway could not install, by its receipts; the reasons are in its log.",
+            "Keys that a gateway could not install, by its receipts; the reasons are in its log. Keys that a rule "
+            "refuses are not among them: they are no fault of the gateway.",
             ["worker"],
             registry=registry,
         )
@@ -120,20 +122,77 @@ class ReceiptMetrics:
             ["worker"],
             registry=registry,
         )
+        self.confirmed_nowhere = Counter(
+            "wgkex_broker_keys_confirmed_nowhere",
+            "Keys handed to the MQTT server that no gateway of the domain has installed, though some send receipts: "
+            "their nodes have no tunnel, whatever response they got.",
+            ["domain"],
+            registry=registry,
+        )
+        self.confirming = Gauge(
+            "wgkex_broker_worker_confirming",
+            "0 while a gateway that promises receipts has confirmed none of the last keys of a domain for a minute: "
+            "it installs nothing, or its receipts do not arrive, and version 2 sends nobody there.",
+            ["worker"],
+            registry=registry,
+        )
         self.awaiting = Gauge(
             "wgkex_broker_keys_awaiting_receipts",
             "Accepted keys that at least one gateway has not confirmed yet.",
             registry=registry,
         )
+        for domain in domains:
+            self.confirmed_nowhere.labels(domain)
         listed = tuple(workers)
         for worker in (*listed, UNKNOWN) if listed else ():
             self.add_worker(worker)
+            self.confirming.labels(worker).set(1)
 
     def add_worker(self, worker: str) -> None:
         """Give a worker its series."""
         self.install_duration.labels(worker)
         for counter in (self.install_failures, self.timeouts, self.republished, self.unconfirmed):
             counter.labels(worker)
+
+
+class NodeMetrics:
+    """Nodes, each counted once however often it asks.
+
+    Args:
+        registry: where the instruments live.
+        workers: names of the configured workers, as `GatewayMetrics` has them.
+        domains: names of the configured domains.
+    """
+
+    def __init__(self, registry: CollectorRegistry, workers: Iterable[str], domains: Iterable[str]) -> None:
+        self.first_requests = Counter(
+            "wgkex_broker_key_first_requests",
+            "Valid keys that nobody had asked for in the last 5 minutes: the rate of nodes, not of retries.",
+            ["domain"],
+            registry=registry,
+        )
+        self.assigned = Counter(
+            "wgkex_broker_worker_assigned_nodes",
+            "Nodes that version 2 sent to a gateway. A node that keeps asking counts once in 15 minutes.",
+            ["worker"],
+            registry=registry,
+        )
+        self.returned = Counter(
+            "wgkex_broker_keys_returned",
+            "Of these, nodes that asked again within 5 minutes: they got no tunnel there, and are sent elsewhere.",
+            ["worker"],
+            registry=registry,
+        )
+        for domain in domains:
+            self.first_requests.labels(domain)
+        listed = tuple(workers)
+        for worker in (*listed, UNKNOWN) if listed else ():
+            self.add_worker(worker)
+
+    def add_worker(self, worker: str) -> None:
+        """Give a worker its series."""
+        self.assigned.labels(worker)
+        self.returned.labels(worker)
 
 
 class HttpMetrics:

@@ -7,3 +7,10 @@ ALL_WORKERS: Final = "all"
 
 # The value of a metric's label for whatever the configuration does not list.
 UNKNOWN: Final = "unknown"
+
+# Why a worker refuses a key by a rule (wire contract, section 3). They are reasons of receipts, and labels of a metric.
+OWN_KEY: Final = "own_key"
+STATIC_KEY: Final = "static_key"
+LIVE_ELSEWHERE: Final = "live_elsewhere"
+ADDRESS_TAKEN: Final = "address_taken"
+KEY_REFUSALS: Final = frozenset((OWN_KEY, STATIC_KEY, LIVE_ELSEWHERE, ADDRESS_TAKEN))

@@ -1,7 +1,7 @@
 """The gateway that a version 2 response names: the best one, if it has installed the key."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -9,7 +9,9 @@ from prometheus_client import Counter
 
 from wgkex_ops.bus.messages import Endpoint
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey
+from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.silence import Silences
 
 _log = structlog.get_logger(__name__)
 
@@ -48,13 +50,26 @@ class Assigner:
 
     Args:
         gateways: all of them.
+        nodes: where each node was sent to before.
+        silences: the gateways that send no receipts.
         confirm_timeout: seconds to wait for receipts, all in all; 0 waits for none.
         assignments: counts the gateways that were named, by worker and domain.
         timeouts: counts the gateways that were named although their receipt did not come in time, by worker.
     """
 
-    def __init__(self, gateways: Gateways, *, confirm_timeout: float, assignments: Counter, timeouts: Counter) -> None:
+    def __init__(
+        self,
+        gateways: Gateways,
+        nodes: RecentNodes,
+        silences: Silences,
+        *,
+        confirm_timeout: float,
+        assignments: Counter,
+        timeouts: Counter,
+    ) -> None:
         self._gateways = gateways
+        self._nodes = nodes
+        self._silences = silences
         self._confirm_timeout = confirm_timeout
         self._assignments = assignments
         self._timeouts = timeouts
@@ -62,25 +77,38 @@ class Assigner:
     async def assign(self, key: UnconfirmedKey) -> Choice | None:
         """Find the gateway for the node of a key that has been published.
 
-        A gateway that gave the key up is passed over. While a receipt is awaited, the node counts as one of that
-        gateway's peers, so that not all nodes that come meanwhile choose the same one; then only where it is sent.
+        A gateway that gave the key up is passed over. So are, while there is another one, gateways that send no
+        receipts, and those that the node comes back from: of these, the one that it was sent to first is next.
+
+        While a receipt is awaited, the node counts as one of that gateway's peers, so that not all nodes that come
+        meanwhile choose the same one; then only where it is sent.
 
         Returns:
             None if no gateway takes nodes of the domain, or all of those have given the key up.
         """
         domain = key.domain.name
         deadline = asyncio.get_running_loop().time() + self._confirm_timeout
+        visited = self._nodes.come_back(key.domain, key.public_key)
         gave_up: set[str] = set()
-        while (choice := choose(self._gateways, domain, gave_up)) is not None:
+        while (choice := self._best(domain, gave_up, visited)) is not None:
             with self._gateways.reserving(choice.worker, domain):
                 reason = await self._receipt(key, choice, deadline)
             if reason:
                 gave_up.add(choice.worker)
                 continue
-            self._gateways.assign(choice.worker, domain)
+            self._gateways.assign(choice.worker, domain, key.public_key)
+            self._nodes.send(key.domain, key.public_key, choice.worker)
             self._assignments.labels(self._gateways.label(choice.worker), domain).inc()
             _log.debug("gateway_chosen", worker=choice.worker, domain=domain, confirmed=reason is not None)
             return choice
+        return None
+
+    def _best(self, domain: str, gave_up: set[str], visited: Sequence[str]) -> Choice | None:
+        for silent in (self._silences.silent_in(domain), ()):
+            for first in range(len(visited) + 1):
+                choice = choose(self._gateways, domain, gave_up.union(silent, visited[first:]))
+                if choice is not None:
+                    return choice
         return None
 
     async def _receipt(self, key: UnconfirmedKey, choice: Choice, deadline: float) -> str | None:

@@ -11,9 +11,11 @@ import structlog
 
 from wgkex_ops.bus.messages import CORRELATION_BYTES, Origin, Receipt, ReceiptAddress
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.metrics.broker import ReceiptMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.names import KEY_REFUSALS
 
 _log = structlog.get_logger(__name__)
 
@@ -97,12 +99,14 @@ class UnconfirmedKeys:
 
     Args:
         gateways: which of them are online, and which send receipts.
+        silences: gets to know which receipts are awaited, and which have come.
         receipt_topic: where receipts arrive; empty where none can (MQTT 3.1.1).
         metrics: the instruments that are kept up to date.
     """
 
-    def __init__(self, gateways: Gateways, *, receipt_topic: str, metrics: ReceiptMetrics) -> None:
+    def __init__(self, gateways: Gateways, silences: Silences, *, receipt_topic: str, metrics: ReceiptMetrics) -> None:
         self._gateways = gateways
+        self._silences = silences
         self._receipt_topic = receipt_topic
         self._metrics = metrics
         # The oldest first.
@@ -137,6 +141,7 @@ class UnconfirmedKeys:
         """Note that the MQTT server has acknowledged a key: from now on it is sent again where that is needed."""
         key.accepted_at = _now()
         self._await_receipts(key)
+        self._silences.accept(key.awaited, key.domain.name)
         self._drop_if_confirmed(key)
 
     def drop(self, key: UnconfirmedKey) -> None:
@@ -152,6 +157,7 @@ class UnconfirmedKeys:
 
         What is installed remains so. A gateway that gave the key up may install it later, when it gets it again.
         """
+        self._silences.end(receipt.worker, key.domain.name)
         before = key.receipts.get(receipt.worker)
         if before == "":
             return
@@ -162,7 +168,8 @@ class UnconfirmedKeys:
                 _now() - key.begun_at, {"request_id": key.origin.request_id}
             )
         elif before is None:
-            self._metrics.install_failures.labels(label).inc()
+            if receipt.reason not in KEY_REFUSALS:
+                self._metrics.install_failures.labels(label).inc()
             _log.warning(
                 "key_not_installed",
                 worker=receipt.worker,
@@ -228,16 +235,27 @@ class UnconfirmedKeys:
     def _drop_if_confirmed(self, key: UnconfirmedKey) -> None:
         """Drop a key that all have confirmed. One that no gateway will confirm is kept for those that come online."""
         if key.accepted_at is not None and key.receipts and not key.awaited:
-            self.drop(key)
+            self._conclude(key)
 
     def _give_up(self, keys: Iterable[UnconfirmedKey]) -> None:
         unconfirmed: Counter[str] = Counter()
         for key in keys:
-            self.drop(key)
+            self._conclude(key)
             unconfirmed.update(key.awaited)
         for worker, count in unconfirmed.items():
             self._metrics.unconfirmed.labels(self._gateways.label(worker)).inc(count)
             _log.warning("keys_unconfirmed", worker=worker, count=count)
+
+    def _conclude(self, key: UnconfirmedKey) -> None:
+        """Drop a key, and count it if it has got nowhere, though some gateway was to confirm it.
+
+        A key that a rule refuses, a gateway's own one for example, has no node that waits.
+        """
+        self.drop(key)
+        promised = key.accepted_at is not None and (key.awaited or key.receipts)
+        reasons = set(key.receipts.values())
+        if promised and "" not in reasons and reasons.isdisjoint(KEY_REFUSALS):
+            self._metrics.confirmed_nowhere.labels(key.domain.name).inc()
 
     def _confirming(self, domain: str) -> frozenset[str]:
         return self._gateways.confirming(domain) if self._receipt_topic else frozenset()

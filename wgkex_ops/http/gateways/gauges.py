@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
 from wgkex_ops.http.gateways.registry import Gateways
-from wgkex_ops.metrics.broker import GatewayMetrics, ReceiptMetrics
+from wgkex_ops.http.gateways.silence import Silences
+from wgkex_ops.metrics.broker import GatewayMetrics, NodeMetrics, ReceiptMetrics
 
 
 class GatewayGauges:
@@ -14,25 +15,31 @@ class GatewayGauges:
     Args:
         gateways: what is known.
         keys: the keys that receipts are awaited for.
+        silences: the gateways that send none.
         domains: names of the configured domains.
         gateway_metrics: the instruments of the gateways.
         receipt_metrics: the instruments of the receipts.
+        node_metrics: the instruments of the nodes.
     """
 
     def __init__(
         self,
         gateways: Gateways,
         keys: UnconfirmedKeys,
+        silences: Silences,
         *,
         domains: Collection[str],
         gateway_metrics: GatewayMetrics,
         receipt_metrics: ReceiptMetrics,
+        node_metrics: NodeMetrics,
     ) -> None:
         self._gateways = gateways
         self._keys = keys
+        self._silences = silences
         self._domains = domains
         self._gateway_metrics = gateway_metrics
         self._receipt_metrics = receipt_metrics
+        self._node_metrics = node_metrics
 
     async def refresh(self) -> None:
         """Set all gauges; those of unlisted workers to their sums, under one label."""
@@ -49,6 +56,8 @@ class GatewayGauges:
         metrics = self._gateway_metrics
         metrics.add_worker(label)
         self._receipt_metrics.add_worker(label)
+        self._node_metrics.add_worker(label)
+        self._receipt_metrics.confirming.labels(label).set(self._silences.silent.isdisjoint(workers))
         gateways = [self._gateways.workers[worker] for worker in workers]
         metrics.online.labels(label).set(sum(gateway.online for gateway in gateways))
         metrics.target_peers.labels(label).set(target)

@@ -13,11 +13,15 @@ from wgkex_ops.bus.session import Message
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
 from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
+from wgkex_ops.http.gateways.silence import Silences
 
 _log = structlog.get_logger(__name__)
 
 # Seconds within which a server sends all that it has retained. A gateway that is not among it is not there.
 _RETAINED_WITHIN: Final = 5.0
+# Seconds. The nodes of a gateway that is offline for so long have another one: they try it after three minutes.
+ABSENT_AFTER: Final = 600.0
+_CHECK_EVERY: Final = 1.0
 
 
 class Inbox(Protocol):
@@ -36,6 +40,7 @@ class GatewayIntake:
         session: with the MQTT server.
         gateways: what is known of workers and brokers.
         keys: what receipts are for.
+        silences: the gateways that send none.
         broker: this broker's name.
         receipt_topic: where receipts arrive; empty where none can.
         rejections: counts the messages that are dropped, by reason.
@@ -46,6 +51,7 @@ class GatewayIntake:
         session: Inbox,
         gateways: Gateways,
         keys: UnconfirmedKeys,
+        silences: Silences,
         *,
         broker: str,
         receipt_topic: str,
@@ -54,6 +60,7 @@ class GatewayIntake:
         self._session = session
         self._gateways = gateways
         self._keys = keys
+        self._silences = silences
         self._broker = broker
         self._receipt_topic = receipt_topic
         self._rejections = rejections
@@ -85,6 +92,13 @@ class GatewayIntake:
             opened_at = self._session.opened_at
             await asyncio.sleep(_RETAINED_WITHIN)
             self._gateways.forget_before(opened_at)
+
+    async def watch_gateways(self) -> NoReturn:
+        """Find, for ever, the gateways that are offline for long, and those that send no receipts."""
+        while True:
+            self._gateways.mark_absent(time.monotonic() - ABSENT_AFTER)
+            self._silences.check()
+            await asyncio.sleep(_CHECK_EVERY)
 
     def _take_event(self, message: Message) -> None:
         event = parse_worker_event(message.topic, message.payload)

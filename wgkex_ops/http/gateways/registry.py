@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
+from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import UNKNOWN
 
 # Workers may be unlisted, but any client of the MQTT server could invent any number of them.
@@ -14,30 +15,57 @@ BROKERS_LIMIT: Final = 64
 
 
 @dataclass(slots=True)
+class Assigned:
+    """Nodes that were sent to a gateway, each once, however often it asks.
+
+    Attributes:
+        count: how many they are, each of them counted once per broker.
+    """
+
+    count: int = 0
+    _nodes: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, node: bytes, brokers: int) -> None:
+        """Add a node by its key (32 bytes)."""
+        if node not in self._nodes:
+            self._nodes[node] = brokers
+            self.count += brokers
+
+    def remove(self, node: bytes) -> None:
+        """Remove a node, which may not be there."""
+        self.count -= self._nodes.pop(node, 0)
+
+
+@dataclass(slots=True)
 class Gateway:
     """What is known of one worker.
 
     Attributes:
         online: by its status.
-        online_since: when that status was heard, by the caller's clock.
+        status_since: when it became so, or was heard again to be online, by the caller's clock.
+        absent: whether it is offline for so long that its peers have gone elsewhere.
         endpoints: how nodes reach it, by domain.
         reported: connected peers as last reported, by domain; None if the worker does not know.
-        assigned: nodes that were sent there since that report, by domain; counted once per broker.
+        assigned: nodes that were sent there since that report, by domain.
         reserved: nodes that wait for its receipt and may be sent there, by domain; counted once per broker.
         last_seen: when it was last heard, by the caller's clock; None if never.
     """
 
     online: bool = False
-    online_since: float = 0.0
+    status_since: float = 0.0
+    absent: bool = False
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     reported: dict[str, int | None] = field(default_factory=dict)
-    assigned: dict[str, int] = field(default_factory=dict)
+    assigned: dict[str, Assigned] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
     last_seen: float | None = None
 
     def peers_in(self, domain: str) -> int:
         """Reported peers of a domain, with the nodes assigned since and those that it is reserved for."""
-        return (self.reported.get(domain) or 0) + self.assigned.get(domain, 0) + self.reserved.get(domain, 0)
+        if self.absent:
+            return 0
+        assigned = self.assigned.get(domain)
+        return (self.reported.get(domain) or 0) + (assigned.count if assigned else 0) + self.reserved.get(domain, 0)
 
     @property
     def peers(self) -> int:
@@ -96,7 +124,7 @@ class Gateways:
 
     @property
     def total(self) -> int:
-        """Peers of all workers, offline ones included."""
+        """Peers of all workers, those included that are not offline for long."""
         return sum(gateway.peers for gateway in self._gateways.values())
 
     def label(self, worker: str) -> str:
@@ -110,9 +138,10 @@ class Gateways:
     def targets(self) -> dict[str, float]:
         """The peers that each worker's weight asks for, to compare with those that it has.
 
-        They add up to the peers that there are, also with workers that are not listed, whose shares exceed 1.
+        They add up to the peers that there are, also with workers that are not listed, whose shares exceed 1. A worker
+        that is offline for long has no share.
         """
-        shares = {worker: self.share(worker) for worker in self._gateways}
+        shares = {worker: 0 if gateway.absent else self.share(worker) for worker, gateway in self._gateways.items()}
         scale = self.total / (sum(shares.values()) or 1)
         return {worker: share * scale for worker, share in shares.items()}
 
@@ -132,8 +161,10 @@ class Gateways:
                 self._update_broker(broker, online, heard_at)
             case WorkerStatus(worker, online):
                 gateway = self._gateway(worker, heard_at)
+                if gateway.online != online or online:
+                    gateway.status_since = heard_at
                 gateway.online = online
-                gateway.online_since = heard_at
+                gateway.absent = gateway.absent and not online
             case WorkerData(worker, domain, endpoint):
                 gateway = self._gateway_in(worker, domain, heard_at)
                 if endpoint is None:
@@ -156,13 +187,20 @@ class Gateways:
                 self._gateways[worker] = Gateway()
         self._brokers = {broker: heard_at for broker, heard_at in self._brokers.items() if heard_at >= moment}
 
-    def assign(self, worker: str, domain: str) -> None:
-        """Count a node at a gateway until the gateway's next report.
+    def mark_absent(self, before: float) -> None:
+        """Count no peers any more of the workers that went offline before a moment: they have other gateways."""
+        for gateway in self._gateways.values():
+            gateway.absent = not gateway.online and gateway.status_since < before
+
+    def assign(self, worker: str, domain: str, key: PublicKey) -> None:
+        """Count a node at a gateway until the gateway's next report, and no longer where it was sent before.
 
         Every broker assumes that each of the others has just sent a node there, too.
         """
-        assigned = self._gateways[worker].assigned
-        assigned[domain] = assigned.get(domain, 0) + self.brokers_online
+        for gateway in self._gateways.values():
+            if domain in gateway.assigned:
+                gateway.assigned[domain].remove(key.raw)
+        self._gateways[worker].assigned.setdefault(domain, Assigned()).add(key.raw, self.brokers_online)
 
     @contextlib.contextmanager
     def reserving(self, worker: str, domain: str) -> Iterator[None]:
@@ -185,9 +223,9 @@ class Gateways:
     def online_in(self, domain: str, since: float) -> dict[str, float]:
         """The workers of a domain that are online by a status not older than a moment, with the time of that status."""
         return {
-            worker: gateway.online_since
+            worker: gateway.status_since
             for worker, gateway in self._gateways.items()
-            if gateway.online and gateway.online_since >= since and domain in gateway.endpoints
+            if gateway.online and gateway.status_since >= since and domain in gateway.endpoints
         }
 
     def _update_broker(self, broker: str, online: bool, heard_at: float) -> None:
@@ -206,5 +244,7 @@ class Gateways:
             if len(self._gateways) - len(self._weights) >= UNLISTED_LIMIT:
                 raise UnknownOriginError("unknown_worker")
             gateway = self._gateways[worker] = Gateway()
+        if gateway.last_seen is None:
+            gateway.status_since = heard_at
         gateway.last_seen = heard_at
         return gateway

@@ -10,6 +10,7 @@ from aiohttp import web
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.gateways.choice import Choice
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
+from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.public.responses import (
     RejectedError,
     accepted_response,
@@ -37,6 +38,7 @@ class KeyExchange:
 
     Args:
         domains: configured domains by name.
+        nodes: knows which nodes have asked lately.
         unconfirmed: keeps each key until the gateways have confirmed it.
         send: publishes a key; returns when the MQTT server has acknowledged, or raises BusError.
         assign: finds the gateway for the node of a key that has been published, or None.
@@ -47,12 +49,14 @@ class KeyExchange:
         self,
         *,
         domains: Mapping[str, Domain],
+        nodes: RecentNodes,
         unconfirmed: UnconfirmedKeys,
         send: Callable[[UnconfirmedKey], Awaitable[None]],
         assign: Callable[[UnconfirmedKey], Awaitable[Choice | None]],
         metrics: KeyMetrics,
     ) -> None:
         self._domains = domains
+        self._nodes = nodes
         self._unconfirmed = unconfirmed
         self._send = send
         self._assign = assign
@@ -100,6 +104,7 @@ class KeyExchange:
         A key whose response is not 200 does not remain among the unconfirmed ones: its node sends it again.
         """
         start = time.perf_counter()
+        self._nodes.ask(submission.domain, submission.key)
         key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time())
         response = None
         try:

@@ -1,6 +1,7 @@
 """A broker's gateways and unconfirmed keys, by a clock that needs no waiting."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,11 +12,14 @@ from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData
 from wgkex_ops.http.gateways.choice import choose
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.metrics.broker import ReceiptMetrics
 from wgkex_ops.model.domains import Domain
 
 RECEIPT_TOPIC: Final = "wgkex/receipts/b1"
 LISTED: Final = ("gw01", "gw02", "old")
+
+_numbers = itertools.count()
 
 
 def endpoint(worker: str, *, receipts: bool = False) -> Endpoint:
@@ -38,11 +42,11 @@ def gateways_of(weights: Mapping[str, float], peers: Mapping[str, int | None]) -
 
 
 def send_node(gateways: Gateways, domain: str = WELT.name) -> str | None:
-    """Send a node to the best gateway."""
+    """Send a node, another one each time, to the best gateway."""
     choice = choose(gateways, domain)
     if choice is None:
         return None
-    gateways.assign(choice.worker, domain)
+    gateways.assign(choice.worker, domain, key(next(_numbers)))
     return choice.worker
 
 
@@ -57,8 +61,9 @@ class Fleet:
     def __init__(self, *workers: str, receipt_topic: str = RECEIPT_TOPIC) -> None:
         self.registry = CollectorRegistry()
         self.gateways = Gateways(dict.fromkeys(LISTED, 1), DOMAINS)
-        self.metrics = ReceiptMetrics(self.registry, LISTED)
-        self.keys = UnconfirmedKeys(self.gateways, receipt_topic=receipt_topic, metrics=self.metrics)
+        self.silences = Silences(self.gateways)
+        self.metrics = ReceiptMetrics(self.registry, LISTED, DOMAINS)
+        self.keys = UnconfirmedKeys(self.gateways, self.silences, receipt_topic=receipt_topic, metrics=self.metrics)
         for worker in workers or LISTED:
             self.come(worker)
         self._before = samples(self.registry)
@@ -115,6 +120,10 @@ class Fleet:
     def moved(self) -> dict[str, float]:
         changes = moved(self._before, samples(self.registry))
         return {name: value for name, value in changes.items() if "_bucket" not in name and "_sum" not in name}
+
+
+def nowhere(domain: Domain = WELT) -> str:
+    return f'wgkex_broker_keys_confirmed_nowhere_total{{domain="{domain.name}"}}'
 
 
 def installs(worker: str) -> str:

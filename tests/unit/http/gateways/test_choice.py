@@ -11,8 +11,10 @@ from tests.helpers import DOMAINS, KEY, WELT, key, moved, samples, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
+from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
-from wgkex_ops.metrics.broker import ReceiptMetrics
+from wgkex_ops.http.gateways.silence import SILENT_AFTER, SILENT_KEYS, Silences
+from wgkex_ops.metrics.broker import NodeMetrics, ReceiptMetrics
 
 TIMEOUT: Final = 0.75
 
@@ -25,11 +27,17 @@ class Broker:
     ) -> None:
         self.registry = CollectorRegistry()
         self.gateways = Gateways({}, DOMAINS)
-        metrics = ReceiptMetrics(self.registry, [])
-        self.keys = UnconfirmedKeys(self.gateways, receipt_topic=topic, metrics=metrics)
+        self.silences = Silences(self.gateways)
+        metrics = ReceiptMetrics(self.registry, [], DOMAINS)
+        self.keys = UnconfirmedKeys(self.gateways, self.silences, receipt_topic=topic, metrics=metrics)
+        # The loop's clock is a virtual one.
+        clock = asyncio.get_running_loop().time
+        self.nodes = RecentNodes(self.gateways, NodeMetrics(self.registry, [], DOMAINS), clock)
         assignments = Counter("assignments", "x", ["worker", "domain"], registry=self.registry)
         self.assigner = Assigner(
             self.gateways,
+            self.nodes,
+            self.silences,
             confirm_timeout=timeout,
             assignments=assignments,
             timeouts=metrics.timeouts,
@@ -43,6 +51,7 @@ class Broker:
         self._before = samples(self.registry, "")
 
     def accept(self, number: int = 1) -> UnconfirmedKey:
+        self.nodes.ask(WELT, key(number))
         added = self.keys.add(WELT, key(number), "", 0.0)
         self.keys.accept(added)
         return added
@@ -66,11 +75,11 @@ class Broker:
 
     def assigned(self, domain: str = WELT.name) -> dict[str, int]:
         """Nodes that count at each gateway beyond what it reported."""
-        return {
-            worker: gateway.assigned.get(domain, 0) + gateway.reserved.get(domain, 0)
+        counts = {
+            worker: gateway.peers_in(domain) - (gateway.reported[domain] or 0)
             for worker, gateway in self.gateways.workers.items()
-            if gateway.assigned.get(domain, 0) + gateway.reserved.get(domain, 0)
         }
+        return {worker: count for worker, count in counts.items() if count}
 
 
 _TIMEOUTS: Final = ("wgkex_broker_key_confirmation_timeouts",)
@@ -234,5 +243,72 @@ def test_request_that_is_cancelled_counts_nowhere() -> None:
         await asyncio.wait([task])
         assert broker.assigned() == {}
         assert broker.moved() == {}
+
+    run_in_virtual_time(scenario())
+
+
+def test_node_that_comes_back_is_sent_to_another_gateway() -> None:
+    async def scenario() -> None:
+        broker = Broker(0)
+        found = []
+        for _ in range(5):
+            found.append((await broker.assign(broker.accept()))[0])
+            await asyncio.sleep(60)
+        # When it has been everywhere, where it was first comes next.
+        assert found == ["gw01", "gw02", "gw03", "gw01", "gw02"]
+        # Each of them has had it once, and it is at the last one only.
+        assert broker.assigned() == {"gw02": 1}
+        assert (await broker.assign(broker.accept(2)))[0] == "gw01"
+
+    run_in_virtual_time(scenario())
+
+
+def test_node_that_comes_back_where_there_is_one_gateway_is_sent_there_again() -> None:
+    async def scenario() -> None:
+        broker = Broker(0, workers=("gw01",))
+        assert [(await broker.assign(broker.accept()))[0] for _ in range(3)] == ["gw01"] * 3
+        assert broker.assigned() == {"gw01": 1}
+
+    run_in_virtual_time(scenario())
+
+
+def test_gateway_that_confirms_nothing_is_passed_over_until_its_first_receipt() -> None:
+    async def scenario() -> None:
+        broker = Broker(0)
+        unanswered = [broker.accept(number) for number in range(100, 100 + SILENT_KEYS)]
+        for added in unanswered:
+            broker.receive(added, "gw02")
+        await asyncio.sleep(SILENT_AFTER)
+        broker.silences.check()
+        assert (await broker.assign(broker.accept(1)))[0] == "gw02"
+        # Even a node that comes back from the others is not sent there.
+        assert (await broker.assign(broker.accept(1)))[0] == "gw03"
+        assert (await broker.assign(broker.accept(1)))[0] == "gw02"
+        broker.receive(unanswered[0], "gw01")
+        assert (await broker.assign(broker.accept(1)))[0] == "gw01"
+
+    run_in_virtual_time(scenario())
+
+
+def test_where_no_gateway_confirms_anything_nodes_are_sent_to_each_in_turn() -> None:
+    async def scenario() -> None:
+        broker = Broker(0, workers=("gw01", "gw02"))
+        for number in range(100, 100 + SILENT_KEYS):
+            broker.accept(number)
+        await asyncio.sleep(SILENT_AFTER)
+        broker.silences.check()
+        assert broker.silences.silent == {"gw01", "gw02"}
+        assert [(await broker.assign(broker.accept(1)))[0] for _ in range(3)] == ["gw01", "gw02", "gw01"]
+
+    run_in_virtual_time(scenario())
+
+
+def test_gateway_that_gave_the_key_up_is_not_named_to_a_node_that_has_been_everywhere() -> None:
+    async def scenario() -> None:
+        broker = Broker(0, workers=("gw01", "gw02"))
+        assert [(await broker.assign(broker.accept(1)))[0] for _ in range(2)] == ["gw01", "gw02"]
+        added = broker.accept(1)
+        broker.receive(added, "gw01", reason="ENOMEM")
+        assert (await broker.assign(added))[0] == "gw02"
 
     run_in_virtual_time(scenario())

@@ -7,9 +7,10 @@ import structlog
 
 from tests.fakes import in_virtual_time
 from tests.helpers import CITY, as_openmetrics, settle
-from tests.unit.http.gateways.fleet import RECEIPT_TOPIC, Fleet, count, installs
+from tests.unit.http.gateways.fleet import RECEIPT_TOPIC, Fleet, count, installs, nowhere
 from wgkex_ops.bus.messages import ReceiptAddress
 from wgkex_ops.http.gateways.confirmations import KEPT_FOR, LIMIT
+from wgkex_ops.model.names import KEY_REFUSALS
 
 # --- which receipts are awaited, and for how long
 
@@ -102,7 +103,11 @@ async def test_gateway_that_came_online_and_never_confirms_is_counted() -> None:
     assert fleet.keys.awaiting == 1
     await asyncio.sleep(KEPT_FOR)
     fleet.keys.expire()
-    assert fleet.moved() == {count("keys_republished", "gw01"): 1, count("keys_unconfirmed", "gw01"): 1}
+    assert fleet.moved() == {
+        count("keys_republished", "gw01"): 1,
+        count("keys_unconfirmed", "gw01"): 1,
+        nowhere(): 1,
+    }
 
 
 @in_virtual_time
@@ -224,6 +229,8 @@ async def test_gateway_that_never_confirmed_is_counted_after_two_minutes() -> No
         installs("gw01"): 1,
         count("keys_unconfirmed", "gw01"): 1,
         count("keys_unconfirmed", "gw02"): 2,
+        # The first key is in gw01.
+        nowhere(): 1,
     }
 
 
@@ -238,11 +245,44 @@ async def test_one_key_too_many_displaces_the_oldest() -> None:
     assert not fleet.has(keys[0])
     assert fleet.has(keys[1])
     assert fleet.has(late)
-    assert fleet.moved() == {count("keys_unconfirmed", "gw01"): 1}
+    assert fleet.moved() == {count("keys_unconfirmed", "gw01"): 1, nowhere(): 1}
     # Its request may still be in progress.
     fleet.keys.accept(keys[0])
     fleet.keys.drop(keys[0])
     assert len(fleet.keys) == LIMIT
+
+
+@in_virtual_time
+async def test_key_that_all_gateways_give_up_is_confirmed_nowhere() -> None:
+    fleet = Fleet("gw01", "gw02", "old")
+    key = fleet.accept()
+    fleet.confirm(key, "gw01", "gw02", reason="ENOMEM")
+    assert not fleet.has(key)
+    assert fleet.moved() == {
+        count("key_install_failures", "gw01"): 1,
+        count("key_install_failures", "gw02"): 1,
+        nowhere(): 1,
+    }
+
+
+@in_virtual_time
+async def test_key_that_a_rule_refuses_is_no_failure_of_a_gateway() -> None:
+    for reason in KEY_REFUSALS:
+        fleet = Fleet()
+        key = fleet.accept()
+        fleet.confirm(key, "gw01", "gw02", reason=reason)
+        assert not fleet.has(key)
+        assert fleet.moved() == {}
+
+
+@in_virtual_time
+async def test_key_that_was_never_handed_over_is_confirmed_nowhere_without_being_counted() -> None:
+    fleet = Fleet("gw01")
+    fleet.add()
+    await asyncio.sleep(KEPT_FOR + 1)
+    fleet.keys.expire()
+    assert len(fleet.keys) == 0
+    assert fleet.moved() == {}
 
 
 # --- waiting

@@ -1,15 +1,17 @@
 """What the gauges of the gateways show."""
 
+import asyncio
 import time
 
 import pytest
 
 from tests.fakes import in_virtual_time
 from tests.helpers import CITY, DOMAINS, WELT
-from tests.unit.http.gateways.fleet import Fleet
+from tests.unit.http.gateways.fleet import LISTED, Fleet
 from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers
 from wgkex_ops.http.gateways.gauges import GatewayGauges
-from wgkex_ops.metrics.broker import GatewayMetrics
+from wgkex_ops.http.gateways.silence import SILENT_AFTER, SILENT_KEYS
+from wgkex_ops.metrics.broker import GatewayMetrics, NodeMetrics
 
 
 @in_virtual_time
@@ -26,9 +28,11 @@ async def test_listed_gateways_have_their_own_series_and_all_others_share_one() 
     gauges = GatewayGauges(
         fleet.gateways,
         fleet.keys,
+        fleet.silences,
         domains=tuple(DOMAINS),
         gateway_metrics=GatewayMetrics(registry, ["gw01", "gw02", "old"], DOMAINS),
         receipt_metrics=fleet.metrics,
+        node_metrics=NodeMetrics(registry, ["gw01", "gw02", "old"], DOMAINS),
     )
     await gauges.refresh()
 
@@ -45,3 +49,35 @@ async def test_listed_gateways_have_their_own_series_and_all_others_share_one() 
     assert shown("worker_last_seen_timestamp_seconds", worker="gw01") == pytest.approx(time.time(), abs=5)
     assert shown("worker_last_seen_timestamp_seconds", worker="gw02") == 0
     assert shown("worker_online", worker="stranger") is None
+    assert shown("keys_returned_total", worker="unknown") == 0
+
+
+@in_virtual_time
+async def test_gateway_that_confirms_nothing_is_0_until_its_first_receipt() -> None:
+    fleet = Fleet("gw01", "gw02")
+    registry = fleet.registry
+    gauges = GatewayGauges(
+        fleet.gateways,
+        fleet.keys,
+        fleet.silences,
+        domains=tuple(DOMAINS),
+        gateway_metrics=GatewayMetrics(registry, LISTED, DOMAINS),
+        receipt_metrics=fleet.metrics,
+        node_metrics=NodeMetrics(registry, LISTED, DOMAINS),
+    )
+
+    async def shown() -> dict[str, float | None]:
+        await gauges.refresh()
+        name = "wgkex_broker_worker_confirming"
+        return {worker: registry.get_sample_value(name, {"worker": worker}) for worker in (*LISTED, "unknown")}
+
+    healthy = dict.fromkeys((*LISTED, "unknown"), 1.0)
+    assert await shown() == healthy
+    keys = [fleet.accept(number) for number in range(SILENT_KEYS)]
+    for key in keys:
+        fleet.confirm(key, "gw02")
+    await asyncio.sleep(SILENT_AFTER)
+    fleet.silences.check()
+    assert await shown() == healthy | {"gw01": 0.0}
+    fleet.confirm(keys[0], "gw01")
+    assert await shown() == healthy

@@ -33,6 +33,7 @@ class Receiving(Fleet):
             self.session,
             self.gateways,
             self.keys,
+            self.silences,
             broker="b1",
             receipt_topic=RECEIPT_TOPIC,
             rejections=self.rejections,

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from tests.helpers import key
 from tests.unit.http.gateways.fleet import come_online, endpoint, gateways_of, send_node
 from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, WorkerData, WorkerStatus
 from wgkex_ops.http.gateways.registry import BROKERS_LIMIT, UNLISTED_LIMIT, Gateways, UnknownOriginError
 
 D = "ffmuc_welt"
 E = "ffmuc_muc_cty"
+KEYS = [key(number) for number in range(2)]
 
 
 def test_listed_worker_without_a_configured_weight_weighs_1() -> None:
@@ -112,6 +114,59 @@ def test_each_assignment_counts_once_per_broker_online() -> None:
     assert gateways.brokers_online == 2
     assert send_node(gateways) == "a"
     assert gateways.total == 6
+
+
+def test_node_counts_once_per_report_and_only_where_it_was_sent_last() -> None:
+    gateways = gateways_of({"a": 1, "b": 1}, {"a": 0, "b": 0})
+    a, b = gateways.workers["a"], gateways.workers["b"]
+    for _ in range(100):
+        gateways.assign("a", D, KEYS[0])
+    assert (a.peers, b.peers) == (1, 0)
+    gateways.assign("a", D, KEYS[1])
+    gateways.assign("b", D, KEYS[0])
+    assert (a.peers, b.peers) == (1, 1)
+    # Another domain is another interface, and another peer.
+    gateways.assign("a", E, KEYS[0])
+    assert (a.peers_in(E), b.peers_in(D)) == (1, 1)
+    # What a report contains is the gateway's own count.
+    gateways.update(ConnectedPeers("b", D, 1), 1.0)
+    gateways.assign("a", D, KEYS[0])
+    assert (a.peers_in(D), b.peers_in(D)) == (2, 1)
+    # It is taken back as it was counted.
+    gateways.update(BrokerStatus("b1", online=True), 0.0)
+    gateways.update(BrokerStatus("b2", online=True), 0.0)
+    gateways.assign("b", D, KEYS[1])
+    assert (a.peers_in(D), b.peers_in(D)) == (1, 3)
+    gateways.assign("a", D, KEYS[1])
+    assert (a.peers_in(D), b.peers_in(D)) == (3, 1)
+
+
+def test_gateway_that_is_offline_for_long_keeps_no_peers() -> None:
+    gateways = gateways_of({"a": 1, "b": 3}, {"a": 100, "b": 60})
+    gateways.assign("a", D, KEYS[0])
+    gateways.update(WorkerStatus("a", online=False), 10.0)
+    gateways.mark_absent(10.0)
+    assert (gateways.total, gateways.workers["a"].peers) == (161, 101)
+    # That it is heard again to be offline does not make it newer.
+    gateways.update(WorkerStatus("a", online=False), 500.0)
+    gateways.update(ConnectedPeers("a", D, 100), 500.0)
+    gateways.mark_absent(10.5)
+    assert (gateways.total, gateways.workers["a"].peers, gateways.workers["a"].peers_in(D)) == (60, 0, 0)
+    assert gateways.targets() == {"a": 0, "b": 60}
+    # It comes back with what it reports.
+    gateways.update(WorkerStatus("a", online=True), 700.0)
+    gateways.update(ConnectedPeers("a", D, 4), 700.0)
+    gateways.mark_absent(690.0)
+    assert (gateways.total, gateways.targets()) == (64, {"a": 16, "b": 48})
+
+
+def test_gateway_that_never_had_a_status_is_offline_from_when_it_was_heard() -> None:
+    gateways = Gateways({}, [D])
+    gateways.update(ConnectedPeers("a", D, 100), 50.0)
+    gateways.mark_absent(50.0)
+    assert gateways.total == 100
+    gateways.mark_absent(51.0)
+    assert gateways.total == 0
 
 
 def test_gateway_that_is_not_heard_again_after_a_reconnect_is_forgotten() -> None:

@@ -13,13 +13,14 @@ from tests.helpers import CITY, WELT, key
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, WorkerData, WorkerStatus
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.operator.page.history import INTERVAL
 from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.operator.page.rendering import Renderer
 from wgkex_ops.http.operator.page.worker import WorkerView
-from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics
+from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
@@ -162,7 +163,10 @@ class ABroker:
     def __init__(self, listed: Sequence[str] = ()) -> None:
         registry = CollectorRegistry()
         self.gateways = CountingGateways(dict.fromkeys(listed, 1.0), NAMES)
+        self.silences = Silences(self.gateways)
         self.keys = KeyMetrics(registry, NAMES)
+        self.receipts = ReceiptMetrics(registry, listed, NAMES)
+        self.nodes = NodeMetrics(registry, listed, NAMES)
         self.gateway_metrics = GatewayMetrics(registry, listed, NAMES)
         self.connection = FakeConnection()
         self.mqtt_metrics = MqttMetrics(registry)
@@ -173,8 +177,11 @@ class ABroker:
             domains=NAMES,
             listed=listed,
             gateways=self.gateways,
+            silences=self.silences,
             keys=self.keys,
             gateway_metrics=self.gateway_metrics,
+            receipt_metrics=self.receipts,
+            node_metrics=self.nodes,
             mqtt=MqttView(self.connection, self.mqtt_metrics, "mqtt.example.net:1883"),
             problems=lambda: self.problems,
             clock=self.clock,

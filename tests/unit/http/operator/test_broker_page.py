@@ -1,14 +1,18 @@
 """What the broker's page shows: gateways, domains and keys, in good times and bad ones."""
 
+import asyncio
+import re
 import time
 from itertools import combinations
 
 import pytest
 
+from tests.fakes import run_in_virtual_time
 from tests.helpers import CITY, WELT
 from tests.unit.http.operator.pages import ENDPOINT, NAMES, ABroker
 from wgkex_ops.bus.messages import ConnectedPeers, WorkerData, WorkerEvent, WorkerStatus
 from wgkex_ops.http.gateways.choice import choose
+from wgkex_ops.http.gateways.silence import SILENT_AFTER, SILENT_KEYS
 from wgkex_ops.model.domains import Domain
 
 
@@ -50,11 +54,14 @@ async def test_gateways_have_their_state_in_words() -> None:
     broker.add_gateway("gw04", domains=[WELT.name])
     page = await broker.shown()
     assert page.table("Gateways") == [
-        ["Gateway", "State", "Peers", "Last heard", "Assigned, since start (0 s)"],
-        ["gw01", "✓ online", "40, target 25", "1 min ago", "0"],
-        ["gw02", "✗ offline", "60, target 25", "0 s ago", "0"],
-        ["gw03", "! not heard of", "unknown, target 25", "never", "0"],
-        ["gw04", f"✓ online not ready for nodes of {CITY.name}", "0, target 25", "0 s ago", "0"],
+        [
+            *("Gateway", "State", "Peers", "Last heard", "Assigned, since start (0 s)"),
+            "Nodes that came back, since start (0 s)",
+        ],
+        ["gw01", "✓ online", "40, target 25", "1 min ago", "0", "0"],
+        ["gw02", "✗ offline", "60, target 25", "0 s ago", "0", "0"],
+        ["gw03", "! not heard of", "unknown, target 25", "never", "0", "0"],
+        ["gw04", f"✓ online not ready for nodes of {CITY.name}", "0, target 25", "0 s ago", "0", "0"],
     ]
     assert page.notices == [
         "! Offline: gw02",
@@ -73,9 +80,10 @@ async def test_assignments_and_accepted_keys_are_shown_where_they_belong() -> No
     broker.add_gateway("gw01")
     broker.gateway_metrics.assignments.labels("gw01", WELT.name).inc(3)
     broker.gateway_metrics.assignments.labels("gw01", CITY.name).inc(4)
+    broker.nodes.returned.labels("gw01").inc(2)
     broker.keys.published.labels(CITY.name).inc(1234)
     page = await broker.shown()
-    assert page.table("Gateways")[1][-1] == "7"
+    assert page.table("Gateways")[1][-2:] == ["7", "2"]
     assert page.table("Domains") == [
         ["Domain", "Gateways", "Peers", "Keys, since start (0 s)"],
         [WELT.name, "1", "0", "0"],
@@ -90,10 +98,10 @@ async def test_gateways_that_are_not_listed_are_counted_together() -> None:
         broker.add_gateway(name)
     broker.gateway_metrics.assignments.labels("unknown", WELT.name).inc(5)
     page = await broker.shown()
-    assert [(row[0], row[-1]) for row in page.table("Gateways")[1:]] == [
-        ("gw01", "0"),
-        ("stranger1 not listed", "see below"),
-        ("stranger2 not listed", "see below"),
+    assert [(row[0], *row[-2:]) for row in page.table("Gateways")[1:]] == [
+        ("gw01", "0", "0"),
+        ("stranger1 not listed", "see below", "see below"),
+        ("stranger2 not listed", "see below", "see below"),
     ]
     assert "counted together; nodes assigned to them: 5 since the start, 0 s ago." in page.text
     assert page.notices == ["! Not listed under workers, so they weigh 1: stranger1, stranger2"]
@@ -126,6 +134,46 @@ async def test_rejections_and_failures_are_shown_by_reason_and_only_failures_are
         "! 1 message of workers or brokers refused since the start, 0 s ago; the log has the reasons",
     ]
     assert "Messages dropped, too many at once 12" in page.text
+
+
+def test_gateway_that_confirms_nothing_is_named_with_the_likely_causes() -> None:
+    async def scenario() -> None:
+        now = asyncio.get_running_loop().time
+        broker = ABroker()
+        broker.add_gateway("gw01", ago=time.monotonic() - now())
+        for _ in range(SILENT_KEYS):
+            broker.silences.accept(["gw01"], WELT.name)
+        assert (await broker.shown()).notices == []
+        # An operator who looks at the page within half a minute sees it.
+        await asyncio.sleep(16)
+        broker.silences.check()
+        page = await broker.shown()
+        assert page.table("Gateways")[1][1] == "✓ online"
+        (notice,) = page.notices
+        assert re.fullmatch(r"! No receipt for the latest keys; the access rules of the MQTT .*: gw01", notice)
+        await asyncio.sleep(SILENT_AFTER)
+        broker.silences.check()
+        page = await broker.shown()
+        assert page.table("Gateways")[1][1] == "✗ confirms nothing"
+        (notice,) = page.notices
+        assert notice.startswith("✗ No receipt for the latest keys; ")
+        broker.silences.end("gw01", WELT.name)
+        assert (await broker.shown()).notices == []
+
+    run_in_virtual_time(scenario())
+
+
+async def test_keys_without_a_confirmation_are_counted_by_gateway() -> None:
+    broker = ABroker(["gw01", "gw02"])
+    broker.add_gateway("gw01")
+    broker.add_gateway("gw02")
+    broker.receipts.unconfirmed.labels("gw01").inc(7)
+    broker.receipts.unconfirmed.labels("unknown").inc(2)
+    broker.receipts.confirmed_nowhere.labels(WELT.name).inc(3)
+    assert (await broker.shown()).notices == [
+        "✗ 3 keys confirmed by no gateway since the start, 0 s ago: their nodes have no tunnel",
+        "! 9 keys never confirmed since the start, 0 s ago, by: gw01 (7), unknown (2)",
+    ]
 
 
 @pytest.mark.parametrize("domain", [WELT, CITY])

@@ -15,12 +15,14 @@ from wgkex_ops.config import Listen
 from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, PublishRefusedError, PublishTimeoutError
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
+from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, create_app
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.http.server import serve
-from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, ReceiptMetrics
+from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 
 PATHS: Final = {"v1": PATH_V1, "v2": PATH_V2}
 VERSIONS: Final = tuple(PATHS)
@@ -59,16 +61,21 @@ class Broker:
         self.bus = Bus()
         self.gateways = Gateways({}, DOMAINS)
         self.registry = CollectorRegistry()
-        metrics = ReceiptMetrics(self.registry, [])
-        self.unconfirmed = UnconfirmedKeys(self.gateways, receipt_topic="wgkex/receipts/b1", metrics=metrics)
+        metrics = ReceiptMetrics(self.registry, [], DOMAINS)
+        silences = Silences(self.gateways)
+        nodes = RecentNodes(self.gateways, NodeMetrics(self.registry, [], DOMAINS))
+        self.unconfirmed = UnconfirmedKeys(self.gateways, silences, receipt_topic="wgkex/receipts/b1", metrics=metrics)
         assigner = Assigner(
             self.gateways,
+            nodes,
+            silences,
             confirm_timeout=0.75,
             assignments=Counter("assignments", "x", ["worker", "domain"], registry=self.registry),
             timeouts=metrics.timeouts,
         )
         exchange = KeyExchange(
             domains=DOMAINS,
+            nodes=nodes,
             unconfirmed=self.unconfirmed,
             send=self.bus.send,
             assign=assigner.assign,
@@ -90,9 +97,10 @@ class Broker:
             yield self
 
     def moved(self) -> dict[str, float]:
-        """What has become of the keys, by all counters that count them."""
+        """What has become of the keys, by all counters that count each submission."""
         changes = moved(self._before, samples(self.registry))
-        return {name: change for name, change in changes.items() if re.match(r"wgkex_broker_keys?_\w+_total\b", name)}
+        pattern = re.compile(r"wgkex_broker_keys?_(?!first_requests|returned)\w+_total\b")
+        return {name: change for name, change in changes.items() if pattern.match(name)}
 
     def in_progress(self) -> float | None:
         return self.registry.get_sample_value("wgkex_broker_http_requests_in_progress")

@@ -87,7 +87,8 @@ async def test_receipts_that_come_before_the_acknowledgement_count(broker: Broke
     if reason:
         assert_error(answer, 503, "no_worker")
         assert broker.moved() == failed("v2", "no_worker") | {
-            f'wgkex_broker_key_install_failures_total{{worker="{worker}"}}': 1.0 for worker in ("gw05", "gw06")
+            f'wgkex_broker_keys_confirmed_nowhere_total{{domain="{WELT.name}"}}': 1.0,
+            **{f'wgkex_broker_key_install_failures_total{{worker="{worker}"}}': 1.0 for worker in ("gw05", "gw06")},
         }
     else:
         assert answer.status == 200

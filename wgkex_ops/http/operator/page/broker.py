@@ -3,15 +3,20 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from wgkex_ops.http.gateways.registry import Gateway, Gateways
+from wgkex_ops.http.gateways.silence import LIKELY_CAUSES, Silences
 from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall_clock, reasons
 from wgkex_ops.http.operator.page.history import History
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, bar, lines, name, names, quiet, state
 from wgkex_ops.http.operator.page.words import count, things
-from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics
+from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 from wgkex_ops.model.names import UNKNOWN
+
+# Seconds. A receipt comes within one; a key that waits for so long has been sent a second time in vain.
+_UNCONFIRMED_AFTER: Final = 15.0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,15 +35,21 @@ class BrokerView:
     domains: Sequence[str]
     listed: Collection[str]
     gateways: Gateways
+    silences: Silences
     keys: KeyMetrics
     gateway_metrics: GatewayMetrics
+    receipt_metrics: ReceiptMetrics
+    node_metrics: NodeMetrics
     mqtt: MqttView
     problems: Callable[[], Sequence[str]]
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        keys, gateways = self.keys, self.gateway_metrics
-        counters = (keys.published, keys.rejections, keys.failures, gateways.assignments, gateways.messages_rejected)
+        keys, gateways, receipts = self.keys, self.gateway_metrics, self.receipt_metrics
+        counters = (
+            *(keys.published, keys.rejections, keys.failures, gateways.assignments, gateways.messages_rejected),
+            *(receipts.unconfirmed, receipts.confirmed_nowhere, self.node_metrics.returned),
+        )
         self.history = History([*counters, *self.mqtt.counters], self.clock)
 
     async def page(self) -> Page:
@@ -49,7 +60,12 @@ class BrokerView:
             name=self.name,
             now=now,
             problems=self.problems(),
-            notices=[*self._notices_of_gateways(), *self._notices_of_keys(recent), *self.mqtt.notices(recent)],
+            notices=[
+                *self._notices_of_gateways(),
+                *self._notices_of_receipts(recent),
+                *self._notices_of_keys(recent),
+                *self.mqtt.notices(recent),
+            ],
             tiles=[
                 recent.tile("Keys accepted", self.keys.published),
                 self._tile_of_failures(recent),
@@ -82,14 +98,21 @@ class BrokerView:
         return Table(
             "Gateways",
             "The bar shows a gateway's connected peers, the mark in it how many its weight asks for",
-            {"Gateway": "", "State": "", "Peers": "wide", "Last heard": "", **recent.columns("Assigned")},
+            {
+                "Gateway": "",
+                "State": "",
+                "Peers": "wide",
+                "Last heard": "",
+                **recent.columns("Assigned"),
+                f"Nodes that came back, {recent.latest.heading}": "count",
+            },
             [
                 [
                     name(worker) + (" " + quiet("not listed") if self._is_unlisted(worker) else ""),
-                    self._state(gateway),
+                    self._state(worker, gateway),
                     _peers(gateway, targets[worker], scale),
                     quiet("never") if gateway.last_seen is None else ago(by_wall_clock(gateway.last_seen, now), now),
-                    *self._assigned(worker, recent),
+                    *self._sent_here(worker, recent),
                 ]
                 for worker, gateway in workers
             ],
@@ -99,11 +122,13 @@ class BrokerView:
     def _is_unlisted(self, worker: str) -> bool:
         return bool(self.listed) and worker not in self.listed
 
-    def _state(self, gateway: Gateway) -> str:
+    def _state(self, worker: str, gateway: Gateway) -> str:
         if gateway.last_seen is None:
             return state(Tone.WARN, "not heard of")
         if not gateway.online:
             return state(Tone.BAD, "offline")
+        if worker in self.silences.silent:
+            return state(Tone.BAD, "confirms nothing")
         online, refused = state(Tone.GOOD, "online"), self._refused(gateway)
         return lines(online, quiet("not ready for nodes of " + names(refused))) if refused else online
 
@@ -111,10 +136,12 @@ class BrokerView:
         """The domains whose nodes are not sent to a gateway."""
         return [domain for domain in self.domains if not gateway.takes_nodes_of(domain)]
 
-    def _assigned(self, worker: str, recent: Recent) -> list[str]:
+    def _sent_here(self, worker: str, recent: Recent) -> list[str]:
+        """Assignments by window, and the nodes that came back lately."""
         if self._is_unlisted(worker):
-            return [quiet("see below")] * len(recent.shown)
-        return recent.counts(self.gateway_metrics.assignments, worker)
+            return [quiet("see below")] * (len(recent.shown) + 1)
+        returned = recent.latest.increases[self.node_metrics.returned].get(worker, 0)
+        return [*recent.counts(self.gateway_metrics.assignments, worker), count(returned)]
 
     def _tile_of_gateways(self) -> Tile:
         gateways = self.gateways.workers.values()
@@ -141,6 +168,18 @@ class BrokerView:
         # That there is no gateway for any domain is shown above.
         if len(abandoned) < len(self.domains):
             yield from Notice.about(Tone.BAD, "Domains without a gateway", abandoned)
+
+    def _notices_of_receipts(self, recent: Recent) -> Iterator[Notice]:
+        latest, metrics = recent.latest, self.receipt_metrics
+        if lost := latest.total(metrics.confirmed_nowhere):
+            text = f"{things(lost, 'key')} confirmed by no gateway {latest.words}: their nodes have no tunnel"
+            yield Notice(Tone.BAD, text)
+        waiting = sorted({silence.worker for silence in self.silences.waiting(_UNCONFIRMED_AFTER)})
+        tone = Tone.BAD if self.silences.silent else Tone.WARN
+        yield from Notice.about(tone, f"No receipt for the latest keys; {LIKELY_CAUSES}", waiting)
+        if unconfirmed := latest.total(metrics.unconfirmed):
+            gateways = [f"{worker} ({number})" for worker, number in latest.increases[metrics.unconfirmed].items()]
+            yield Notice(Tone.WARN, f"{things(unconfirmed, 'key')} never confirmed {latest.words}, by", gateways)
 
     # --- domains and keys
 
