@@ -119,10 +119,10 @@ async def load(watched: Watched) -> None:
     """Nodes that boot, return and have handshakes, among them some that send nonsense; for ever."""
     domains = watched.config.domains
     for number in itertools.count():
-        # Each node asks twice, by both versions, always for its own domain.
-        index = number // 2 % _NODES
+        # Old nodes ask again and again by version 1. By version 2 each node asks once: it gets its tunnel.
+        version, index = (1, number // 2 % _NODES) if number % 2 else (2, _NODES + number // 2)
         domain, node = domains[index % len(domains)], key(index)
-        await watched.post(1 + number % 2, domain.name, node)
+        await watched.post(version, domain.name, node)
         if number % 10:
             watched.worker.dataplane.shake_hands(domain, node)
         if number % 25 == 0:

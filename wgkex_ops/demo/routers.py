@@ -20,8 +20,10 @@ _REQUEST_TIMEOUT: Final = 10.0
 # A real node checks its tunnel once a minute; WireGuard makes a new handshake every two minutes of traffic.
 _RETRY_SECONDS: Final = 60.0
 _HANDSHAKE_SECONDS: Final = 120.0
-# Real tunnels live for days; these are shorter, so that there is something to see.
-_MEAN_LIFE_SECONDS: Final = 300.0
+# Real tunnels live for days; these are shorter, so that there is something to see. A node that asked again within five
+# minutes would look like one that got no tunnel.
+_SHORTEST_LIFE_SECONDS: Final = 330.0
+_MEAN_LIFE_SECONDS: Final = 900.0
 # All nodes boot within this time, as after a power cut.
 _BOOT_SECONDS: Final = 10.0
 
@@ -70,7 +72,8 @@ class Node:
 
     async def _use_tunnel(self) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + random.expovariate(1 / _MEAN_LIFE_SECONDS)
+        further = random.expovariate(1 / (_MEAN_LIFE_SECONDS - _SHORTEST_LIFE_SECONDS))
+        end = loop.time() + _SHORTEST_LIFE_SECONDS + further
         while loop.time() < end:
             installed = self._shake_hands is None or self._shake_hands(self._domain, self._key)
             pause = _HANDSHAKE_SECONDS if installed else 0.5
