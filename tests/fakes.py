@@ -53,6 +53,7 @@ class FaultyDataplane(MemoryDataplane):
         may_read: the same of snapshot().
         snapshots: how often snapshot() was called.
         snapshot_error: what snapshot() raises; None for nothing.
+        error: the errno name with which all operations of apply() fail; empty for none.
         routed_elsewhere: goes into each snapshot.
     """
 
@@ -71,6 +72,7 @@ class FaultyDataplane(MemoryDataplane):
         self.may_read.set()
         self.snapshots = 0
         self.snapshot_error: Exception | None = None
+        self.error = ""
         self.routed_elsewhere = frozenset[bytes]()
         self._refused: dict[bytes, tuple[Operation, str]] = {}
         self._link_events: asyncio.Queue[LinkEvent] = asyncio.Queue()
@@ -101,8 +103,8 @@ class FaultyDataplane(MemoryDataplane):
 
     def carry_out(self, operation: Operation, change: Change) -> None:
         refused, error = self._refused.get(change.key, (None, ""))
-        if operation is refused:
-            raise DataplaneError(operation, error)
+        if self.error or operation is refused:
+            raise DataplaneError(operation, self.error or error)
         super().carry_out(operation, change)
 
     # What a test sees

@@ -303,7 +303,7 @@ class Bench:
 
     async def prometheus(
         self,
-        targets: Mapping[str, str],
+        targets: Mapping[str, str | Sequence[str]],
         *,
         interval: str = "1s",
         rules: str = "",
@@ -312,7 +312,7 @@ class Bench:
         """Start a Prometheus.
 
         Args:
-            targets: host and port by name; each is a job of its own.
+            targets: host and port, or several of them, by the name of the job.
             interval: how often it scrapes, and evaluates its rules.
             rules: the text of a file of rules.
             alertmanager: gets the alerts; it is known when this returns.
@@ -324,7 +324,8 @@ class Bench:
         document = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+                {"job_name": job, "static_configs": [{"targets": [each] if isinstance(each, str) else list(each)}]}
+                for job, each in targets.items()
             ],
             "rule_files": [str(rules_file)],
             "alerting": {"alertmanagers": peers},
