@@ -1,9 +1,8 @@
-"""Write the rules file that is shipped."""
+"""Write the files that are shipped: `python -m alerts`."""
 
-from pathlib import Path
-
-from alerts.rules import document
+from alerts.files import files
 from alerts.settings import Settings
 
 if __name__ == "__main__":
-    Path(__file__).with_name("wgkex.rules.yaml").write_text(document(Settings()))
+    for path, text in files(Settings()).items():
+        path.write_text(text)

@@ -13,7 +13,6 @@ from alerts.settings import SLO_WINDOWS, Settings
 from tests.alerts import ALERTS, NAMES, RECORDED, RECORDED_LABELS, RULES, fired, windows_of
 from tests.helpers import ROOT
 
-SHIPPED: Final = ROOT / "alerts" / "wgkex.rules.yaml"
 # Rules of features that are still to come are not here.
 EXPECTED: Final = {
     "WgkexBrokerDown": [("2m", "critical")],
@@ -41,10 +40,6 @@ EXPECTED: Final = {
     "WgkexCrashlooping": [("5m", "warning")],
     "WgkexWatchdog": [(None, "none")],
 }
-
-
-def test_the_shipped_file_is_generated() -> None:
-    assert SHIPPED.read_text() == document(Settings())
 
 
 def test_the_text_says_what_the_rules_are() -> None:
