@@ -33,7 +33,7 @@ check: $(READY_DEV)  ## check format, style, imports, types and dashboards
 	@scripts/debian-packages check
 	scripts/check-dashboard-types
 
-generated: $(READY_DEV)  ## make the metric reference, alert rules and dashboards anew
+generated: $(READY_DEV)  ## make the metric reference, alert rules, manifests and dashboards anew
 	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m grafana

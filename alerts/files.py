@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from alerts.kubernetes import manifests
+from alerts.mixin import rules
 from alerts.rules import document
 from alerts.settings import Settings
 
@@ -16,5 +17,6 @@ def files(settings: Settings) -> Mapping[Path, str]:
     """The text of each file."""
     return {
         ALERTS / "wgkex.rules.yaml": document(settings),
+        DEPLOY / "mixin" / "rules.json": rules(settings),
         **{DEPLOY / "kubernetes" / name: text for name, text in manifests(settings).items()},
     }

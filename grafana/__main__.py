@@ -1,6 +1,7 @@
-"""Write the dashboards: `python -m grafana`."""
+"""Write the dashboards, and their list for the monitoring mixin: `python -m grafana`."""
 
 from grafana.catalogue import DIRECTORY, dashboards, text
+from grafana.mixin import LIST, dashboards_list
 
 
 def main() -> None:
@@ -10,6 +11,7 @@ def main() -> None:
         stale.unlink()
     for name, content in written.items():
         (DIRECTORY / name).write_text(content)
+    LIST.write_text(dashboards_list(written))
 
 
 if __name__ == "__main__":
