@@ -189,7 +189,10 @@ def _static_keys(state: DomainState) -> frozenset[bytes]:
 
 
 def _settle(snapshot: Snapshot, contested: dict[bytes, Holder], domains: dict[str, Domain], verdict: Verdict) -> None:
-    """Refuse what a live session, or a peer of others, stands against; displace the peers of ours that stand there."""
+    """Refuse what a live session, or a peer of others, stands against; displace the peers of ours that stand there.
+
+    Where an interface is missing, nothing can be installed, and nothing has to make room.
+    """
     displaced: list[Change] = []
     for name, state in snapshot.domains.items():
         for peer in state.peers:
@@ -201,6 +204,6 @@ def _settle(snapshot: Snapshot, contested: dict[bytes, Holder], domains: dict[st
                 verdict.refused[peer.link_local] = ADDRESS_TAKEN
             elif is_active(peer, snapshot.taken_at):
                 verdict.refused[peer.link_local] = LIVE_ELSEWHERE
-            elif ours:
+            elif ours and snapshot.domains[wanted_by.domain].ready:
                 displaced.append(Change.remove(domains[name], PublicKey(peer.public_key)))
     verdict.displaced.extend(change for change in displaced if change.address not in verdict.refused)

@@ -73,6 +73,18 @@ async def test_node_that_moves_gets_through_three_minutes_after_its_last_handsha
     assert (await gateway.peers(WELT), await gateway.peers(CITY)) == (set(), {1})
 
 
+async def test_peer_makes_no_room_for_one_that_cannot_be_installed(gateway: Gateway) -> None:
+    await gateway.connect(WELT, 1)
+    gateway.dataplane.remove_interfaces(CITY)
+    # The clock has jumped, so that a live session looks old.
+    gateway.clocks.wall += 3600
+    assert await gateway.process.request(CITY, key(1)) == "ENODEV"
+    assert await gateway.peers(WELT) == {1}
+    gateway.dataplane.create_interfaces(CITY)
+    await gateway.request(CITY, 1)
+    assert (await gateway.peers(WELT), await gateway.peers(CITY)) == (set(), {1})
+
+
 async def test_node_without_a_session_moves_at_once(gateway: Gateway) -> None:
     for domain in (WELT, CITY, WELT, CITY):
         await gateway.request(domain, 1)
