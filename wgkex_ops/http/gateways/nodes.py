@@ -35,9 +35,10 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Node:
-    """A node that keeps asking; its visits by worker, the latest one last."""
+    """A node that keeps asking; its visits by worker, the latest one last. Canaries are not counted."""
 
     asked_at: float
+    counted: bool
     visits: dict[str, _Visit] = field(default_factory=dict)
 
 
@@ -60,14 +61,21 @@ class RecentNodes:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def ask(self, domain: Domain, key: PublicKey) -> None:
-        """Note that a node asks, by either version; it counts if it has not done so within REMEMBERED_FOR."""
+    def ask(self, domain: Domain, key: PublicKey, *, counted: bool = True) -> None:
+        """Note that a node asks, by either version; it counts if it has not done so within REMEMBERED_FOR.
+
+        Args:
+            domain: the node's.
+            key: the node's.
+            counted: False for a canary: it asks again and again although it gets its tunnel.
+        """
         now = self._clock()
         self._forget(now - REMEMBERED_FOR)
         node = self._nodes.pop((domain.name, key.raw), None)
         if node is None:
-            self._metrics.first_requests.labels(domain.name).inc()
-            node = _Node(now)
+            if counted:
+                self._metrics.first_requests.labels(domain.name).inc()
+            node = _Node(now, counted)
             if len(self._nodes) >= LIMIT:
                 del self._nodes[next(iter(self._nodes))]
         node.asked_at = now
@@ -85,7 +93,7 @@ class RecentNodes:
             return ()
         now = self._clock()
         worker, visit = next(reversed(node.visits.items()))
-        if now - visit.sent_at <= REMEMBERED_FOR and now - visit.returned_at > COUNTED_ONCE_IN:
+        if node.counted and now - visit.sent_at <= REMEMBERED_FOR and now - visit.returned_at > COUNTED_ONCE_IN:
             visit.returned_at = now
             self._metrics.returned.labels(self._gateways.label(worker)).inc()
         return tuple(node.visits)
@@ -100,7 +108,7 @@ class RecentNodes:
         visit = node.visits.pop(worker, None) or _Visit(now)
         visit.sent_at = now
         node.visits[worker] = visit
-        if now - visit.counted_at > COUNTED_ONCE_IN:
+        if node.counted and now - visit.counted_at > COUNTED_ONCE_IN:
             visit.counted_at = now
             self._metrics.assigned.labels(self._gateways.label(worker)).inc()
 

@@ -104,7 +104,7 @@ class KeyExchange:
         A key whose response is not 200 does not remain among the unconfirmed ones: its node sends it again.
         """
         start = time.perf_counter()
-        self._nodes.ask(submission.domain, submission.key)
+        self._nodes.ask(submission.domain, submission.key, counted=not submission.canary)
         key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time())
         response = None
         try:

@@ -24,10 +24,15 @@ MALFORMED_JSON: Final = "malformed_json"
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A valid key of a configured domain."""
+    """A valid key of a configured domain.
+
+    Attributes:
+        canary: whether it is a canary's, which asks all the time although it gets its tunnel.
+    """
 
     domain: Domain
     key: PublicKey
+    canary: bool = False
 
 
 async def read_body(content: StreamReader) -> bytes:
@@ -55,7 +60,9 @@ async def read_body(content: StreamReader) -> bytes:
 
 
 def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
-    """Read ``{"domain": …, "public_key": …}``; other members are ignored, as they always were.
+    """Read ``{"domain": …, "public_key": …}``, perhaps with ``"canary": true``.
+
+    Other members are ignored, as they always were; so is this one by old brokers.
 
     Raises:
         RejectedError: what is wrong; the first thing in the order JSON, members, domain, key.
@@ -69,7 +76,7 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
     if domain is None:
         raise RejectedError("unknown_domain", "the domain is not served here")
     try:
-        return Submission(domain, PublicKey.parse(text))
+        return Submission(domain, PublicKey.parse(text), document.get("canary") is True)
     except InvalidPublicKeyError as error:
         raise RejectedError(error.reason, str(error), domain=domain) from error
 

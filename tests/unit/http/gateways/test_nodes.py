@@ -122,6 +122,16 @@ def test_router_that_asks_a_hundred_times_a_minute_is_one_node() -> None:
     assert COUNTED_ONCE_IN == 15 * 60
 
 
+def test_canary_goes_around_and_is_not_counted() -> None:
+    broker = Broker()
+    for worker, before in (("gw01", []), ("gw02", ["gw01"]), ("gw01", ["gw01", "gw02"])):
+        broker.nodes.ask(WELT, NODE, counted=False)
+        assert list(broker.nodes.come_back(WELT, NODE)) == before
+        broker.nodes.send(WELT, NODE, worker)
+        broker.now += 60
+    assert broker.moved() == {}
+
+
 def test_gateway_that_is_not_listed_has_no_label_of_its_own() -> None:
     broker = Broker()
     broker.ask("stranger")

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.web import RequestPayloadError
 
 from tests.fakes import run_in_virtual_time
-from tests.helpers import Answer, connection, in_chunks, read_answer, request, send, until
+from tests.helpers import WELT, Answer, connection, in_chunks, key, read_answer, request, send, until
 from tests.unit.http.public.application import (
     PATHS,
     VERSIONS,
@@ -25,7 +25,7 @@ from tests.unit.http.public.application import (
     submission,
 )
 from tests.unit.http.public.bad_bodies import BAD_BODIES, BadBody
-from wgkex_ops.http.public.app import PATH_V1
+from wgkex_ops.http.public.app import PATH_V1, PATH_V2
 from wgkex_ops.http.public.responses import RejectedError
 from wgkex_ops.http.public.submission import BODY_LIMIT, BODY_TIMEOUT, read_body
 
@@ -51,6 +51,18 @@ async def test_responses_never_repeat_what_the_client_sent(broker: Broker) -> No
         answer = await send(broker.listen, request("POST", PATH_V1, body))
         assert answer.status == 400
         assert b"script" not in answer.body
+
+
+async def test_canary_is_served_and_not_counted_as_a_node(broker: Broker) -> None:
+    def nodes() -> float | None:
+        name = "wgkex_broker_key_first_requests_total"
+        return broker.registry.get_sample_value(name, {"domain": WELT.name})
+
+    for number, canary in enumerate((True, 1, "true", None)):
+        body = submission(public_key=str(key(number)), canary=canary)
+        assert (await send(broker.listen, request("POST", PATH_V2, body))).status == 200
+    # Nothing else than true is true.
+    assert nodes() == 3
 
 
 async def test_other_members_are_ignored(broker: Broker) -> None:
