@@ -60,6 +60,11 @@ class Namespace:
     def links(self) -> dict[str, dict[str, Any]]:
         return {link["ifname"]: link for link in json.loads(self.run("ip", "-json", "link"))}
 
+    def traffic(self, interface: str) -> tuple[int, int]:
+        """Bytes that an interface has received and sent."""
+        [link] = json.loads(self.run("ip", "-json", "-s", "link", "show", "dev", interface))
+        return link["stats64"]["rx"]["bytes"], link["stats64"]["tx"]["bytes"]
+
     def wg(self, interface: str) -> WgDevice:
         first, *rest = self.run("wg", "show", interface, "dump").splitlines()
         _, public_key, port, _ = first.split("\t")

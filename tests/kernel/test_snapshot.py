@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import sys
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
@@ -27,7 +28,7 @@ from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Incomplete, find_incomplete
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Incomplete, Traffic, find_incomplete
 
 
 async def test_a_snapshot_has_what_the_tools_show(
@@ -132,16 +133,11 @@ async def test_only_a_single_address_is_a_peers_address(
 async def test_an_interface_without_a_key(here: Namespace, dataplane: KernelDataplane) -> None:
     here.run("ip", "link", "add", A.wg, "type", "wireguard")
     state = (await dataplane.snapshot()).domains[A.name]
-    assert state == DomainState(wg_present=True)
+    assert state == DomainState(wg_present=True, wg_traffic=Traffic(0, 0))
 
 
-async def test_a_real_handshake(
-    here: Namespace,
-    own_keys: list[str],
-    dataplane: KernelDataplane,
-    add_namespace: Callable[[str], Namespace],
-) -> None:
-    node = add_namespace("node")
+def add_node(here: Namespace, node: Namespace, gateway_key: str) -> PublicKey:
+    """Give a node a cable to this host, and a WireGuard interface towards the first domain; its public key."""
     private_key = node.run("wg", "genkey").strip()
     key = PublicKey.parse(node.run("wg", "pubkey", stdin=private_key).strip())
     here.sh(
@@ -154,11 +150,22 @@ async def test_a_real_handshake(
         "-ec",
         "ip address add 192.0.2.2/24 dev uplink; ip link set uplink up\n"
         "ip link add wg-node type wireguard\n"
-        f"wg set wg-node private-key /dev/stdin peer {own_keys[0]} allowed-ips fe80::1/128 endpoint 192.0.2.1:40001\n"
+        f"wg set wg-node private-key /dev/stdin peer {gateway_key} allowed-ips fe80::1/128 endpoint 192.0.2.1:40001\n"
         f"ip link set wg-node addrgenmode none; ip address add {key.link_local}/64 dev wg-node\n"
         "ip link set wg-node up",
         stdin=private_key,
     )
+    return key
+
+
+async def test_a_real_handshake(
+    here: Namespace,
+    own_keys: list[str],
+    dataplane: KernelDataplane,
+    add_namespace: Callable[[str], Namespace],
+) -> None:
+    node = add_namespace("node")
+    key = add_node(here, node, own_keys[0])
     await dataplane.apply(install(A, [key]))
 
     began = time.time()
@@ -177,6 +184,53 @@ async def test_a_real_handshake(
     await dataplane.apply(install(A, [key]))
     assert here.wg(A.wg).peers[str(key)].handshake == seen.handshake
     assert here.wg(A.wg).peers[str(key)].endpoint.startswith("192.0.2.2:")
+
+
+async def test_the_traffic_of_interfaces_is_what_ip_shows(
+    here: Namespace,
+    own_keys: list[str],
+    dataplane: KernelDataplane,
+    add_namespace: Callable[[str], Namespace],
+) -> None:
+    node = add_namespace("node")
+    key = add_node(here, node, own_keys[0])
+    await dataplane.apply(install(A, [key]))
+    # What IPv6 sends by itself when an interface is up would do, but only for a while.
+    send = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); i = socket.if_nametoindex"
+    to_gateway = f"{send}; s.sendto(bytes(1000), ('ff02::1', 9, 0, i('vx-node')))"
+    to_node = f"{send}; s.sendto(bytes(500), ('ff02::1', 9, 0, i({A.vx!r})))"
+    node.sh(
+        f"ip link add vx-node type vxlan id 1 local {key.link_local} dev wg-node dstport 4789",
+        "ip link set vx-node up",
+        "bridge fdb append 00:00:00:00:00:00 dev vx-node dst fe80::1 via wg-node",
+    )
+
+    def both_ways() -> bool:
+        node.run(sys.executable, "-c", to_gateway)
+        here.run(sys.executable, "-c", to_node)
+        received, sent = here.traffic(A.vx)
+        return received > 1000 and sent > 500
+
+    await eventually(both_ways)
+    for interface in (A.wg, A.vx):
+        before = here.traffic(interface)
+        state = (await dataplane.snapshot()).domains[A.name]
+        after = here.traffic(interface)
+        traffic = state.wg_traffic if interface == A.wg else state.vx_traffic
+        assert traffic is not None
+        assert before[0] <= traffic.receive_bytes <= after[0]
+        assert before[1] <= traffic.transmit_bytes <= after[1]
+        assert traffic.receive_bytes > 1000
+        assert traffic.transmit_bytes > 500
+    # Nothing goes over this one.
+    other = (await dataplane.snapshot()).domains[B.name]
+    assert other.wg_traffic
+    assert other.wg_traffic.receive_bytes == 0
+
+    here.run("ip", "link", "delete", A.vx)
+    state = (await dataplane.snapshot()).domains[A.name]
+    assert state.wg_traffic is not None
+    assert state.vx_traffic is None
 
 
 async def test_an_interrupted_dump_is_taken_again(

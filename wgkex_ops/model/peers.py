@@ -58,12 +58,21 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an interface has carried since it was created, in bytes."""
+
+    receive_bytes: int = 0
+    transmit_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DomainState:
     """One domain's interfaces and what they carry, at one moment.
 
     Attributes:
         wg_present, wg_up: whether the WireGuard interface exists, and is up.
         vx_present, vx_up: the same for the VXLAN interface.
+        wg_traffic, vx_traffic: what each of the two has carried; None without an interface.
         public_key: the WireGuard interface's own key (32 bytes); empty without an interface or without a private key.
         listen_port: its UDP port; 0 without an interface.
         link_address: its own link-local address as text without a prefix length; empty if it has none.
@@ -80,6 +89,8 @@ class DomainState:
     wg_up: bool = False
     vx_present: bool = False
     vx_up: bool = False
+    wg_traffic: Traffic | None = None
+    vx_traffic: Traffic | None = None
     public_key: bytes = b""
     listen_port: int = 0
     link_address: str = ""

@@ -17,11 +17,20 @@ from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.changes import Action, Change, Operation, Outcome
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Peer, Snapshot
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Peer, Snapshot, Traffic
 
 _log = structlog.get_logger(__name__)
 
 _FIRST_PORT: Final = 40_000
+
+# What a simulated handshake stands for, in bytes: WireGuard's two messages, which are no traffic of the interface, and
+# the mesh's routing protocol until the next handshake, one frame a second each way for two minutes.
+_HANDSHAKE: Final = Traffic(148, 92)
+_FRAMES: Final = 120
+_FRAME_BYTES: Final = 100
+# IPv6, UDP and VXLAN around a frame; WireGuard around those.
+_VXLAN_OVERHEAD: Final = 56
+_WIREGUARD_OVERHEAD: Final = 32
 
 _STEPS: Final = {
     Action.INSTALL: (Operation.PEER_ADD, Operation.ROUTE_ADD, Operation.FDB_ADD),
@@ -68,6 +77,26 @@ class MemoryInterfaces:
             routes=frozenset(self.routes),
             foreign_routes=dict(self.foreign_routes) if lacking else {},
             fdb_entries=frozenset(self.fdb_entries),
+        )
+
+    def shake_hands(self, key: bytes, when: float) -> None:
+        """Give a peer a handshake (seconds since the epoch) and the mesh traffic that follows it."""
+        # VXLAN sends to whom it has an FDB entry.
+        meshed = self.peers[key].link_local in self.fdb_entries
+        frames = _FRAMES if meshed and self.state.ready else 0
+        inside = frames * (_FRAME_BYTES + _VXLAN_OVERHEAD)
+        outside = inside + frames * _WIREGUARD_OVERHEAD
+        peer = self.peers[key]
+        self.peers[key] = structs.replace(
+            peer,
+            handshake=when,
+            receive_bytes=peer.receive_bytes + _HANDSHAKE.receive_bytes + outside,
+            transmit_bytes=peer.transmit_bytes + _HANDSHAKE.transmit_bytes + outside,
+        )
+        self.state = replace(
+            self.state,
+            wg_traffic=_more(self.state.wg_traffic, inside),
+            vx_traffic=_more(self.state.vx_traffic, frames * _FRAME_BYTES),
         )
 
     def set_peer(self, key: bytes, *addresses: bytes) -> None:
@@ -159,11 +188,15 @@ class MemoryDataplane:
         yield LinkEvent("", present=True, up=True)  # never reached, but it makes this an iterator
 
     def shake_hands(self, domain: Domain, key: PublicKey, when: float | None = None) -> bool:
-        """Give a peer a handshake, now or at another time (seconds since the epoch); False if there is no such peer."""
-        peers = self.interfaces[domain.name].peers
-        if key.raw not in peers:
+        """Give a peer a handshake, now or at another time (seconds since the epoch), and traffic with it.
+
+        Returns:
+            False if there is no such peer.
+        """
+        interfaces = self.interfaces[domain.name]
+        if key.raw not in interfaces.peers:
             return False
-        peers[key.raw] = structs.replace(peers[key.raw], handshake=self._clock() if when is None else when)
+        interfaces.shake_hands(key.raw, self._clock() if when is None else when)
         return True
 
     def apply_one(self, change: Change, steps: dict[Operation, list[str]]) -> Outcome:
@@ -230,8 +263,15 @@ class MemoryDataplane:
                 wg_up=True,
                 vx_present=True,
                 vx_up=True,
+                wg_traffic=Traffic(),
+                vx_traffic=Traffic(),
                 public_key=public_key,
                 listen_port=self._ports[domain.name],
                 link_address=str(PublicKey(public_key).link_local),
             )
         )
+
+
+def _more(traffic: Traffic | None, each_way: int) -> Traffic | None:
+    """What an interface has carried after as many further bytes each way; None for one that does not exist."""
+    return traffic and Traffic(traffic.receive_bytes + each_way, traffic.transmit_bytes + each_way)

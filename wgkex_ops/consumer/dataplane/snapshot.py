@@ -106,7 +106,9 @@ class KernelReader:
     def _state(
         self, wg: parse.Link | None, vx: parse.Link | None, addresses: dict[int, str], routes: dict[int, set[bytes]]
     ) -> DomainState:
-        state = DomainState(vx_present=vx is not None, vx_up=vx is not None and vx.up)
+        state = DomainState()
+        if vx is not None:
+            state = DomainState(vx_present=True, vx_up=vx.up, vx_traffic=vx.traffic)
         device = self._device(wg) if wg else None
         if wg is None or device is None:
             return state
@@ -117,6 +119,7 @@ class KernelReader:
             state,
             wg_present=True,
             wg_up=wg.up,
+            wg_traffic=wg.traffic,
             public_key=device.public_key,
             listen_port=device.listen_port,
             link_address=addresses.get(wg.index, ""),

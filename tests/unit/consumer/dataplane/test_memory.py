@@ -1,6 +1,7 @@
 """The dataplane in memory keeps the promises of the interface."""
 
 import asyncio
+import itertools
 import time
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -15,7 +16,7 @@ from wgkex_ops.errors import DataplaneError, InterfaceMissingError
 from wgkex_ops.model.changes import Change, Operation
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey, link_local
-from wgkex_ops.model.peers import DomainState
+from wgkex_ops.model.peers import DomainState, Traffic
 
 OTHER = IPv6Address("fe80::5:1").packed
 ANOTHER = IPv6Address("fe80::5:2").packed
@@ -78,6 +79,50 @@ async def test_installing_again_keeps_the_handshake(dataplane: FaultyDataplane) 
     assert dataplane.shake_hands(WELT, key(1))
     assert await dataplane.apply([install(1), install(1)]) == [None, None]
     assert [peer.handshake for peer in (await state(dataplane)).peers] == [1000.0]
+
+
+async def test_handshakes_make_traffic_of_the_tunnel_and_of_the_mesh(dataplane: FaultyDataplane) -> None:
+    await dataplane.apply([install(1), install(2)])
+    first = await state(dataplane)
+    assert first.wg_traffic == first.vx_traffic == Traffic(0, 0)
+    seen = [first]
+    for _ in range(2):
+        dataplane.shake_hands(WELT, key(1))
+        seen.append(await state(dataplane))
+    for before, after in itertools.pairwise(seen):
+        assert before.wg_traffic
+        assert after.wg_traffic
+        assert before.vx_traffic
+        assert after.vx_traffic
+        for direction in ("receive_bytes", "transmit_bytes"):
+            mesh = getattr(after.vx_traffic, direction) - getattr(before.vx_traffic, direction)
+            inside = getattr(after.wg_traffic, direction) - getattr(before.wg_traffic, direction)
+            peer = getattr(after.peers[0], direction) - getattr(before.peers[0], direction)
+            # Each wraps the one before.
+            assert 0 < mesh < inside < peer
+    assert seen[-1].peers[1].receive_bytes == 0
+    other = await state(dataplane, CITY)
+    assert other.wg_traffic == other.vx_traffic == Traffic(0, 0)
+
+
+async def test_a_peer_without_fdb_entry_has_a_tunnel_and_no_mesh(dataplane: FaultyDataplane) -> None:
+    await dataplane.apply([install(1)])
+    dataplane.lose(WELT, key(1), "fdb")
+    dataplane.shake_hands(WELT, key(1))
+    found = await state(dataplane)
+    assert found.wg_traffic == found.vx_traffic == Traffic(0, 0)
+    assert (found.peers[0].receive_bytes, found.peers[0].transmit_bytes) == (148, 92)
+
+
+async def test_interfaces_that_are_missing_carry_nothing_and_new_ones_begin_at_0(dataplane: FaultyDataplane) -> None:
+    await dataplane.apply([install(1)])
+    dataplane.shake_hands(WELT, key(1))
+    dataplane.remove_interfaces(WELT)
+    found = await state(dataplane)
+    assert found.wg_traffic is found.vx_traffic is None
+    dataplane.create_interfaces(WELT)
+    found = await state(dataplane)
+    assert found.wg_traffic == found.vx_traffic == Traffic(0, 0)
 
 
 async def test_only_peers_have_handshakes(dataplane: FaultyDataplane) -> None:

@@ -9,7 +9,7 @@ third to a quarter of the time of going from attribute to attribute, which is le
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from msgspec import structs
@@ -23,16 +23,22 @@ from wgkex_ops.consumer.dataplane.netlink.framing import (
     encode_nested,
     unpack,
 )
-from wgkex_ops.model.peers import Peer
+from wgkex_ops.model.peers import Peer, Traffic
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface."""
+    """A network interface.
+
+    Attributes:
+        traffic: what it has carried; None where that was not read. Two links that differ only in it are equal: more
+            traffic is no change of a link.
+    """
 
     index: int
     name: str
     up: bool
+    traffic: Traffic | None = field(default=None, compare=False)
 
 
 class Route(NamedTuple):
@@ -75,8 +81,12 @@ def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
     """Decode interfaces."""
     for body in bodies:
         _, _, index, flags, _ = unpack(uapi.IFINFOMSG, body)
-        name = dict(decode_attributes(body, uapi.IFINFOMSG.size)).get(uapi.IFLA_IFNAME, b"")
-        yield Link(index, _decode_name(name), bool(flags & uapi.IFF_UP))
+        found = dict(decode_attributes(body, uapi.IFINFOMSG.size))
+        traffic = None
+        if uapi.IFLA_STATS64 in found:
+            traffic = Traffic(*unpack(uapi.RTNL_LINK_STATS64, found[uapi.IFLA_STATS64]))
+        name = _decode_name(found.get(uapi.IFLA_IFNAME, b""))
+        yield Link(index, name, bool(flags & uapi.IFF_UP), traffic)
 
 
 def decode_device(bodies: Iterable[bytes]) -> Device:

@@ -77,6 +77,7 @@ RTA_PRIORITY: Final = 6
 RTA_TABLE: Final = 15
 IFF_UP: Final = 1
 IFLA_IFNAME: Final = 3
+IFLA_STATS64: Final = 23
 IFLA_EXT_MASK: Final = 29
 RTEXT_FILTER_SKIP_STATS: Final = 8
 
@@ -94,6 +95,8 @@ GENLMSGHDR: Final = struct.Struct("=BBxx")  # command, version
 IFINFOMSG: Final = struct.Struct("=BxHiII")  # family, device type, index, flags, change
 RTMSG: Final = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 NDMSG: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+# The beginning of struct rtnl_link_stats64: packets received and sent, bytes received and sent.
+RTNL_LINK_STATS64: Final = struct.Struct("=16xQQ")
 KERNEL_TIMESPEC: Final = struct.Struct("=qq")  # seconds, nanoseconds
 S32: Final = struct.Struct("=i")
 U8: Final = struct.Struct("=B")

@@ -12,6 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from wgkex_ops.consumer.dataplane.base import LinkEvent
 from wgkex_ops.consumer.dataplane.netlink.links import LinkMonitor, LinkTracker, dump_addresses, interface_index
 from wgkex_ops.consumer.dataplane.netlink.parse import Link
+from wgkex_ops.model.peers import Traffic
 
 GONE = LinkEvent("wg-a", present=False, up=False)
 DOWN = LinkEvent("wg-a", present=True, up=False)
@@ -44,6 +45,13 @@ def test_an_interface_created_again() -> None:
     assert list(tracked.update(Link(7, "wg-a", up=False), present=False)) == [GONE]
     assert list(tracked.update(Link(8, "wg-a", up=False), present=True)) == [DOWN]
     assert list(tracked.update(Link(8, "wg-a", up=False), present=True)) == []
+
+
+def test_more_traffic_is_no_event() -> None:
+    """Dumps have what an interface has carried; the kernel's reports of changes are read without it."""
+    tracked = tracker(Link(7, "wg-a", up=True, traffic=Traffic(1, 2)))
+    assert list(tracked.update(Link(7, "wg-a", up=True), present=True)) == []
+    assert list(tracked.update(Link(7, "wg-a", up=True, traffic=Traffic(3, 4)), present=True)) == []
 
 
 async def test_addresses_are_read_in_a_thread_beside_an_event_loop() -> None:

@@ -17,6 +17,7 @@ from tests.unit.consumer.dataplane.netlink.recordings import (
     bodies,
 )
 from wgkex_ops.consumer.dataplane.netlink import framing, parse
+from wgkex_ops.model.peers import Traffic
 
 DECODERS: dict[str, Callable[[Iterable[bytes]], object]] = {
     "families": parse.decode_families,
@@ -83,6 +84,23 @@ def test_links() -> None:
         parse.Link(8, "vx-\udcff", up=False),
         parse.Link(7, "wg-a", up=True),
     ]
+
+
+def statistics(*values: int) -> bytes:
+    """struct rtnl_link_stats64 of Linux 6.1: 24 numbers, of which tests give the first ones."""
+    return attribute(23, struct.pack("=24Q", *values, *bytes(24 - len(values))))
+
+
+def test_links_with_what_they_have_carried() -> None:
+    header = struct.pack("=BxHiII", 0, 65534, 7, 0x1043, 0)
+    older = attribute(7, struct.pack("=24I", *range(100, 124)))
+    body = header + attribute(3, b"wg-a\0") + older + statistics(1, 2, 2**40, 2**41, 5)
+    (link,) = parse.decode_links([body])
+    assert link.traffic == Traffic(receive_bytes=2**40, transmit_bytes=2**41)
+    (without,) = parse.decode_links([header + attribute(3, b"wg-a\0") + older])
+    assert without.traffic is None
+    with pytest.raises(framing.DecodeError):
+        list(parse.decode_links([header + attribute(23, bytes(31))]))
 
 
 def decode_or_refuse(decode: Callable[[Iterable[bytes]], object], datagram: bytes) -> None:
