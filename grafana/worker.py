@@ -133,6 +133,7 @@ def build() -> Dashboard:
             worker_keys.propagation(),
             worker_keys.kernel(),
             worker_peers.peers(),
+            worker_peers.connectivity(),
             worker_peers.completeness(),
             worker_upkeep.cleanup(),
             worker_upkeep.memory(),

@@ -1,9 +1,11 @@
 """Rows of the worker's dashboard: the peers in the kernel."""
 
+from grafana_foundation_sdk.models.dashboard import Panel
+
 from grafana import shared
 from grafana.page import Section
 from grafana.panels import Head, heatmap, lines, timeline
-from grafana.queries import age, by, series
+from grafana.queries import age, by, rate, series
 from grafana.styles import bad_from, up_or_down
 from grafana.targets import buckets, line
 
@@ -73,6 +75,34 @@ def peers() -> Section:
                 thresholds=bad_from(warning=180),
             ),
         ],
+    )
+
+
+def connectivity() -> Section:
+    """What nodes exchange."""
+    return Section(
+        "Traffic",
+        [
+            _traffic("WireGuard", "wg", "All that nodes exchange with these gateways, the mesh included."),
+            _traffic(
+                "VXLAN",
+                "vx",
+                "The mesh inside of WireGuard. Active peers, and nothing here: nodes have a tunnel and no mesh. Check"
+                " whether batman-adv has the interface, and whether a firewall drops VXLAN.",
+            ),
+        ],
+    )
+
+
+def _traffic(kind: str, prefix: str, meaning: str) -> Panel:
+    interfaces = f'interface=~"{prefix}-.+"'
+    received, sent = (
+        by("domain", rate(f"wgkex_worker_interface_{direction}_bytes_total", interfaces))
+        for direction in ("receive", "transmit")
+    )
+    return lines(
+        Head(f"{kind} traffic", f"Bytes a second over the {kind} interfaces, by domain. {meaning}", "Bps", 12),
+        [line(received, "{{domain}} received"), line(sent, "{{domain}} sent")],
     )
 
 

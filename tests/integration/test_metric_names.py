@@ -72,6 +72,8 @@ WORKER: Final = BOTH | {
     "wgkex_worker_drift_repairs": ("counter", "domain missing"),
     "wgkex_worker_fdb_entries": ("gauge", "domain"),
     "wgkex_worker_incomplete_peers": ("gauge", "domain missing"),
+    "wgkex_worker_interface_receive_bytes": ("counter", "domain interface"),
+    "wgkex_worker_interface_transmit_bytes": ("counter", "domain interface"),
     "wgkex_worker_interface_up": ("gauge", "domain interface"),
     "wgkex_worker_journal_entries": ("gauge", ""),
     "wgkex_worker_journal_failures": ("counter", ""),

@@ -45,6 +45,8 @@ async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
         "wgkex_worker_receipts_total",
         "wgkex_worker_receipt_failures_total",
         "wgkex_worker_peers",
+        "wgkex_worker_interface_receive_bytes_total",
+        "wgkex_worker_interface_transmit_bytes_total",
         "wgkex_worker_incomplete_peers",
         "wgkex_worker_drift_repairs_total",
         "wgkex_worker_peers_restored_total",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.integration.loopback import LOOPBACK, eventually, free_port, request, run
+from tests.integration.loopback import LOOPBACK, eventually, eventually_answered, free_port, request, run
 from tests.integration.servers import Bench, Process
 
 FOREVER = "Ctrl-C ends it."
@@ -55,6 +55,14 @@ async def test_simulated_nodes_get_their_tunnels(bench: Bench) -> None:
     page = await request(found[1])
     peers = re.findall(r"^wgkex_worker_peers\{.*\} (\S+)$", page.text, re.MULTILINE)
     assert sum(map(float, peers)) == 3
+
+    async def meshed() -> bool:
+        """Their handshakes are simulated, and so is what they exchange then."""
+        name = "wgkex_worker_interface_receive_bytes_total"
+        found_there = re.findall(name + r'\{.*interface="vx-.*\} (\S+)$', (await request(found[1])).text, re.MULTILINE)
+        return sum(map(float, found_there)) > 0
+
+    await eventually_answered(meshed, "traffic over VXLAN")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -50,6 +50,12 @@ def test_a_router_that_posts_its_key_sees_the_gateway_as_a_batman_neighbour(
         assert network.metric(f'{family}_gcount{{domain="{DOMAIN}"}}') == 1
         assert 0 <= network.metric(f'{family}_gsum{{domain="{DOMAIN}"}}') < 180
 
+        # What the two exchange is counted.
+        for direction in ("receive", "transmit"):
+            name = f"wgkex_worker_interface_{direction}_bytes_total"
+            for interface in (DOMAIN.wg, DOMAIN.vx):
+                assert network.metric(f'{name}{{domain="{DOMAIN}",interface="{interface}"}}') > 0
+
         # A stranger requests the router's key in another domain: its route never moves, and its mesh stays.
         refused = 'wgkex_worker_message_rejections_total{reason="live_elsewhere"}'
         before = gateway.wg(DOMAIN.wg).peers[public_key].allowed_ips

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from wgkex_ops.errors import DataplaneError
@@ -76,6 +76,7 @@ class WireGuardCollector(Collector):
         if snapshot is not None:
             yield from self._peer_families(snapshot)
             yield from self._interface_families(snapshot)
+            yield from self._traffic_families(snapshot)
             yield self._drift_family(snapshot)
             if self._peer_series is not None:
                 yield from self._peer_series.families(snapshot, self._domains)
@@ -136,6 +137,27 @@ class WireGuardCollector(Collector):
             up.add_metric([domain.name, domain.wg], float(state.wg_up))
             up.add_metric([domain.name, domain.vx], float(state.vx_up))
         yield from (routes, fdb_entries, up)
+
+    def _traffic_families(self, snapshot: Snapshot) -> Iterator[Metric]:
+        received = CounterMetricFamily(
+            "wgkex_worker_interface_receive_bytes",
+            "Bytes received over a domain's WireGuard or VXLAN interface. Active peers and nothing over VXLAN: their "
+            "nodes have a tunnel and no mesh. Absent while there is no such interface; it begins anew with each one.",
+            labels=["domain", "interface"],
+        )
+        sent = CounterMetricFamily(
+            "wgkex_worker_interface_transmit_bytes",
+            "Bytes sent over a domain's WireGuard or VXLAN interface. Absent while there is no such interface; it "
+            "begins anew with each one.",
+            labels=["domain", "interface"],
+        )
+        for domain in self._domains:
+            state = snapshot.domains[domain.name]
+            for interface, traffic in ((domain.wg, state.wg_traffic), (domain.vx, state.vx_traffic)):
+                if traffic is not None:
+                    received.add_metric([domain.name, interface], traffic.receive_bytes)
+                    sent.add_metric([domain.name, interface], traffic.transmit_bytes)
+        yield from (received, sent)
 
     def _drift_family(self, snapshot: Snapshot) -> Metric:
         incomplete = GaugeMetricFamily(

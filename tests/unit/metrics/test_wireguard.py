@@ -12,7 +12,7 @@ from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import link_local
-from wgkex_ops.model.peers import DomainState, Peer, Snapshot, count_active, handshake_age, peer_state
+from wgkex_ops.model.peers import DomainState, Peer, Snapshot, Traffic, count_active, handshake_age, peer_state
 
 NOW = 1_000_000.0
 
@@ -30,6 +30,8 @@ def domain_state(*ages: float | None) -> DomainState:
         wg_up=True,
         vx_present=True,
         vx_up=True,
+        wg_traffic=Traffic(3000, 2000),
+        vx_traffic=Traffic(2_500_000_000_000, 1500),
         public_key=b"x" * 32,
         listen_port=40_000,
         link_address="fe80::1",
@@ -68,7 +70,7 @@ def exposition(registry: CollectorRegistry, *, openmetrics: bool = False) -> lis
     ]
 
 
-CITY_DOWN = DomainState(wg_present=True, wg_up=True, vx_present=True)
+CITY_DOWN = DomainState(wg_present=True, wg_up=True, wg_traffic=Traffic(0, 80))
 WELT_BUSY = replace(domain_state(10.0, 179.5, 180.0, 20_000.0, None), fdb_entries=frozenset())
 
 BUCKETS = """\
@@ -112,6 +114,16 @@ wgkex_worker_peers{domain="ffmuc_muc_cty",state="idle"} 0.0
 wgkex_worker_peers{domain="ffmuc_muc_cty",state="stale"} 0.0
 wgkex_worker_peers{domain="ffmuc_muc_cty",state="never"} 0.0
 """
+TRAFFIC = """\
+# TYPE wgkex_worker_interface_receive_bytes counter
+wgkex_worker_interface_receive_bytes_total{domain="ffmuc_welt",interface="wg-welt"} 3000.0
+wgkex_worker_interface_receive_bytes_total{domain="ffmuc_welt",interface="vx-welt"} 2.5e+12
+wgkex_worker_interface_receive_bytes_total{domain="ffmuc_muc_cty",interface="wg-muc_cty"} 0.0
+# TYPE wgkex_worker_interface_transmit_bytes counter
+wgkex_worker_interface_transmit_bytes_total{domain="ffmuc_welt",interface="wg-welt"} 2000.0
+wgkex_worker_interface_transmit_bytes_total{domain="ffmuc_welt",interface="vx-welt"} 1500.0
+wgkex_worker_interface_transmit_bytes_total{domain="ffmuc_muc_cty",interface="wg-muc_cty"} 80.0
+"""
 AFTER = """\
 # TYPE wgkex_worker_newest_handshake_timestamp_seconds gauge
 wgkex_worker_newest_handshake_timestamp_seconds{domain="ffmuc_welt"} 999990.0
@@ -126,6 +138,8 @@ wgkex_worker_interface_up{domain="ffmuc_welt",interface="wg-welt"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_welt",interface="vx-welt"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_muc_cty",interface="wg-muc_cty"} 1.0
 wgkex_worker_interface_up{domain="ffmuc_muc_cty",interface="vx-muc_cty"} 0.0
+"""
+DRIFT = """\
 # TYPE wgkex_worker_incomplete_peers gauge
 wgkex_worker_incomplete_peers{domain="ffmuc_welt",missing="peer"} 0.0
 wgkex_worker_incomplete_peers{domain="ffmuc_welt",missing="route"} 0.0
@@ -140,7 +154,7 @@ async def test_snapshot_in_openmetrics() -> None:
     registry, collector = collected(Reader({WELT.name: WELT_BUSY, CITY.name: CITY_DOWN}))
     await collector.refresh()
     histogram = "# TYPE wgkex_worker_peer_handshake_age_seconds gaugehistogram\n"
-    expected = BEFORE + histogram + BUCKETS + SUMS + EMPTY_BUCKETS + EMPTY_SUMS + AFTER + "# EOF\n"
+    expected = BEFORE + histogram + BUCKETS + SUMS + EMPTY_BUCKETS + EMPTY_SUMS + AFTER + TRAFFIC + DRIFT + "# EOF\n"
     assert exposition(registry, openmetrics=True) == expected.splitlines()
 
 
@@ -154,7 +168,9 @@ async def test_snapshot_in_the_text_format() -> None:
         + "".join(line + "\n" for line in (SUMS + EMPTY_SUMS).splitlines() if f"_{kind}{{" in line)
         for kind in ("gcount", "gsum")
     )
-    expected = BEFORE + histogram + BUCKETS + EMPTY_BUCKETS + sums + AFTER
+    # And a counter's suffix is part of its name.
+    traffic = TRAFFIC.replace("_bytes counter", "_bytes_total counter")
+    expected = BEFORE + histogram + BUCKETS + EMPTY_BUCKETS + sums + AFTER + traffic + DRIFT
     assert exposition(registry) == expected.splitlines()
 
 
