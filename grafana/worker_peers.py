@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 from grafana import shared
 from grafana.page import Section
 from grafana.panels import Head, heatmap, lines, timeline
-from grafana.queries import age, by, rate, series
+from grafana.queries import age, by, increase, rate, series
 from grafana.styles import bad_from, up_or_down
 from grafana.targets import buckets, line
 
@@ -79,10 +79,20 @@ def peers() -> Section:
 
 
 def connectivity() -> Section:
-    """What nodes exchange."""
+    """Which nodes connect, and what they exchange."""
     return Section(
-        "Traffic",
+        "Sessions and traffic",
         [
+            lines(
+                Head(
+                    "Sessions that began",
+                    "Peers that became active, by domain. At 0 while brokers assign nodes to these gateways: no node"
+                    " gets through. Check the UDP port of WireGuard, and whether keys are installed.",
+                    "none",
+                ),
+                [line(by("domain", increase("wgkex_worker_peer_sessions_started_total")), "{{domain}}")],
+                decimals=0,
+            ),
             _traffic("WireGuard", "wg", "All that nodes exchange with these gateways, the mesh included."),
             _traffic(
                 "VXLAN",
@@ -101,7 +111,7 @@ def _traffic(kind: str, prefix: str, meaning: str) -> Panel:
         for direction in ("receive", "transmit")
     )
     return lines(
-        Head(f"{kind} traffic", f"Bytes a second over the {kind} interfaces, by domain. {meaning}", "Bps", 12),
+        Head(f"{kind} traffic", f"Bytes a second over the {kind} interfaces, by domain. {meaning}", "Bps"),
         [line(received, "{{domain}} received"), line(sent, "{{domain}} sent")],
     )
 

@@ -55,6 +55,7 @@ class FaultyDataplane(MemoryDataplane):
         snapshot_error: what snapshot() raises; None for nothing.
         error: the errno name with which all operations of apply() fail; empty for none.
         routed_elsewhere: goes into each snapshot.
+        vxlan_silent: names of domains whose VXLAN interfaces carry nothing, as behind a firewall.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class FaultyDataplane(MemoryDataplane):
         self.snapshot_error: Exception | None = None
         self.error = ""
         self.routed_elsewhere = frozenset[bytes]()
+        self.vxlan_silent: set[str] = set()
         self._refused: dict[bytes, tuple[Operation, str]] = {}
         self._link_events: asyncio.Queue[LinkEvent] = asyncio.Queue()
 
@@ -106,6 +108,14 @@ class FaultyDataplane(MemoryDataplane):
         if self.error or operation is refused:
             raise DataplaneError(operation, self.error or error)
         super().carry_out(operation, change)
+
+    def shake_hands(self, domain: Domain, key: PublicKey, when: float | None = None) -> bool:
+        interfaces = self.interfaces[domain.name]
+        before = interfaces.state.vx_traffic
+        done = super().shake_hands(domain, key, when)
+        if domain.name in self.vxlan_silent:
+            interfaces.state = replace(interfaces.state, vx_traffic=before)
+        return done
 
     # What a test sees
 
@@ -175,6 +185,10 @@ class FaultyDataplane(MemoryDataplane):
     def create_interfaces(self, domain: Domain) -> None:
         """Create a domain's interfaces, empty and up."""
         self._replace(domain, self.new_interfaces(domain))
+
+    def report_links(self) -> None:
+        """Have the kernel report that something has changed, though nothing has: the worker scans."""
+        self._link_events.put_nowait(LinkEvent("", present=False, up=False))
 
     def _replace(self, domain: Domain, new: MemoryInterfaces) -> None:
         old = self.interfaces[domain.name]

@@ -23,6 +23,7 @@ from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.peer_names import PeerNames
 from wgkex_ops.consumer.receipts import ReceiptSender
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.errors import BusError
@@ -36,7 +37,7 @@ from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
 from wgkex_ops.metrics.wireguard import WireGuardCollector
-from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics
+from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics, ReceiptMetrics, SessionMetrics
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -109,12 +110,15 @@ class Worker:
         admission = Admission(config.domains, requests, self._snapshots.read)
         journal_metrics = JournalMetrics(registry)
         self._journal = Journal(config.worker.state_dir, journal_metrics)
+        session_metrics = SessionMetrics(registry, names)
+        connectivity = Connectivity(config.domains, session_metrics)
         self._reconciler = Reconciler(
             serialized,
             self._journal,
             admission,
             requests,
             config.domains,
+            connectivity=connectivity,
             metrics=RepairMetrics(registry, names),
         )
         cleanup_metrics = CleanupMetrics(registry, names)

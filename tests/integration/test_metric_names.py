@@ -90,6 +90,7 @@ WORKER: Final = BOTH | {
     "wgkex_worker_peer_handshake_age_seconds": ("gaugehistogram", "domain"),
     "wgkex_worker_peer_install_failures": ("counter", "domain"),
     "wgkex_worker_peer_series_suppressed": ("gauge", "domain"),
+    "wgkex_worker_peer_sessions_started": ("counter", "domain"),
     "wgkex_worker_peers": ("gauge", "domain state"),
     "wgkex_worker_peers_adopted": ("counter", "domain"),
     "wgkex_worker_peers_installed": ("counter", "domain"),

@@ -12,7 +12,7 @@ from tests.integration.inprocess import (
     new_key,
     running_worker,
 )
-from tests.integration.loopback import eventually_answered
+from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.scraped import System, start_system
 from tests.integration.servers import Bench, Mosquitto
 
@@ -45,6 +45,7 @@ async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
         "wgkex_worker_receipts_total",
         "wgkex_worker_receipt_failures_total",
         "wgkex_worker_peers",
+        "wgkex_worker_peer_sessions_started_total",
         "wgkex_worker_interface_receive_bytes_total",
         "wgkex_worker_interface_transmit_bytes_total",
         "wgkex_worker_incomplete_peers",
@@ -217,6 +218,27 @@ async def test_exemplars_lead_from_a_latency_to_the_log(system: System) -> None:
             }
 
         await eventually_answered(has_it, f"an exemplar of {histogram}")
+
+
+async def test_sessions_and_traffic_are_counted_by_domain(mosquitto: Mosquitto) -> None:
+    sessions = "wgkex_worker_peer_sessions_started_total"
+    async with running_worker(configuration(mosquitto.port)) as worker:
+        await handshake_ages(worker, mosquitto, 3)
+        assert worker.metric(sessions, domain=WELT.name) == 0
+        worker.dataplane.report_links()
+        await eventually(lambda: worker.metric(sessions, domain=WELT.name) == 3, "a scan")
+        assert worker.metric(sessions, domain=CITY.name) == 0
+        worker.dataplane.remove_interfaces(CITY)
+        await worker.page("/metrics")
+        for direction in ("receive", "transmit"):
+            name = f"wgkex_worker_interface_{direction}_bytes_total"
+            seen = {
+                labels["interface"]: worker.metric(name, **labels)
+                for labels in ({"domain": WELT.name, "interface": interface} for interface in (WELT.wg, WELT.vx))
+            }
+            assert seen[WELT.wg] > seen[WELT.vx] > 0
+            missing = {"domain": CITY.name, "interface": CITY.vx}
+            assert worker.registry.get_sample_value(name, missing) is None
 
 
 async def handshake_ages(worker: RunningWorker, mosquitto: Mosquitto, count: int) -> None:

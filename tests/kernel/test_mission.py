@@ -50,11 +50,13 @@ def test_a_router_that_posts_its_key_sees_the_gateway_as_a_batman_neighbour(
         assert network.metric(f'{family}_gcount{{domain="{DOMAIN}"}}') == 1
         assert 0 <= network.metric(f'{family}_gsum{{domain="{DOMAIN}"}}') < 180
 
-        # What the two exchange is counted.
+        # The two reach the page of metrics, too.
         for direction in ("receive", "transmit"):
             name = f"wgkex_worker_interface_{direction}_bytes_total"
             for interface in (DOMAIN.wg, DOMAIN.vx):
                 assert network.metric(f'{name}{{domain="{DOMAIN}",interface="{interface}"}}') > 0
+        started = f'wgkex_worker_peer_sessions_started_total{{domain="{DOMAIN}"}}'
+        eventually(lambda: network.metric(started) == 1, "a scan that shows the session")
 
         # A stranger requests the router's key in another domain: its route never moves, and its mesh stays.
         refused = 'wgkex_worker_message_rejections_total{reason="live_elsewhere"}'

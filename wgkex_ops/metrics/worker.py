@@ -133,6 +133,21 @@ class ConsumerMetrics:
             self._propagation.observe(min(max(0.0, seconds), _LONGEST_PROPAGATION), exemplar)
 
 
+class SessionMetrics:
+    """Which nodes really connect."""
+
+    def __init__(self, registry: CollectorRegistry, domains: Iterable[str]) -> None:
+        self.started = Counter(
+            "wgkex_worker_peer_sessions_started",
+            "Peers that became active: a handshake without one in the 180 s before. Nodes are assigned to a gateway, "
+            "and no session begins: its UDP port is blocked, or it installs no keys.",
+            ["domain"],
+            registry=registry,
+        )
+        for domain in domains:
+            self.started.labels(domain)
+
+
 class ReceiptMetrics:
     """What became of the receipts, which report to brokers what became of each key."""
 

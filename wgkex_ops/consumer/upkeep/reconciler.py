@@ -17,6 +17,7 @@ import structlog
 
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.scans import Scan, SerializedDataplane
+from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.journal_file import Row
 from wgkex_ops.errors import DataplaneError
@@ -48,6 +49,7 @@ class Reconciler:
         admission: learns what is there.
         requests: notes peers that are restored, and so have no handshake.
         domains: the configured domains.
+        connectivity: learns what is there, too.
         metrics: what was repaired.
         interval: seconds between scans, on average.
         clock: that of the admission.
@@ -61,6 +63,7 @@ class Reconciler:
         requests: Requests,
         domains: Sequence[Domain],
         *,
+        connectivity: Connectivity,
         metrics: RepairMetrics,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
@@ -69,6 +72,7 @@ class Reconciler:
         self._journal = journal
         self._admission = admission
         self._requests = requests
+        self._connectivity = connectivity
         self._domains = domains
         self._metrics = metrics
         self._interval = interval
@@ -107,8 +111,10 @@ class Reconciler:
         begun = self._clock()
         try:
             async with self._dataplane.scanning() as scan:
+                read_at = self._clock()
                 await self._journal.observe(scan.snapshot, scan.touched)
                 await self._admission.learn(scan.snapshot, begun)
+                await self._connectivity.observe(scan.snapshot, read_at)
                 # Thousands of peers take a while, and the journal goes on meanwhile.
                 plan = await asyncio.to_thread(plan_repairs, scan.snapshot, dict(self._journal.rows), self._domains)
                 await self._repair(scan, plan)

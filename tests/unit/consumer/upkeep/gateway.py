@@ -16,10 +16,12 @@ from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
+from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
+from wgkex_ops.metrics.worker import SessionMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
@@ -70,12 +72,14 @@ class Process:
         self.admission = Admission(domains, self.requests, dataplane.snapshot, lambda: clocks.monotonic)
         self.journal = Journal(folder, JournalMetrics(self.registry), lambda: clocks.wall, retry_after=0.0)
         self.repair_metrics = RepairMetrics(self.registry, names)
+        self.connectivity = Connectivity(domains, SessionMetrics(self.registry, names))
         self.reconciler = Reconciler(
             self.dataplane,
             self.journal,
             self.admission,
             self.requests,
             domains,
+            connectivity=self.connectivity,
             metrics=self.repair_metrics,
             clock=lambda: clocks.monotonic,
         )
