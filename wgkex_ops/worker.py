@@ -149,6 +149,8 @@ class Worker:
             installs_nothing=isinstance(self.dataplane, MemoryDataplane),
             read=self._snapshots.read,
             keys=metrics,
+            sessions=session_metrics,
+            vxlan_silent=connectivity.vxlan_silent,
             cleanup=cleanup_metrics,
             journal=journal_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),

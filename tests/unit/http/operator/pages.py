@@ -24,7 +24,7 @@ from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics, NodeMetrics, Re
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
-from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.metrics.worker import ConsumerMetrics, SessionMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import DomainState, Peer, Snapshot
@@ -211,6 +211,9 @@ class AWorker:
     def __init__(self, *, installs_nothing: bool = False, stale_after: float = 10_800) -> None:
         registry = CollectorRegistry()
         self.keys = ConsumerMetrics(registry, NAMES, 20_000)
+        self.sessions = SessionMetrics(registry, NAMES)
+        # By domain, the seconds without VXLAN traffic.
+        self.silence: dict[str, float] = {}
         self.cleanup = CleanupMetrics(registry, NAMES)
         self.journal = JournalMetrics(registry)
         self.journal.up.set(1)
@@ -227,6 +230,8 @@ class AWorker:
             installs_nothing=installs_nothing,
             read=self._read,
             keys=self.keys,
+            sessions=self.sessions,
+            vxlan_silent=lambda seconds: [domain for domain, silence in self.silence.items() if silence >= seconds],
             cleanup=self.cleanup,
             journal=self.journal,
             mqtt=MqttView(self.connection, MqttMetrics(registry), "mqtt.example.net:1883"),

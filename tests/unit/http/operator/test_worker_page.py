@@ -74,6 +74,18 @@ async def test_interfaces_that_are_down_or_missing_and_incomplete_peers_are_show
     assert "✗ Not ready vx-welt is down wg-muc_cty is missing" in page.text
 
 
+async def test_active_peers_without_vxlan_traffic_need_attention() -> None:
+    worker = AWorker()
+    worker.put(WELT, 5)
+    worker.silence = {WELT.name: 299.0, CITY.name: 0.0}
+    assert (await worker.shown()).notices == []
+    worker.silence[WELT.name] = 300.0
+    assert (await worker.shown()).notices == [
+        "✗ Active peers, and nothing received or nothing sent over VXLAN for 5 min: nodes have a tunnel and no mesh: "
+        + WELT.name
+    ]
+
+
 async def test_a_worker_that_cannot_read_its_peers_shows_why_and_no_numbers_of_them() -> None:
     worker = AWorker()
     worker.put(WELT, 5)
@@ -111,12 +123,15 @@ async def test_the_outcome_of_keys_is_shown() -> None:
     worker.keys.install_failures.labels(WELT.name).inc(1)
     worker.keys.rejections.labels("own_key").inc(2)
     worker.keys.queue_length.set(4)
+    worker.sessions.started.labels(WELT.name).inc(6)
+    worker.sessions.started.labels(CITY.name).inc(1)
     worker.cleanup.removed.labels(WELT.name, "stale").inc(2)
     worker.cleanup.removed.labels(CITY.name, "never_connected").inc(3)
     page = await worker.shown()
     assert page.table("Keys")[1:] == [
         ["Received", "20"],
         ["Installed, new or refreshed", "10"],
+        ["Connected: sessions that began", "7"],
         ["Merged with one that waited", "3"],
         ["Rejected", "2"],
         ["own key", "2"],

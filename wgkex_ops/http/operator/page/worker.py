@@ -15,7 +15,7 @@ from wgkex_ops.http.operator.page.rendering import ago, bar, legend, lines, name
 from wgkex_ops.http.operator.page.words import count, duration, share, things
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
-from wgkex_ops.metrics.worker import ConsumerMetrics
+from wgkex_ops.metrics.worker import ConsumerMetrics, SessionMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.peers import (
     ACTIVE_SECONDS,
@@ -29,6 +29,8 @@ from wgkex_ops.model.peers import (
 
 # The page is to show that the dataplane hangs, not to hang as well.
 _READ_WITHIN: Final = 5.0
+# Seconds. The mesh of one active peer sends something each second; some scans without show that it is broken.
+_SILENT_AFTER: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class WorkerView:
         stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         installs_nothing: whether the dataplane is only for trying out.
         read: reads a snapshot, or raises DataplaneError.
+        vxlan_silent: finds the domains that had active peers, and no VXLAN traffic, for some seconds.
         problems: why this process is not ready, a sentence each.
         read_within: seconds that a reading may take.
         clock: of the history; seconds, never set back.
@@ -69,6 +72,8 @@ class WorkerView:
     installs_nothing: bool
     read: Callable[[], Awaitable[Snapshot]]
     keys: ConsumerMetrics
+    sessions: SessionMetrics
+    vxlan_silent: Callable[[float], Sequence[str]]
     cleanup: CleanupMetrics
     journal: JournalMetrics
     mqtt: MqttView
@@ -79,7 +84,8 @@ class WorkerView:
     def __post_init__(self) -> None:
         keys = self.keys
         counters = (keys.received, keys.deduplicated, keys.rejections, keys.installed, keys.install_failures)
-        self.history = History([*counters, self.cleanup.removed, *self.mqtt.counters], self.clock)
+        further = (self.sessions.started, self.cleanup.removed, *self.mqtt.counters)
+        self.history = History([*counters, *further], self.clock)
 
     async def page(self) -> Page:
         """Make the page of this moment, from a reading of its own or one that others wait for as well."""
@@ -138,6 +144,12 @@ class WorkerView:
             "Domains with incomplete peers, whose nodes may have no mesh here until the parts are put back",
             [domain for domain, incomplete in reading.incomplete.items() if _missing(incomplete)],
         )
+        yield from Notice.about(
+            Tone.BAD,
+            f"Active peers, and nothing received or nothing sent over VXLAN for {duration(_SILENT_AFTER)}: nodes have a"
+            " tunnel and no mesh",
+            self.vxlan_silent(_SILENT_AFTER),
+        )
         if failed := latest.total(self.keys.install_failures):
             yield Notice(Tone.BAD, f"{things(failed, 'key')} could not be installed {latest.words}")
         if rejected := latest.total(self.keys.rejections):
@@ -169,6 +181,7 @@ class WorkerView:
             [
                 recent.row("Received", keys.received),
                 recent.row("Installed, new or refreshed", keys.installed),
+                recent.row("Connected: sessions that began", self.sessions.started),
                 recent.row("Merged with one that waited", keys.deduplicated),
                 *recent.rows_by_reason("Rejected", keys.rejections, Tone.WARN),
                 recent.row("Given up: no tunnel", keys.install_failures, Tone.BAD),
