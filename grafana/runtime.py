@@ -163,6 +163,39 @@ def _resources() -> Section:
     )
 
 
+def _clocks() -> Section:
+    time = series("wgkex_time_seconds")
+    skew = f"timestamp({time}) - {time}"
+    names = f"{series('wgkex_broker_info')} or {series('wgkex_worker_info')}"
+    return Section(
+        "Clocks",
+        [
+            lines(
+                Head(
+                    "Clock against Prometheus",
+                    "The time of each scrape less the clock of the process. Above 0: that clock is late. Seconds: the"
+                    " host has no NTP. All processes by the same amount: the host of Prometheus has none.",
+                    "s",
+                    12,
+                ),
+                [line(skew, _NAME)],
+            ),
+            table(
+                Head(
+                    "Names on the bus",
+                    "Which name each process has on MQTT, by which brokers speak of gateways, and the time of the last"
+                    " scrape less its clock.",
+                    "s",
+                    12,
+                ),
+                {"Clock": column(f"({skew}) * on (job, instance) group_right () ({names})")},
+                {"broker": "Broker", "worker": "Worker", "job": "Job", "instance": "Instance"},
+                sort="Instance",
+            ),
+        ],
+    )
+
+
 def _python() -> Section:
     process = "job, instance"
     return Section(
@@ -205,5 +238,5 @@ def build() -> Dashboard:
         "wgkex-runtime",
         "Runtime",
         "CPU, memory, file descriptors, starts, builds and garbage collection of brokers and workers.",
-        [_state(), _resources(), _python()],
+        [_state(), _resources(), _clocks(), _python()],
     )

@@ -27,7 +27,7 @@ from wgkex_ops.http.public.app import HANDLERS, create_app
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
-from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.supervisor import Supervisor
 
@@ -58,6 +58,7 @@ class Broker:
         receipts = receipt_topic(name) if config.mqtt.version == "5" else ""
         status_topic = broker_status_topic(name)
 
+        self._process_metrics = ProcessMetrics(registry, "broker", name)
         mqtt_metrics = MqttMetrics(registry)
         key_metrics = KeyMetrics(registry, domains)
         gateway_metrics = GatewayMetrics(registry, config.workers, domains)
@@ -119,7 +120,7 @@ class Broker:
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )
-        gauges = GatewayGauges(
+        self._gauges = GatewayGauges(
             gateways,
             unconfirmed,
             silences,
@@ -129,7 +130,7 @@ class Broker:
             node_metrics=node_metrics,
         )
         self._operator_app = create_operator_app(
-            OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=gauges.refresh)
+            OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh)
         )
 
     @contextlib.asynccontextmanager
@@ -178,6 +179,11 @@ class Broker:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def refresh(self) -> None:
+        """Bring the metrics that are read at a scrape up to date."""
+        self._process_metrics.refresh()
+        await self._gauges.refresh()
 
     async def connected(self) -> None:
         """Wait until keys can be handed over."""

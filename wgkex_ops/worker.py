@@ -31,7 +31,7 @@ from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.operator.page.worker import WorkerView
 from wgkex_ops.http.server import serve
-from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
@@ -83,6 +83,7 @@ class Worker:
         names = tuple(domain.name for domain in config.domains)
         worker = config.worker.name
         self._config = config
+        self._process_metrics = ProcessMetrics(registry, "worker", worker)
         self.dataplane = make_dataplane(config, NetlinkMetrics(registry))
         self._snapshots = SharedSnapshots(self.dataplane)
         metrics = ConsumerMetrics(registry, names, CAPACITY)
@@ -207,6 +208,7 @@ class Worker:
 
     async def refresh(self) -> None:
         """Bring the metrics that are read from the dataplane up to date."""
+        self._process_metrics.refresh()
         await self._collector.refresh()
 
     async def announced(self) -> None:

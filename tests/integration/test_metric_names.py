@@ -40,12 +40,14 @@ BOTH: Final = {
     "wgkex_mqtt_last_message_received_timestamp_seconds": ("gauge", ""),
     "wgkex_mqtt_messages_dropped": ("counter", ""),
     "wgkex_mqtt_publishes_in_flight": ("gauge", ""),
+    "wgkex_time_seconds": ("gauge", ""),
 }
 BROKER: Final = BOTH | {
     "wgkex_broker_brokers_online": ("gauge", ""),
     "wgkex_broker_http_request_duration_seconds": ("histogram", "handler"),
     "wgkex_broker_http_requests": ("counter", "code handler method"),
     "wgkex_broker_http_requests_in_progress": ("gauge", ""),
+    "wgkex_broker_info": ("gauge", "broker"),
     "wgkex_broker_key_confirmation_timeouts": ("counter", "worker"),
     "wgkex_broker_key_failures": ("counter", "reason"),
     "wgkex_broker_key_install_duration_seconds": ("histogram", "worker"),
@@ -72,6 +74,7 @@ WORKER: Final = BOTH | {
     "wgkex_worker_drift_repairs": ("counter", "domain missing"),
     "wgkex_worker_fdb_entries": ("gauge", "domain"),
     "wgkex_worker_incomplete_peers": ("gauge", "domain missing"),
+    "wgkex_worker_info": ("gauge", "worker"),
     "wgkex_worker_interface_receive_bytes": ("counter", "domain interface"),
     "wgkex_worker_interface_transmit_bytes": ("counter", "domain interface"),
     "wgkex_worker_interface_up": ("gauge", "domain interface"),

@@ -1,6 +1,8 @@
 """Values of the metrics in a real Prometheus after a known course of events."""
 
+import asyncio
 import json
+import re
 import time
 
 import pytest
@@ -173,6 +175,13 @@ async def test_counters_have_exactly_what_happened(system: System, mosquitto: Mo
         "sum by (worker) (wgkex_broker_worker_online)": {("gw01",): 1},
         "sum by (worker) (wgkex_broker_worker_target_peers)": {("gw01",): 2},
         "sum by (component) (wgkex_build_info)": {("broker",): 1, ("worker",): 1},
+        "sum by (broker, job) (wgkex_broker_info)": {("gw01", "broker"): 1},
+        "sum by (job, worker) (wgkex_worker_info)": {("worker", "gw01"): 1},
+        # The scrape has the time of this host, too.
+        "count by (job) (abs(timestamp(wgkex_time_seconds) - wgkex_time_seconds) < 5)": {
+            ("broker",): 1,
+            ("worker",): 1,
+        },
         "sum by (collector) (wgkex_worker_collector_success)": {("wireguard",): 1},
     }
 
@@ -239,6 +248,20 @@ async def test_sessions_and_traffic_are_counted_by_domain(mosquitto: Mosquitto) 
             assert seen[WELT.wg] > seen[WELT.vx] > 0
             missing = {"domain": CITY.name, "interface": CITY.vx}
             assert worker.registry.get_sample_value(name, missing) is None
+
+
+async def test_the_time_of_a_scrape_is_that_of_its_beginning(mosquitto: Mosquitto) -> None:
+    """To read thousands of peers takes a while, which is no skew of the clock."""
+    async with running_worker(configuration(mosquitto.port)) as worker:
+        before = worker.dataplane.snapshots
+        worker.dataplane.may_read.clear()
+        async with asyncio.TaskGroup() as group:
+            scrape = group.create_task(worker.page("/metrics"))
+            await eventually(lambda: worker.dataplane.snapshots > before, "a scrape that reads")
+            reading_since = time.time()
+            worker.dataplane.may_read.set()
+        [shown] = re.findall(r"^wgkex_time_seconds (\S+)$", scrape.result().text, re.MULTILINE)
+        assert reading_since - 10 < float(shown) <= reading_since
 
 
 async def handshake_ages(worker: RunningWorker, mosquitto: Mosquitto, count: int) -> None:

@@ -36,6 +36,34 @@ def new_registry(component: str) -> CollectorRegistry:
     return registry
 
 
+class ProcessMetrics:
+    """What a process shows once its name is known.
+
+    Args:
+        registry: where the instruments live.
+        component: ``broker`` or ``worker``.
+        name: its name on the bus.
+    """
+
+    def __init__(self, registry: CollectorRegistry, component: str, name: str) -> None:
+        Gauge(
+            f"wgkex_{component}_info",
+            f"Always 1; the {component}'s name on the bus, which joins what others show of it with its own metrics.",
+            [component],
+            registry=registry,
+        ).labels(name).set(1)
+        self._time = Gauge(
+            "wgkex_time_seconds",
+            "This host's clock when the scrape began. Far from the scrape's own time: this host or that of Prometheus "
+            "has no NTP, and ages of handshakes and the propagation of keys mean nothing.",
+            registry=registry,
+        )
+
+    def refresh(self) -> None:
+        """A scrape begins. To read the kernel takes a while, so the time is taken before."""
+        self._time.set_to_current_time()
+
+
 def revision() -> str:
     """The commit that this was built from, as the installation has put it into the environment."""
     return os.environ.get("WGKEX_REVISION") or "unknown"
