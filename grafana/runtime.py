@@ -168,7 +168,7 @@ def _clocks() -> Section:
     skew = f"timestamp({time}) - {time}"
     names = f"{series('wgkex_broker_info')} or {series('wgkex_worker_info')}"
     return Section(
-        "Clocks",
+        "Clocks and certificates",
         [
             lines(
                 Head(
@@ -176,9 +176,17 @@ def _clocks() -> Section:
                     "The time of each scrape less the clock of the process. Above 0: that clock is late. Seconds: the"
                     " host has no NTP. All processes by the same amount: the host of Prometheus has none.",
                     "s",
-                    12,
                 ),
                 [line(skew, _NAME)],
+            ),
+            lines(
+                Head(
+                    "MQTT server's certificate",
+                    "For how long the certificate is valid that the MQTT server showed last; none without TLS. Below"
+                    " 0 no process can connect again: renew it, and have the server read it.",
+                    "s",
+                ),
+                [line(f"{series('wgkex_mqtt_certificate_expiry_timestamp_seconds')} - time()", _NAME)],
             ),
             table(
                 Head(
@@ -186,7 +194,6 @@ def _clocks() -> Section:
                     "Which name each process has on MQTT, by which brokers speak of gateways, and the time of the last"
                     " scrape less its clock.",
                     "s",
-                    12,
                 ),
                 {"Clock": column(f"({skew}) * on (job, instance) group_right () ({names})")},
                 {"broker": "Broker", "worker": "Worker", "job": "Job", "instance": "Instance"},

@@ -1,5 +1,6 @@
 """Certificates for tests, made with openssl."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,26 +35,36 @@ class Certificates:
     server: Path
     client: Path
 
+    def renew_server(self, file: Path, days: int) -> None:
+        """Write another certificate for the server into a file, valid for some days from now."""
+        made = _make(self.authority.parent, f"renewed-{days}", "server", self.authority, days)
+        file.write_text(made.read_text())
+
 
 def make_certificates(folder: Path) -> Certificates:
-    extensions = folder / "extensions.cnf"
-    extensions.write_text(_EXTENSIONS)
-
-    def make(name: str, kind: str, issuer: Path | None = None) -> Path:
-        certificate, key, both = (folder / f"{name}.{ending}" for ending in ("crt", "key", "pem"))
-        signed = () if issuer is None else ("-CA", str(issuer), "-CAkey", str(issuer))
-        run(
-            *("openssl", "req", "-x509", "-config", str(extensions), "-extensions", kind, "-subj", f"/CN={name}"),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", *signed),
-            *("-keyout", str(key), "-out", str(certificate)),
-        )
-        both.write_text(certificate.read_text() + key.read_text())
-        return both
-
-    authority = make("authority", "authority")
+    (folder / "extensions.cnf").write_text(_EXTENSIONS)
+    authority = _make(folder, "authority", "authority")
     return Certificates(
         authority=authority,
-        other_authority=make("other-authority", "authority"),
-        server=make("server", "server", authority),
-        client=make("client", "client", authority),
+        other_authority=_make(folder, "other-authority", "authority"),
+        server=_make(folder, "server", "server", authority),
+        client=_make(folder, "client", "client", authority),
     )
+
+
+def valid_until(certificate: Path) -> float:
+    """Seconds since the epoch, as openssl shows it."""
+    shown = run("openssl", "x509", "-in", str(certificate), "-noout", "-enddate")
+    return ssl.cert_time_to_seconds(shown.strip().removeprefix("notAfter="))
+
+
+def _make(folder: Path, name: str, kind: str, issuer: Path | None = None, days: int = 2) -> Path:
+    certificate, key, both = (folder / f"{name}.{ending}" for ending in ("crt", "key", "pem"))
+    signed = () if issuer is None else ("-CA", str(issuer), "-CAkey", str(issuer))
+    run(
+        *("openssl", "req", "-x509", "-config", str(folder / "extensions.cnf"), "-extensions", kind),
+        *("-subj", f"/CN={name}", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-days", str(days), *signed, "-keyout", str(key), "-out", str(certificate)),
+    )
+    both.write_text(certificate.read_text() + key.read_text())
+    return both

@@ -169,8 +169,12 @@ class Client:
         self._registry = registry
         self._messages = session.messages()
 
+    def find(self, name: str, **labels: str) -> float | None:
+        """A sample of a metric; None if there is none."""
+        return self._registry.get_sample_value(f"wgkex_mqtt_{name}", labels)
+
     def metric(self, name: str, **labels: str) -> float:
-        value = self._registry.get_sample_value(f"wgkex_mqtt_{name}", labels)
+        value = self.find(name, **labels)
         assert value is not None, f"there is no {name}{labels}"
         return value
 

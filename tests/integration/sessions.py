@@ -1,6 +1,7 @@
 """What the tests of the session share."""
 
 from collections.abc import MutableMapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -22,7 +23,7 @@ def only_failure(logs: Sequence[MutableMapping[str, Any]]) -> MutableMapping[str
     return line
 
 
-def tls_settings(certificates: Certificates, *further: str) -> tuple[str, ...]:
-    """Lines of a Mosquitto's configuration for a listener with TLS."""
-    pem = certificates.server
+def tls_settings(certificates: Certificates, *further: str, server: Path | None = None) -> tuple[str, ...]:
+    """Lines of a Mosquitto's configuration for a listener with TLS; its certificate may be another one."""
+    pem = server or certificates.server
     return (f"cafile {certificates.authority}", f"certfile {pem}", f"keyfile {pem}", *further)

@@ -33,6 +33,7 @@ BOTH: Final = {
     "python_gc_objects_uncollectable": ("counter", "generation"),
     "python_info": ("gauge", "implementation major minor patchlevel version"),
     "wgkex_build_info": ("gauge", "component python_version revision version"),
+    "wgkex_mqtt_certificate_expiry_timestamp_seconds": ("gauge", ""),
     "wgkex_mqtt_connected": ("gauge", ""),
     "wgkex_mqtt_connection_failures": ("counter", "reason"),
     "wgkex_mqtt_connects": ("counter", ""),
@@ -109,9 +110,13 @@ WORKER: Final = BOTH | {
     "wireguard_peer_receive_bytes": ("counter", "interface public_key"),
     "wireguard_peer_transmit_bytes": ("counter", "interface public_key"),
 }
-# These have no series before the first handshake.
+# These have no series before the first handshake, or without TLS.
 ABSENT_AT_FIRST: Final = frozenset(
-    ("wgkex_worker_newest_handshake_timestamp_seconds", "wireguard_peer_last_handshake_timestamp_seconds")
+    (
+        "wgkex_mqtt_certificate_expiry_timestamp_seconds",
+        "wgkex_worker_newest_handshake_timestamp_seconds",
+        "wireguard_peer_last_handshake_timestamp_seconds",
+    )
 )
 ENDINGS: Final = {
     "counter": ("_total",),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.integration.certificates import Certificates
+from tests.integration.certificates import Certificates, valid_until
 from tests.integration.inprocess import client
 from tests.integration.loopback import eventually
 from tests.integration.servers import Bench, Mosquitto
@@ -73,6 +73,51 @@ async def test_a_server_without_tls_is_a_failure(mosquitto: Mosquitto) -> None:
             "a failure",
         )
         assert tester.metric("connected") == 0
+
+
+EXPIRY = "certificate_expiry_timestamp_seconds"
+
+
+@pytest.mark.parametrize("verify", [True, False])
+async def test_the_expiry_of_the_servers_certificate_is_shown(
+    bench: Bench, certificates: Certificates, verify: bool
+) -> None:
+    server = await bench.mosquitto(*tls_settings(certificates))
+    tls = {"ca_file": certificates.authority, "verify": verify}
+    async with client(server.port, tls=tls) as tester:
+        assert tester.metric(EXPIRY) == valid_until(certificates.server)
+
+
+async def test_without_tls_there_is_no_expiry(mosquitto: Mosquitto) -> None:
+    async with client(mosquitto.port) as tester:
+        assert tester.find(EXPIRY) is None
+
+
+async def test_a_renewed_certificate_is_shown_after_a_reconnect(
+    bench: Bench, certificates: Certificates, tmp_path: Path
+) -> None:
+    pem = tmp_path / "server.pem"
+    certificates.renew_server(pem, days=3)
+    server = await bench.mosquitto(*tls_settings(certificates, server=pem))
+    async with client(server.port, connected=False, tls={"ca_file": certificates.authority}) as tester:
+        await tester.connection_after(0)
+        before = tester.metric(EXPIRY)
+        assert before == valid_until(pem)
+        await server.stop()
+        await tester.failed("unreachable")
+        # While the server is away, there is nothing newer to know.
+        assert tester.metric(EXPIRY) == before
+        certificates.renew_server(pem, days=90)
+        await server.start()
+        await tester.connection_after(1)
+        assert tester.metric(EXPIRY) == valid_until(pem) > before + 80 * 86_400
+
+
+async def test_a_certificate_that_is_not_trusted_is_not_shown(bench: Bench, certificates: Certificates) -> None:
+    server = await bench.mosquitto(*tls_settings(certificates))
+    async with client(server.port, connected=False, tls={"ca_file": certificates.other_authority}) as tester:
+        await tester.failed("tls")
+        assert tester.find(EXPIRY) is None
 
 
 @pytest.mark.parametrize("damage", ["gone", "incomplete"])

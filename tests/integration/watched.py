@@ -17,6 +17,7 @@ from alerts.rules import document
 from alerts.settings import Settings, duration_text, milliseconds
 from tests.dashboards import expand
 from tests.helpers import ROOT, key
+from tests.integration.certificates import make_certificates
 from tests.integration.inprocess import (
     RunningBroker,
     RunningWorker,
@@ -27,6 +28,7 @@ from tests.integration.inprocess import (
 )
 from tests.integration.loopback import LOOPBACK, eventually, free_port
 from tests.integration.servers import Alertmanager, Bench, Mosquitto, Prometheus
+from tests.integration.sessions import tls_settings
 from wgkex_ops.config import Config
 from wgkex_ops.demo.routers import post_key
 
@@ -171,10 +173,14 @@ async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
         bench: starts the servers.
         names: a file with the nodes' friendly names.
     """
-    mosquitto = await bench.mosquitto()
+    # Everything that is ours uses TLS, so that there is a certificate to watch; strangers may do without.
+    certificates = make_certificates(bench.folder)
+    tls_port = free_port()
+    mosquitto = await bench.mosquitto(f"listener {tls_port} {LOOPBACK}", *tls_settings(certificates))
     broker_pages, worker_pages = free_port(), free_port()
     config = configuration(
-        mosquitto.port,
+        tls_port,
+        mqtt={"tls": {"ca_file": str(certificates.authority)}},
         workers={"gw01": {"weight": 1}},
         broker={"metrics_listen": {"host": LOOPBACK, "port": broker_pages}},
         worker={"metrics_listen": {"host": LOOPBACK, "port": worker_pages}},

@@ -23,7 +23,7 @@ from gmqtt.mqtt.connection import MQTTConnection
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from gmqtt.mqtt.protocol import MQTTProtocol
 
-from wgkex_ops.bus.tls import ssl_context
+from wgkex_ops.bus.tls import show_certificate, ssl_context
 from wgkex_ops.bus.values import ConnectionFailedError, Message, Will
 from wgkex_ops.config import MqttConfig
 from wgkex_ops.errors import NoSubscribersError, NotConnectedError, PublishRefusedError
@@ -256,6 +256,7 @@ class Connection:
             return protocol
 
         transport, protocol = await asyncio.get_running_loop().create_connection(make_protocol, host, port, ssl=ssl)
+        show_certificate(transport, self._metrics)
         return MQTTConnection(transport, protocol, clean_session, keepalive, self._handler)
 
     def put_package(self, _package: object) -> None:

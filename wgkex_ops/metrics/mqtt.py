@@ -1,11 +1,38 @@
 """Instruments of the session with the MQTT server."""
 
+from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 # Why an attempt to connect failed.
 FAILURE_REASONS: Final = ("unreachable", "tls", "timed_out", "closed", "refused", "subscription_refused")
+
+
+class CertificateExpiry(Collector):
+    """A gauge without a series until it is set: 0 would be a certificate that has expired."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._expiry: float | None = None
+        registry.register(self)
+
+    def set(self, expiry: float | None) -> None:
+        """Show another certificate: until when it is valid, in seconds since the epoch; None if that is not known."""
+        self._expiry = expiry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family, with its one series if there is one."""
+        family = GaugeMetricFamily(
+            "wgkex_mqtt_certificate_expiry_timestamp_seconds",
+            "Until when the certificate is valid that the MQTT server showed last; its issuers may expire before. "
+            "After that no process can connect again. Absent without TLS.",
+            labels=(),
+        )
+        if self._expiry is not None:
+            family.add_metric((), self._expiry)
+        yield family
 
 
 class MqttMetrics:
@@ -48,3 +75,4 @@ class MqttMetrics:
             "When the last message came from the MQTT server; 0 before the first one.",
             registry=registry,
         )
+        self.certificate_expiry = CertificateExpiry(registry)
