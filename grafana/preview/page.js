@@ -26,7 +26,7 @@ import 'uplot/dist/uPlot.min.css';
 import './page.css';
 
 const POINTS = 240;
-const { dashboard, prometheus, minutes, scrape } = window.preview;
+const { dashboard, prometheus, minutes, scrape, open } = window.preview;
 const theme = createTheme({ colors: { mode: 'dark' } });
 const text = theme.colors.text.primary;
 
@@ -44,7 +44,8 @@ const option = (path, isCustom) => ({
 });
 const registry = new FieldConfigOptionsRegistry(() => [
   ...['unit', 'decimals', 'min', 'max', 'color', 'mappings', 'thresholds'].map((path) => option(path, false)),
-  ...['lineWidth', 'lineStyle', 'fillOpacity', 'cellOptions'].map((path) => option(path, true)),
+  option('links', false),
+  ...['lineWidth', 'lineStyle', 'fillOpacity', 'cellOptions', 'hidden'].map((path) => option(path, true)),
 ]);
 
 // --- Prometheus
@@ -53,11 +54,20 @@ const end = Math.floor(Date.now() / 1000);
 const start = end - 60 * minutes;
 const step = Math.max(1, Math.round((end - start) / POINTS));
 const times = Array.from({ length: Math.floor((end - start) / step) + 1 }, (_, i) => start + i * step);
-const variables = {
-  ...Object.fromEntries(dashboard.templating.list.map(({ name }) => [name, '.+'])),
-  __rate_interval: `${1000 * Math.max(step + scrape, 4 * scrape)}ms`,
-  __range: `${end - start}s`,
-};
+const chosen = Object.fromEntries(dashboard.templating.list.map(({ name }) => [name, '.+']));
+const seconds = (duration) => parseInt(duration) * { s: 1, m: 60, h: 3600 }[duration.at(-1)];
+
+// As Grafana computes them: a query with a step of its own ("Min step") has it as scrape interval, too.
+function variables({ interval }) {
+  const least = interval ? seconds(interval) : scrape;
+  const width = Math.max(step, least);
+  return {
+    ...chosen,
+    __interval: `${width}s`,
+    __rate_interval: `${Math.max(width + least, 4 * least)}s`,
+    __range: `${end - start}s`,
+  };
+}
 
 async function ask(path, parameters = {}) {
   const response = await fetch(`${prometheus}/api/v1/${path}?${new URLSearchParams(parameters)}`);
@@ -67,7 +77,8 @@ async function ask(path, parameters = {}) {
 }
 
 async function frames(panel, target) {
-  const query = target.expr.replace(/\$(?:\{(\w+)\}|([a-z_]\w*))/gi, (_, braced, bare) => variables[braced ?? bare]);
+  const values = variables(target);
+  const query = target.expr.replace(/\$(?:\{(\w+)\}|([a-z_]\w*))/gi, (_, braced, bare) => values[braced ?? bare]);
   const { result } = target.instant
     ? await ask('query', { query, time: end })
     : await ask('query_range', { query, start, end, step });
@@ -244,18 +255,28 @@ function timeline(box, panel, found) {
   cells(box, fields.map((field) => field.values), colour, { thickness: 0.9, labels, at: 0.5 });
 }
 
+// One value, or several with their names, each as large as its part of the tile lets it.
 function stat(box, panel, found) {
   const row = element('div', box);
   row.className = 'stat';
-  for (const field of found.map(valueOf)) {
-    const cell = element('div', row, '', { color: field.display(field.values[0]).color });
-    if (found.length > 1) element('small', cell, `${getFieldDisplayName(field)} `);
-    element('b', cell, written(field, field.values[0]));
+  const shown = found.length
+    ? found.map(valueOf).map((field) => {
+        const { color } = field.display(field.values[0]);
+        return { name: found.length > 1 ? getFieldDisplayName(field) : '', value: written(field, field.values[0]), color };
+      })
+    : [{ name: '', value: panel.fieldConfig.defaults.noValue, color: text }];
+  for (const { name, value, color } of shown) {
+    const cell = element('div', row, '', { color });
+    if (name) element('small', cell, name);
+    const number = element('b', cell, value);
+    const room = { width: box.clientWidth / shown.length - 24, height: box.clientHeight - (name ? 22 : 4) };
+    number.style.fontSize = `${Math.min(40, room.height, (1.4 * room.width) / value.length)}px`;
   }
 }
 
 function rowsOf(box, panel, [frame]) {
   const [{ displayName, desc }] = panel.options.sortBy;
+  const fields = frame.fields.filter(({ config }) => !config.custom?.hidden);
   const heading = frame.fields.find((field) => getFieldDisplayName(field) === displayName);
   const order = Array.from({ length: frame.length }, (_, i) => i).sort(
     (one, other) => (heading.values[one] > heading.values[other] ? 1 : -1) * (desc ? -1 : 1),
@@ -263,11 +284,13 @@ function rowsOf(box, panel, [frame]) {
   const cell = (field, value) => {
     const shown = value === null || value === undefined ? null : field.display(value);
     const coloured = field.config.custom?.cellOptions?.type === 'color-text';
-    return [shown ? formattedValueToString(shown) : '', { color: shown && coloured ? shown.color : text }];
+    const colour = { color: shown && coloured ? shown.color : text };
+    const linked = field.config.links?.length ? { textDecoration: 'underline' } : {};
+    return [shown ? formattedValueToString(shown) : '', { ...colour, ...linked }];
   };
   table(box, 'rows', [
-    frame.fields.map((field) => [getFieldDisplayName(field)]),
-    ...order.map((i) => frame.fields.map((field) => cell(field, field.values[i]))),
+    fields.map((field) => [getFieldDisplayName(field)]),
+    ...order.map((i) => fields.map((field) => cell(field, field.values[i]))),
   ]);
 }
 
@@ -294,18 +317,31 @@ async function draw(box, panel) {
   });
   // Without the frame, a field does not know the legend of its query.
   for (const frame of found) for (const field of frame.fields) getFieldDisplayName(field, frame);
-  if (!found.length) element('div', box, 'No data').className = 'none';
+  if (!found.length && panel.type !== 'stat')
+    element('div', box, panel.fieldConfig.defaults.noValue ?? 'No data').className = 'none';
   else KINDS[panel.type](box, panel, found);
+}
+
+// The panels that are seen, and by how many lines each has moved down, because sections above it were opened.
+function shownPanels() {
+  let shift = 0;
+  return dashboard.panels.flatMap((panel) => {
+    const heading = { panel, shift };
+    if (!open || !panel.panels?.length) return [heading];
+    const inner = panel.panels.map((each) => ({ panel: each, shift: heading.shift }));
+    shift += Math.max(...panel.panels.map(({ gridPos: { y, h } }) => y + h)) - panel.gridPos.y - 1;
+    return [heading, ...inner];
+  });
 }
 
 async function page() {
   const grid = document.querySelector('main');
   document.querySelector('h1').textContent = dashboard.title;
-  for (const panel of dashboard.panels) {
+  for (const { panel, shift } of shownPanels()) {
     const { x, y, w, h } = panel.gridPos;
-    const place = { gridArea: `${y + 1} / ${x + 1} / span ${h} / span ${w}` };
+    const place = { gridArea: `${y + shift + 1} / ${x + 1} / span ${h} / span ${w}` };
     if (panel.type === 'row') {
-      element('h2', grid, panel.title, place);
+      element('h2', grid, `${panel.collapsed && !open ? '\u203a' : '\u2304'} ${panel.title}`, place);
       continue;
     }
     const frame = element('section', grid, '', place);

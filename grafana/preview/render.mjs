@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Draw the dashboards with data from a running Prometheus, as pages and as pictures.
+// Draw the dashboards with data from a running Prometheus, as pages and as pictures: the first screen of two usual
+// sizes, and all of it with every section open.
 // Usage: grafana/preview/render.mjs PROMETHEUS DIRECTORY [MINUTES [SCRAPE_INTERVAL]]
 //   for example: grafana/preview/render.mjs http://127.0.0.1:9090 /tmp/preview 15 15
 // Needs node, npm and chromium (Debian: nodejs, npm, chromium), and fetches the libraries from the npm registry once,
@@ -15,8 +16,11 @@ const PACKAGES = [
   ...['@grafana/data@11.6.0', 'uplot@1.6.31', 'rxjs@7.8.1', 'd3-scale-chromatic@3.1.0', 'react@18.3.1'],
   ...['react-dom@18.3.1', 'esbuild@0.25.0'],
 ];
+// In pixels. Desktop, browser, and Grafana's own bars take about a quarter of a high screen, and a third of a low one.
+const SCREENS = { large: [1920, 1080 - 260], small: [1366, 768 - 260] };
 const WIDTH = 1600;
 const LINE = 38;
+const TITLE = 34;
 
 const [prometheus, directory, minutes = 15, scrape = 15] = process.argv.slice(2);
 if (!directory) {
@@ -47,17 +51,25 @@ run('node_modules/.bin/esbuild', 'page.js', '--bundle', '--log-level=error', `--
 const dashboards = join(here, '../dashboards');
 for (const file of readdirSync(dashboards)) {
   const dashboard = JSON.parse(readFileSync(join(dashboards, file), 'utf8'));
-  const settings = JSON.stringify({ dashboard, prometheus, minutes: Number(minutes), scrape: Number(scrape) });
-  const page = join(out, `${dashboard.uid}.html`);
-  writeFileSync(
-    page,
-    `<!doctype html><meta charset=utf-8><link rel=stylesheet href=preview.css><h1></h1><main></main>
+  const lines = dashboard.panels
+    .flatMap((panel) => panel.panels ?? [panel])
+    .reduce((sum, { gridPos: { w, h } }) => sum + (w * h) / 24, dashboard.panels.length);
+  const pictures = {
+    ...Object.fromEntries(Object.entries(SCREENS).map(([name, size]) => [name, { open: false, size }])),
+    open: { open: true, size: [WIDTH, LINE * Math.ceil(lines)] },
+  };
+  for (const [name, { open, size: [width, height] }] of Object.entries(pictures)) {
+    const settings = JSON.stringify({ dashboard, prometheus, minutes: Number(minutes), scrape: Number(scrape), open });
+    const page = join(out, `${dashboard.uid}-${name}.html`);
+    writeFileSync(
+      page,
+      `<!doctype html><meta charset=utf-8><link rel=stylesheet href=preview.css><h1></h1><main></main>
 <script>window.preview = ${settings.replaceAll('<', '\\u003c')}</script><script src=preview.js></script>\n`,
-  );
-  const lines = Math.max(...dashboard.panels.map(({ gridPos: { y, h } }) => y + h));
-  run(
-    ...['chromium', '--headless=new', '--no-sandbox', '--disable-gpu', '--hide-scrollbars'],
-    ...['--virtual-time-budget=20000', `--window-size=${WIDTH},${LINE * lines + 50}`],
-    ...[`--screenshot=${join(out, `${dashboard.uid}.png`)}`, `file://${page}`],
-  );
+    );
+    run(
+      ...['chromium', '--headless=new', '--no-sandbox', '--disable-gpu', '--hide-scrollbars'],
+      ...['--virtual-time-budget=20000', `--window-size=${width},${height + TITLE}`],
+      ...[`--screenshot=${join(out, `${dashboard.uid}-${name}.png`)}`, `file://${page}`],
+    );
+  }
 }
