@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, alerts, lines, stat
-from grafana.queries import LIMITS, burn_rate, by, error_ratio, quantile, rate, series
+from grafana.queries import LIMITS, budget_left, burn_rate, by, error_ratio, quantile, rate, series
 from grafana.styles import bad_from, coloured, steps
 from grafana.targets import line, number
 
@@ -45,15 +45,15 @@ def _state() -> Section:
             stat(
                 Head(
                     "Error budget left",
-                    "What is left of the failures that 99.9 % over 30 days allows. Failures are ours; mistakes of"
-                    " senders do not count. Below a quarter: put off risky changes. At 0: make repairs before anything"
-                    " else.",
+                    "What is left of the failures that 99.9 % over 30 days allows. With data of fewer days, the missing"
+                    " ones count as without failures, and as busy as the others. Failures are ours; mistakes of senders"
+                    " do not count. Below a quarter: put off risky changes. At 0: make repairs before anything else.",
                     "percentunit",
                     4,
                     SMALL,
                 ),
-                [number(f"1 - {burn_rate('30d')}", "left")],
-                steps(colours.CRITICAL, (0, colours.WARNING), (0.25, colours.GOOD)),
+                [number(budget_left(), "left")],
+                steps(colours.CRITICAL, (0.001, colours.WARNING), (0.25, colours.GOOD)),
                 decimals=1,
             ),
         ],

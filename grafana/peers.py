@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat, table
-from grafana.queries import by, rate, series
+from grafana.queries import by, rate, series, top_of_range, whole_range
 from grafana.styles import bad_from, override, steps
 from grafana.targets import column, line, number
 from grafana.variables import INTERFACE
@@ -34,8 +34,21 @@ def _with_name(expression: str, info: str) -> str:
     return f"{expression} * on ({_KEY}) group_left (name) {info}"
 
 
-def _top(expression: str, operation: str = "sum") -> str:
-    return f"topk({_MANY}, {by('name', _with_name(expression, _names()), operation)})"
+def _named(expression: str, operation: str = "sum") -> str:
+    return by("name", _with_name(expression, _names()), operation)
+
+
+def _busiest(counter: str) -> str:
+    """The peers with the most traffic in the time that is shown."""
+    traffic = _named(rate(counter, _INTERFACE))
+    return top_of_range(_MANY, traffic, whole_range(traffic))
+
+
+def _most_silent() -> str:
+    """The peers that are silent longest at the end of the time that is shown."""
+    handshake = series(_HANDSHAKE, _INTERFACE)
+    now = f"last_over_time(({_named(f'(time() - {handshake})', 'min')})[$__interval:] @ end())"
+    return top_of_range(_MANY, _named(f"(time() - {handshake})", "min"), now)
 
 
 def _state() -> Section:
@@ -126,31 +139,29 @@ def _traffic() -> Section:
             lines(
                 Head(
                     "From peers, the ten busiest",
-                    "What the gateways receive from the ten peers that send most at each moment, by friendly name. One"
-                    " that leads for days: ask its owner, or distribute its nodes.",
+                    "What the gateways receive from the ten peers that send most in the time shown, by friendly name."
+                    " One that leads for days: ask its owner, or distribute its nodes.",
                     "Bps",
                 ),
-                [line(_top(rate(_FROM_PEERS, _INTERFACE)), "{{name}}")],
+                [line(_busiest(_FROM_PEERS), "{{name}}")],
             ),
             lines(
                 Head(
                     "To peers, the ten busiest",
-                    "What the gateways send to the ten peers that receive most at each moment, by friendly name. One"
+                    "What the gateways send to the ten peers that receive most in the time shown, by friendly name. One"
                     " that leads for days: ask its owner, or distribute its nodes.",
                     "Bps",
                 ),
-                [line(_top(rate(_TO_PEERS, _INTERFACE)), "{{name}}")],
+                [line(_busiest(_TO_PEERS), "{{name}}")],
             ),
             lines(
                 Head(
                     "Oldest handshakes, ten peers",
-                    "The ten peers that have been silent longest, by friendly name. If one of them matters to you,"
-                    " visit its node. The line is 180 s.",
+                    "The ten peers that are silent longest at the end of the time shown, by friendly name. If one of"
+                    " them matters to you, visit its node. The line is 180 s.",
                     "s",
                 ),
-                [
-                    line(_top(f"(time() - {series(_HANDSHAKE, _INTERFACE)})", "min"), "{{name}}"),
-                ],
+                [line(_most_silent(), "{{name}}")],
                 thresholds=bad_from(warning=180),
             ),
         ],

@@ -3,7 +3,7 @@
 from typing import Final
 
 from alerts.recording import failures_rate, valid_rate
-from alerts.settings import Settings
+from alerts.settings import Settings, milliseconds
 
 # Lines and colours have the thresholds of the alerts.
 LIMITS: Final = Settings()
@@ -12,6 +12,9 @@ CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
 WINDOW: Final = "$__rate_interval"
 # Brokers count all workers that are not configured as `unknown`.
 CONFIGURED: Final = 'worker!="unknown"'
+
+# How finely the time with data is counted, of 30 days.
+_STEP: Final = "10m"
 
 # What a variable stands for where everything is chosen; a series without the label is not ours.
 ALL: Final = ".+"
@@ -85,6 +88,23 @@ def worker_peers() -> str:
     return by("worker", by("worker, domain", series("wgkex_broker_worker_peers", CONFIGURED), "max"))
 
 
+def top_of_range(count: int, expression: str, rank: str) -> str:
+    """The same `count` series at each point of a graph. `topk` alone chooses anew at each point, and draws dozens.
+
+    Args:
+        count: how many.
+        expression: what is drawn.
+        rank: what counts, of the same series, the highest first; its selectors or subqueries have `@ end()`, so that it
+            is the same at each point.
+    """
+    return f"{expression} and topk({count}, {rank})"
+
+
+def whole_range(expression: str) -> str:
+    """The sum of all points in the time that is shown: what a series is ranked by."""
+    return f"sum_over_time(({expression})[$__range:$__interval] @ end())"
+
+
 def error_ratio(window: str) -> str:
     """Failures over valid submissions, from the recorded rates; `window` is one of those that are recorded."""
     return ratio(
@@ -96,3 +116,15 @@ def error_ratio(window: str) -> str:
 def burn_rate(window: str) -> str:
     """How many times as fast as the objective allows the error budget is spent."""
     return f"{error_ratio(window)} / {LIMITS.budget}"
+
+
+def budget_left() -> str:
+    """The part of 30 days' error budget that is left, never below 0.
+
+    Rates over 30 days of a Prometheus that has an hour of data are those of this hour. To divide by them means that the
+    hour was 30 days long, so one bad minute would use up the budget many times. What is known of the 30 days counts.
+    """
+    valid = by("", series(valid_rate("30d")))
+    steps = milliseconds("30d") // milliseconds(_STEP)
+    known = f"(clamp_max(count_over_time({valid}[30d:{_STEP}]) / {steps}, 1) or 0 * {valid})"
+    return f"clamp_min(1 - {burn_rate('30d')} * {known}, 0)"

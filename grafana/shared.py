@@ -135,9 +135,9 @@ def peers_by_state(width: int = 12) -> Panel:
         Head(
             "Peers by state",
             "WireGuard peers of all gateways. Active: a handshake within 180 s, so the tunnel works. Idle: an older"
-            " one. Stale: older than cleanup.stale_after; the cleanup removes ours. Never: none yet. Active falls"
-            " while idle rises: nodes do not reach the gateways, check uplinks and firewalls. Never rises: nodes get"
-            " an endpoint but no tunnel.",
+            " one. Stale: older than cleanup.stale_after; the cleanup removes ours. Never: none yet; each key goes to"
+            " all gateways, so most peers stay like this until the cleanup removes them. Active falls while idle rises:"
+            " nodes do not reach the gateways, check uplinks and firewalls.",
             "none",
             width,
         ),

@@ -308,6 +308,7 @@ class Bench:
         interval: str = "1s",
         rules: str = "",
         alertmanager: Alertmanager | None = None,
+        storage: Path | None = None,
     ) -> Prometheus:
         """Start a Prometheus.
 
@@ -316,6 +317,7 @@ class Bench:
             interval: how often it scrapes, and evaluates its rules.
             rules: the text of a file of rules.
             alertmanager: gets the alerts; it is known when this returns.
+            storage: where its data is, if it has some already.
         """
         name = self.name("prometheus")
         config, rules_file = self.folder / f"{name}.yml", self.folder / f"{name}.rules.yml"
@@ -336,7 +338,8 @@ class Bench:
             name,
             *("prometheus", f"--config.file={config}", f"--web.listen-address={address}"),
             # Alertmanager holds an alert for resolved after four of these without news: a busy machine needs some.
-            *(f"--storage.tsdb.path={self.folder / name}", "--rules.alert.resend-delay=3s"),
+            *(f"--storage.tsdb.path={storage or self.folder / name}", "--storage.tsdb.retention.time=40d"),
+            "--rules.alert.resend-delay=3s",
             "--enable-feature=exemplar-storage",
         )
         await self._ready(process, address)

@@ -141,6 +141,22 @@ def test_numbers_and_titles_of_panels_are_unique(file: Path) -> None:
     assert len(set(shown)) == len(shown)
 
 
+def test_no_colour_depends_on_a_hash_of_the_name(file: Path) -> None:
+    graphs = [panel for panel in panels(load(file.stem)) if panel["type"] == "timeseries"]
+
+    # Of ten domains' names, Grafana's hash gives the same colour to two pairs.
+    assert graphs
+    assert {panel["fieldConfig"]["defaults"]["color"]["mode"] for panel in graphs} == {"palette-classic"}
+
+
+def test_nothing_is_chosen_anew_at_each_point_of_a_graph(file: Path) -> None:
+    for panel, target in targets(load(file.stem)):
+        for node, _ in nodes(parse(target["expr"])):
+            if isinstance(node, promql.AggregateExpr) and str(node.op) in {"topk", "bottomk"} and target["range"]:
+                # What ranks the series is taken at the end of the time shown, whatever the point.
+                assert "@ end()" in str(node.expr), panel["title"]
+
+
 def test_queries_of_a_panel_have_names_of_their_own(file: Path) -> None:
     for panel in panels(load(file.stem)):
         names = [target["refId"] for target in panel.get("targets", [])]
