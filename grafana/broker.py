@@ -72,6 +72,7 @@ def _state() -> Section:
                 bad_from(warning=100),
             ),
         ],
+        open=True,
     )
 
 

@@ -57,6 +57,7 @@ def _state() -> Section:
                 decimals=1,
             ),
         ],
+        open=True,
     )
 
 
@@ -141,6 +142,7 @@ def _keys() -> Section:
                 thresholds=bad_from(critical=LIMITS.slow_seconds),
             ),
         ],
+        open=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from grafana_foundation_sdk.models.dashboard import (
@@ -32,41 +33,65 @@ TAG: Final = "wgkex"
 
 @dataclass(frozen=True)
 class Section:
-    """Panels under a heading, from left to right and then down."""
+    """Panels under a heading, from left to right and then down.
+
+    Attributes:
+        title: the heading; empty for none, which saves its line on the first screen, and is always open.
+        panels: each with its size.
+        open: shown at once. Others open with a click on the heading, and Grafana sends their queries only then.
+    """
 
     title: str
     panels: Sequence[Panel]
+    open: bool = False
 
 
 def _laid_out(sections: Sequence[Section]) -> list[Panel | RowPanel]:
-    """All panels with their places and numbers.
+    """All panels with their places and numbers; those of a closed section are within its heading.
 
     Raises:
         ValueError: the panels of a section do not fill their lines.
     """
     placed: list[Panel | RowPanel] = []
+    numbers = count(1)
     y = 0
     for section in sections:
-        placed.append(
-            RowPanel(id_val=len(placed) + 1, title=section.title, panels=[], grid_pos=GridPos(x=0, y=y, w=COLUMNS, h=1))
-        )
-        y += 1
-        x = height = 0
+        heading = _heading(section, next(numbers), y) if section.title else None
+        if heading:
+            placed.append(heading)
+            y += 1
+        bottom = _fill(section, y)
         for panel in section.panels:
-            size = panel.grid_pos or GridPos()
-            if x and size.h != height:
-                raise ValueError(f"{panel.title}: other height than its neighbours")
-            panel.id_val = len(placed) + 1
-            panel.grid_pos = GridPos(x=x, y=y, w=size.w, h=size.h)
-            placed.append(panel)
-            x, height = x + size.w, size.h
-            if x > COLUMNS:
-                raise ValueError(f"{panel.title}: beyond the grid")
-            if x == COLUMNS:
-                x, y = 0, y + height
-        if x:
-            raise ValueError(f"{section.title}: its last line ends at column {x}")
+            panel.id_val = next(numbers)
+        if heading and heading.collapsed:
+            heading.panels = list(section.panels)
+        else:
+            placed += section.panels
+            y = bottom
     return placed
+
+
+def _heading(section: Section, number: int, y: int) -> RowPanel:
+    place = GridPos(x=0, y=y, w=COLUMNS, h=1)
+    return RowPanel(id_val=number, title=section.title, collapsed=not section.open, grid_pos=place)
+
+
+def _fill(section: Section, y: int) -> int:
+    """Give the panels of a section their places, from line `y` on; the first line below them."""
+    x = height = 0
+    for panel in section.panels:
+        size = panel.grid_pos or GridPos()
+        if x and size.h != height:
+            raise ValueError(f"{panel.title}: other height than its neighbours")
+        panel.grid_pos = GridPos(x=x, y=y, w=size.w, h=size.h)
+        x, height = x + size.w, size.h
+        if x > COLUMNS:
+            raise ValueError(f"{panel.title}: beyond the grid")
+        if x == COLUMNS:
+            x, y = 0, y + height
+    if x:
+        raise ValueError(f"{section.title}: its last line ends at column {x}")
+    return y
 
 
 def _links() -> list[DashboardLink]:

@@ -129,6 +129,7 @@ def _state() -> Section:
                 steps(colours.NEUTRAL),
             ),
         ],
+        open=True,
     )
 
 
@@ -165,6 +166,7 @@ def _traffic() -> Section:
                 thresholds=bad_from(warning=180),
             ),
         ],
+        open=True,
     )
 
 

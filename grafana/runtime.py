@@ -98,6 +98,7 @@ def _state() -> Section:
                 sort="Component",
             ),
         ],
+        open=True,
     )
 
 

@@ -79,6 +79,7 @@ def _state() -> Section:
                 ("failing", f"count({success}) - sum({success})"),
             ),
         ],
+        open=True,
     )
 
 

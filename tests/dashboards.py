@@ -25,12 +25,19 @@ def load(name: str) -> Json:
     return dashboard
 
 
+def shown(dashboard: Json) -> list[Json]:
+    """What is seen before anybody clicks: without the panels of closed sections."""
+    return list(dashboard["panels"])
+
+
+def everything(dashboard: Json) -> list[Json]:
+    """All panels and headings, closed sections included."""
+    return [inner for panel in dashboard["panels"] for inner in (panel, *panel.get("panels", []))]
+
+
 def panels(dashboard: Json) -> list[Json]:
     """All panels, those within rows included, rows not."""
-    found = []
-    for panel in dashboard["panels"]:
-        found += [panel, *panel.get("panels", [])]
-    return [panel for panel in found if panel["type"] != "row"]
+    return [panel for panel in everything(dashboard) if panel["type"] != "row"]
 
 
 def targets(dashboard: Json) -> Iterator[tuple[Json, Json]]:
@@ -77,6 +84,15 @@ def _children(node: promql.Expr) -> list[promql.Expr]:
         return [node.expr]
     assert isinstance(node, promql.VectorSelector | promql.NumberLiteral | promql.StringLiteral), node
     return []
+
+
+def made_labels(expression: promql.Expr) -> set[str]:
+    """Labels that a query makes itself, with `label_replace`."""
+    return {
+        node.args[1].val
+        for node, _ in nodes(expression)
+        if isinstance(node, promql.Call) and node.func.name == "label_replace"
+    }
 
 
 def selectors(expression: promql.Expr) -> list[promql.VectorSelector]:
