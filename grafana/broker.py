@@ -2,13 +2,15 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import broker_keys, colours, shared
+from grafana import broker_keys, colours, nodes, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat
 from grafana.queries import (
     LIMITS,
     age,
     by,
+    by_process,
+    named,
     per_worker,
     quantile,
     rate,
@@ -19,7 +21,6 @@ from grafana.styles import bad_from, coloured, coloured_matching, dashed, steps
 from grafana.targets import line, number
 
 _MESSAGE_REJECTION_REASONS = ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker")
-_SUBMISSIONS = "wgkex_broker_key_requests_total"
 
 
 def _state() -> Section:
@@ -49,14 +50,15 @@ def _state() -> Section:
             shared.gateways_online(),
             stat(
                 Head(
-                    "Submissions",
-                    "Keys that nodes submit, over all brokers. None at an hour that usually has some: nodes do not"
-                    " reach the brokers. Check DNS, the load balancer, the certificate.",
-                    "reqps",
+                    "New nodes",
+                    "Nodes a minute that ask for the first time within 5 minutes, over all brokers. None at an hour"
+                    " that usually has some: nodes do not reach the brokers. Check DNS, the load balancer, the"
+                    " certificate.",
+                    "cpm",
                     4,
                     SMALL,
                 ),
-                [number(by("", rate(_SUBMISSIONS)), "submitted")],
+                [number(f"60 * {by('', rate(nodes.NEW))}", "nodes", few=True)],
                 steps(colours.NEUTRAL),
             ),
             stat(
@@ -71,6 +73,9 @@ def _state() -> Section:
                 [number(by("", series("wgkex_broker_http_requests_in_progress")), "requests")],
                 bad_from(warning=100),
             ),
+            nodes.new_nodes(),
+            broker_keys.failures(),
+            nodes.unconfirmed_by_gateway(),
         ],
         open=True,
     )
@@ -125,7 +130,7 @@ def _gateways() -> Section:
     return Section(
         "Gateways",
         [
-            shared.gateways(),
+            nodes.gateways(),
             lines(
                 Head(
                     "Peers and targets by gateway",
@@ -180,7 +185,7 @@ def _mqtt() -> Section:
                     line(f"60 * {by('', rate('wgkex_mqtt_connects_total'))}", "gained"),
                     line(f"60 * {by('', rate('wgkex_mqtt_disconnects_total'))}", "lost"),
                 ],
-                overrides=coloured(colours.SESSIONS, colours.SESSIONS),
+                overrides=coloured(colours.CONNECTIONS, colours.CONNECTIONS),
             ),
             lines(
                 Head(
@@ -201,7 +206,7 @@ def _mqtt() -> Section:
                     "none",
                     4,
                 ),
-                [line(by("instance", series("wgkex_mqtt_publishes_in_flight")), "{{instance}}")],
+                [line(by_process(series("wgkex_mqtt_publishes_in_flight")), "{{process}}")],
                 decimals=0,
             ),
             lines(
@@ -212,7 +217,7 @@ def _mqtt() -> Section:
                     "cps",
                     4,
                 ),
-                [line(by("instance", rate("wgkex_mqtt_messages_dropped_total")), "{{instance}}")],
+                [line(by_process(rate("wgkex_mqtt_messages_dropped_total")), "{{process}}")],
             ),
             lines(
                 Head(
@@ -225,8 +230,8 @@ def _mqtt() -> Section:
                 ),
                 [
                     line(
-                        age("wgkex_mqtt_last_message_received_timestamp_seconds", labels="job, instance"),
-                        "{{instance}}",
+                        named(age("wgkex_mqtt_last_message_received_timestamp_seconds", labels="job, instance")),
+                        "{{process}}",
                     )
                 ],
             ),
@@ -242,12 +247,12 @@ def build() -> Dashboard:
         "Requests, keys, the latency that nodes feel, the gateways as brokers see them, and MQTT.",
         [
             _state(),
-            _http(),
-            broker_keys.keys(),
-            broker_keys.publishing(),
-            broker_keys.receipts(),
-            broker_keys.nodes(),
+            broker_keys.lost_nodes(),
             _gateways(),
+            broker_keys.keys(),
+            broker_keys.receipts(),
+            broker_keys.publishing(),
+            _http(),
             _mqtt(),
         ],
     )

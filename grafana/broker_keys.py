@@ -1,8 +1,10 @@
 """Rows of the broker's dashboard: keys from the POST to the receipt of the gateway."""
 
-from grafana import colours, shared
+from grafana_foundation_sdk.models.dashboard import Panel
+
+from grafana import colours, nodes, shared
 from grafana.page import Section
-from grafana.panels import Head, heatmap, lines
+from grafana.panels import Head, heatmap, lines, timeline
 from grafana.queries import (
     CONFIGURED,
     LIMITS,
@@ -13,7 +15,7 @@ from grafana.queries import (
     ratio,
     series,
 )
-from grafana.styles import bad_from, coloured
+from grafana.styles import bad_from, coloured, up_or_down
 from grafana.targets import buckets, line
 from wgkex_ops.metrics.broker import FAILURE_REASONS, REJECTION_REASONS
 
@@ -61,22 +63,12 @@ def keys() -> Section:
             ),
             shared.by_reason(
                 Head(
-                    "Failures by reason",
-                    "Valid keys that failed: they use up the error budget. mqtt_disconnected, publish_refused and"
-                    " publish_timeout: the MQTT server or the way to it. no_worker: no gateway has subscribed."
-                    " internal: a bug of ours, its traceback is in the log.",
-                    "reqps",
-                ),
-                by("reason", rate(_FAILURES)),
-                FAILURE_REASONS,
-            ),
-            shared.by_reason(
-                Head(
                     "Rejections by reason",
                     "Keys rejected because of a mistake of the sender. They use up no error budget. One reason rises"
                     " steadily: a firmware is broken; find it by the request ids in the log. A burst: a test or an"
                     " attack.",
                     "reqps",
+                    12,
                 ),
                 by("reason", rate(_REJECTIONS)),
                 REJECTION_REASONS,
@@ -87,6 +79,7 @@ def keys() -> Section:
                     "Rejections over all submissions. Over a quarter for half an hour, with enough submissions, opens"
                     " a ticket: see WgkexKeyRejectionsHigh in the runbook, and the reasons to the left.",
                     "percentunit",
+                    12,
                 ),
                 [line(ratio(by("", rate(_REJECTIONS)), by("", rate(_SUBMISSIONS))), "rejected")],
                 overrides=coloured(colours.OUTCOMES, ["rejected"]),
@@ -94,6 +87,21 @@ def keys() -> Section:
                 maximum=1,
             ),
         ],
+    )
+
+
+def failures() -> Panel:
+    """Valid keys that could not be served."""
+    return shared.by_reason(
+        Head(
+            "Failures by reason",
+            "Valid keys that failed: they use up the error budget. mqtt_disconnected, publish_refused and"
+            " publish_timeout: the MQTT server or the way to it. no_worker: no gateway has subscribed."
+            " internal: a bug of ours, its traceback is in the log.",
+            "reqps",
+        ),
+        by("reason", rate(_FAILURES)),
+        FAILURE_REASONS,
     )
 
 
@@ -194,59 +202,23 @@ def receipts() -> Section:
     )
 
 
-def nodes() -> Section:
-    """Nodes, each counted once however often it asks, and whether they get a tunnel."""
-    returned = by("worker", increase("wgkex_broker_keys_returned_total"))
-    assigned = by("worker", increase("wgkex_broker_worker_assigned_nodes_total"))
+def lost_nodes() -> Section:
+    """Nodes that get no tunnel, by gateway and by domain."""
     return Section(
-        "Nodes",
+        "Nodes without a tunnel",
         [
-            lines(
+            nodes.returned_by_gateway(),
+            nodes.nowhere_by_domain(),
+            timeline(
                 Head(
-                    "New nodes by domain",
-                    "Nodes that ask for the first time within 5 minutes, without retries. A wave: a gateway or an"
-                    " uplink has gone. None at an hour that usually has some: nodes do not reach the brokers.",
-                    "reqps",
-                    6,
-                ),
-                [line(by("domain", rate("wgkex_broker_key_first_requests_total")), "{{domain}}")],
-                stacked=True,
-            ),
-            lines(
-                Head(
-                    "Share that comes back by gateway",
-                    "Of the nodes that version 2 sent to a gateway, those that asked again within 5 minutes: they got"
-                    " no tunnel there. Over half: the gateway completes no handshakes. Check its WireGuard ports from"
-                    " outside.",
-                    "percentunit",
-                    6,
-                ),
-                [line(ratio(returned, assigned), "{{worker}}")],
-                maximum=1,
-            ),
-            lines(
-                Head(
-                    "Confirmed by no gateway, by domain",
-                    "Keys that were handed over, and that no gateway of the domain has installed, though some send"
-                    " receipts. Their nodes have no tunnel. More than 0: check the access rules of the MQTT server,"
-                    " then the workers.",
-                    "cps",
-                    6,
-                ),
-                [line(by("domain", rate("wgkex_broker_keys_confirmed_nowhere_total")), "{{domain}}")],
-            ),
-            lines(
-                Head(
-                    "Gateways that confirm",
-                    "1 for a gateway that confirms keys, 0 for one that promises to and has confirmed none of the last"
-                    " ones for a minute: version 2 sends nobody there. Check whether its worker hangs, and what the"
-                    " access rules of the MQTT server let it read.",
+                    "Receipts by gateway",
+                    "Silent: the gateway promises receipts and has confirmed none of the last five keys of a domain for"
+                    " a minute, so version 2 sends nobody there. Check whether its worker hangs, and what the access"
+                    " rules of the MQTT server let it read.",
                     "none",
-                    6,
                 ),
-                [line(by("worker", series("wgkex_broker_worker_confirming"), "min"), "{{worker}}")],
-                decimals=0,
-                maximum=1,
+                [line(by("worker", series("wgkex_broker_worker_confirming", CONFIGURED), "min"), "{{worker}}")],
+                up_or_down("confirming", "silent"),
             ),
         ],
     )

@@ -51,7 +51,10 @@ REASONS: Final = {
     "internal": "semi-dark-red",
 }
 
-SESSIONS: Final = {"gained": GOOD, "lost": CRITICAL}
+# Nodes, on their way to a tunnel.
+NODES: Final = {"ask": "blue", "sent to gateways": "yellow", "sessions begun": "green"}
+
+CONNECTIONS: Final = {"gained": GOOD, "lost": CRITICAL}
 
 QUANTILES: Final = {"p50": "green", "p90": "yellow", "p99": "orange"}
 

@@ -2,63 +2,12 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import colours, shared
+from grafana import colours, overview_tunnels, shared
 from grafana.page import Section, dashboard
-from grafana.panels import SMALL, Head, alerts, lines, stat
-from grafana.queries import LIMITS, budget_left, burn_rate, by, error_ratio, quantile, rate, series
+from grafana.panels import Head, alerts, lines
+from grafana.queries import LIMITS, burn_rate, by, error_ratio, quantile, rate
 from grafana.styles import bad_from, coloured, steps
-from grafana.targets import line, number
-
-
-def _state() -> Section:
-    up = series("wgkex_worker_interface_up")
-    return Section(
-        "State",
-        [
-            shared.targets_up(
-                "broker",
-                "Brokers",
-                "Brokers that answer Prometheus, and those that did within a day but do not now. With none up, no node"
-                " gets a tunnel: start one. See WgkexBrokerDown in the runbook.",
-            ),
-            shared.targets_up(
-                "worker",
-                "Workers",
-                "Workers that answer Prometheus, and those that did within a day but do not now. A gateway without its"
-                " worker keeps its tunnels, but takes no new nodes. See WgkexTargetDown in the runbook.",
-            ),
-            shared.mqtt_connected(""),
-            shared.gateways_online(),
-            shared.good_and_bad(
-                Head(
-                    "Interfaces",
-                    "WireGuard and VXLAN interfaces of the domains on the gateways. One that is down or missing cuts"
-                    " off all nodes of its domain there: bring it up. See WgkexInterfaceDown in the runbook.",
-                    "none",
-                    4,
-                    SMALL,
-                ),
-                ("up", f"sum({up})"),
-                ("down", f"count({up}) - sum({up})"),
-                critical=True,
-            ),
-            stat(
-                Head(
-                    "Error budget left",
-                    "What is left of the failures that 99.9 % over 30 days allows. With data of fewer days, the missing"
-                    " ones count as without failures, and as busy as the others. Failures are ours; mistakes of senders"
-                    " do not count. Below a quarter: put off risky changes. At 0: make repairs before anything else.",
-                    "percentunit",
-                    4,
-                    SMALL,
-                ),
-                [number(budget_left(), "left")],
-                steps(colours.CRITICAL, (0.001, colours.WARNING), (0.25, colours.GOOD)),
-                decimals=1,
-            ),
-        ],
-        open=True,
-    )
+from grafana.targets import line
 
 
 def _keys() -> Section:
@@ -69,7 +18,7 @@ def _keys() -> Section:
         "failed": "wgkex_broker_key_failures_total",
     }
     return Section(
-        "Keys",
+        "Keys and alerts",
         [
             lines(
                 Head(
@@ -93,6 +42,15 @@ def _keys() -> Section:
                 ),
                 '{service="wgkex", severity!="none"}',
             ),
+        ],
+        open=True,
+    )
+
+
+def _objective() -> Section:
+    return Section(
+        "Error budget and latency",
+        [
             lines(
                 Head(
                     "Error budget burn",
@@ -142,15 +100,14 @@ def _keys() -> Section:
                 thresholds=bad_from(critical=LIMITS.slow_seconds),
             ),
         ],
-        open=True,
     )
 
 
 def _peers() -> Section:
     return Section(
-        "Peers and gateways",
+        "Peers",
         [
-            shared.peers_by_state(),
+            shared.peers_by_state(12),
             shared.ages(
                 Head(
                     "Age of handshakes",
@@ -162,7 +119,6 @@ def _peers() -> Section:
                 ),
                 "wgkex_worker_peer_handshake_age_seconds",
             ),
-            shared.gateways(),
         ],
     )
 
@@ -173,5 +129,5 @@ def build() -> Dashboard:
         "wgkex-overview",
         "Overview",
         "Whether nodes get their tunnels, and which of the other dashboards to open if they do not.",
-        [_state(), _keys(), _peers()],
+        [overview_tunnels.first_screen(), _keys(), _objective(), _peers()],
     )

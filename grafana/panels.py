@@ -44,12 +44,12 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import Dataquery
 
-from grafana.styles import Override, bad_from, fixed
+from grafana.styles import Override, bad_from, fixed, hidden
 from grafana.targets import DATASOURCE
 
 # Newer versions of Grafana migrate from this one on.
 PLUGIN_VERSION: Final = "11.6.0"
-SMALL: Final = 4
+SMALL: Final = 3
 NORMAL: Final = 8
 
 
@@ -105,8 +105,9 @@ def stat(
     *,
     overrides: Sequence[Override] = (),
     decimals: int | None = None,
+    empty: str = "no data",
 ) -> Panel:
-    """Numbers for the first glance, coloured by thresholds."""
+    """Numbers for the first glance, coloured by thresholds; `empty` is shown where there is none."""
     named = len(targets) > 1
     return _panel(
         "stat",
@@ -123,7 +124,7 @@ def stat(
             decimals=decimals,
             thresholds=thresholds,
             color=FieldColor(mode=FieldColorModeId.THRESHOLDS),
-            no_value="no data",
+            no_value=empty,
         ),
         overrides=overrides,
     )
@@ -139,6 +140,7 @@ def lines(
     maximum: float | None = None,
     at_least: float | None = None,
     decimals: int | None = None,
+    empty: str | None = None,
 ) -> Panel:
     """Values over time, from 0 up; thresholds are drawn as dashed lines.
 
@@ -151,6 +153,7 @@ def lines(
         maximum: where the axis ends.
         at_least: where the axis ends, unless values are higher: so that a threshold is visible while all is quiet.
         decimals: None for as many as it takes.
+        empty: what is shown without any series; by default Grafana's own words.
     """
     custom = GraphFieldConfig(
         draw_style=GraphDrawStyle.LINE,
@@ -181,6 +184,7 @@ def lines(
             # By the order of the series, which is that of their names: 56 colours in turn. Grafana's colours by name
             # are a hash of it, and of ten names of domains two pairs get the same one.
             color=FieldColor(mode=FieldColorModeId.PALETTE_CLASSIC),
+            no_value=empty,
             thresholds=thresholds or bad_from(),
             custom=custom,
         ),
@@ -223,8 +227,10 @@ def heatmap(head: Head, target: Dataquery) -> Panel:
     )
 
 
-def timeline(head: Head, targets: Sequence[Dataquery], mappings: Sequence[ValueMapping]) -> Panel:
-    """States over time, a bar for each thing that has one."""
+def timeline(
+    head: Head, targets: Sequence[Dataquery], mappings: Sequence[ValueMapping], *, empty: str | None = None
+) -> Panel:
+    """States over time, a bar for each thing that has one; `empty` is shown where there is none."""
     return _panel(
         "state-timeline",
         head,
@@ -240,6 +246,7 @@ def timeline(head: Head, targets: Sequence[Dataquery], mappings: Sequence[ValueM
             unit=head.unit,
             mappings=list(mappings),
             color=fixed("text"),
+            no_value=empty,
             custom=timeline_model.FieldConfig(fill_opacity=70, line_width=0),
         ),
     )
@@ -253,6 +260,8 @@ def table(
     overrides: Sequence[Override] = (),
     sort: str,
     descending: bool = False,
+    concealed: Sequence[str] = (),
+    empty: str | None = None,
 ) -> Panel:
     """One row for each set of labels, one column for each query.
 
@@ -263,6 +272,8 @@ def table(
         overrides: units, colours and texts of columns, by heading.
         sort: heading of the column to sort by.
         descending: the largest first.
+        concealed: headings of columns that only links use.
+        empty: what is shown without any row, and in empty cells.
     """
     values = {f"Value #{name}": heading for name, heading in zip("ABCDEFGHIJKLMNOP", columns, strict=False)}
     if len(columns) == 1:
@@ -281,9 +292,10 @@ def table(
             unit=head.unit,
             color=FieldColor(mode=FieldColorModeId.THRESHOLDS),
             thresholds=bad_from(),
+            no_value=empty,
             custom=TableFieldOptions(),
         ),
-        overrides=overrides,
+        overrides=[*overrides, *map(hidden, concealed)],
         transformations=[
             DataTransformerConfig(id_val="merge", options={}),
             DataTransformerConfig(

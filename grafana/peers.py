@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat, table
-from grafana.queries import by, rate, series, top_of_range, whole_range
+from grafana.queries import PROCESS, by, named, rate, series, top_of_range, whole_range
 from grafana.styles import bad_from, override, steps
 from grafana.targets import column, line, number
 from grafana.variables import INTERFACE
@@ -171,7 +171,7 @@ def _traffic() -> Section:
 
 
 def _table() -> Section:
-    labels = "name, instance, interface, public_key"
+    labels = f"name, {PROCESS}, interface, public_key"
     info = series("wireguard_peer_info", _INTERFACE)
     return Section(
         "Every peer",
@@ -187,12 +187,16 @@ def _table() -> Section:
                 ),
                 {
                     "Last handshake": column(
-                        by(labels, _with_name(f"(time() - {series(_HANDSHAKE, _INTERFACE)})", info), "min")
+                        by(
+                            labels,
+                            named(_with_name(f"(time() - {series(_HANDSHAKE, _INTERFACE)})", info), "worker"),
+                            "min",
+                        )
                     ),
-                    "From peer": column(by(labels, _with_name(rate(_FROM_PEERS, _INTERFACE), info))),
-                    "To peer": column(by(labels, _with_name(rate(_TO_PEERS, _INTERFACE), info))),
+                    "From peer": column(by(labels, named(_with_name(rate(_FROM_PEERS, _INTERFACE), info), "worker"))),
+                    "To peer": column(by(labels, named(_with_name(rate(_TO_PEERS, _INTERFACE), info), "worker"))),
                 },
-                {"name": "Name", "instance": "Gateway", "interface": "Interface", "public_key": "Public key"},
+                {"name": "Name", PROCESS: "Gateway", "interface": "Interface", "public_key": "Public key"},
                 overrides=[
                     override(
                         "Last handshake",

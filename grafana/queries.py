@@ -19,6 +19,9 @@ _STEP: Final = "10m"
 # What a variable stands for where everything is chosen; a series without the label is not ours.
 ALL: Final = ".+"
 
+# The label that `named` adds: what a process is called.
+PROCESS: Final = "process"
+
 # How long a target that does not answer any more still counts as down.
 REMEMBERED: Final = "1d"
 
@@ -78,6 +81,30 @@ def of(component: str, expression: str) -> str:
     return f"{expression} and on (job, instance) last_over_time({builds(component)}[{REMEMBERED}])"
 
 
+def named(expression: str, *kinds: str) -> str:
+    """Give every series the name of its process on the bus as label `process`, or its instance if it shows no name.
+
+    Series of other programs are left out.
+
+    Args:
+        expression: its series carry `job` and `instance`.
+        kinds: `broker`, `worker`; by default both.
+    """
+    infos = [_as_process(series(f"wgkex_{kind}_info"), kind) for kind in kinds or ("broker", "worker")]
+    unnamed = _as_process(by("job, instance", builds(kinds[0] if len(kinds) == 1 else ""), "max"), "instance")
+    names = f"({' or '.join(infos)} or on (job, instance) {unnamed})"
+    return f"({expression}) * on (job, instance) group_left ({PROCESS}) {names}"
+
+
+def _as_process(expression: str, label: str) -> str:
+    return f'label_replace({expression}, "{PROCESS}", "$1", "{label}", "(.+)")'
+
+
+def by_process(expression: str, *kinds: str, operation: str = "sum") -> str:
+    """One value for each process, under the name that it has on the bus."""
+    return by(PROCESS, named(expression, *kinds), operation)
+
+
 def per_worker(name: str) -> str:
     """One value per gateway of what every broker reports about it, without gateways that are not configured."""
     return by("worker", series(name, CONFIGURED), "max")
@@ -86,6 +113,33 @@ def per_worker(name: str) -> str:
 def worker_peers() -> str:
     """Connected peers per gateway, over its domains."""
     return by("worker", by("worker, domain", series("wgkex_broker_worker_peers", CONFIGURED), "max"))
+
+
+def unconfirmed_share(labels: str = "", *matchers: str) -> str:
+    """Accepted keys that gateways never confirmed, or could not install, over all that had an outcome.
+
+    Gateways that are not configured count as well, as `unknown`: nodes do not know the difference.
+    """
+    confirmed = by(labels, increase("wgkex_broker_key_install_duration_seconds_count", *matchers))
+    lost = " + ".join(
+        by(labels, increase(name, *matchers))
+        for name in ("wgkex_broker_keys_unconfirmed_total", "wgkex_broker_key_install_failures_total")
+    )
+    return ratio(f"({lost})", f"({confirmed} + {lost})")
+
+
+def returned_share(labels: str = "") -> str:
+    """Nodes that asked again after they were sent to a gateway, over all that were sent there."""
+    returned, assigned = (
+        by(labels, increase(name, CONFIGURED))
+        for name in ("wgkex_broker_keys_returned_total", "wgkex_broker_worker_assigned_nodes_total")
+    )
+    return ratio(returned, assigned)
+
+
+def worst(expression: str) -> str:
+    """The highest one of several values."""
+    return f"topk(1, {expression})"
 
 
 def top_of_range(count: int, expression: str, rank: str) -> str:

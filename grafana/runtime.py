@@ -5,11 +5,12 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat, table
-from grafana.queries import builds, by, rate, series
+from grafana.queries import PROCESS, builds, by, named, rate, series
 from grafana.styles import bad_from, steps
 from grafana.targets import column, line, number
 
-_NAME = "{{job}} {{instance}}"
+_NAME = "{{job}} {{process}}"
+_DAY = 86400
 
 
 def _ours(expression: str) -> str:
@@ -19,6 +20,7 @@ def _ours(expression: str) -> str:
 
 def _state() -> Section:
     started = _ours(series("process_start_time_seconds"))
+    age = f"time() - {series('process_start_time_seconds')}"
     return Section(
         "State",
         [
@@ -82,13 +84,16 @@ def _state() -> Section:
                 ),
                 {
                     "Uptime": column(
-                        f"max by (job, instance, component, version, revision, python_version)"
-                        f" ((time() - {series('process_start_time_seconds')}) * on (job, instance)"
-                        f" group_right () {builds()})"
+                        by(
+                            f"{PROCESS}, job, instance, component, version, revision, python_version",
+                            f"{named(age)} * on (job, instance) group_right ({PROCESS}) {builds()}",
+                            "max",
+                        )
                     )
                 },
                 {
                     "component": "Component",
+                    PROCESS: "Name",
                     "job": "Job",
                     "instance": "Instance",
                     "version": "Version",
@@ -97,15 +102,6 @@ def _state() -> Section:
                 },
                 sort="Component",
             ),
-        ],
-        open=True,
-    )
-
-
-def _resources() -> Section:
-    return Section(
-        "Resources",
-        [
             lines(
                 Head(
                     "CPU",
@@ -114,7 +110,7 @@ def _resources() -> Section:
                     "percentunit",
                     12,
                 ),
-                [line(_ours(rate("process_cpu_seconds_total")), _NAME)],
+                [line(named(rate("process_cpu_seconds_total")), _NAME)],
                 thresholds=bad_from(0.7, 0.95),
             ),
             lines(
@@ -125,8 +121,17 @@ def _resources() -> Section:
                     "bytes",
                     12,
                 ),
-                [line(_ours(series("process_resident_memory_bytes")), _NAME)],
+                [line(named(series("process_resident_memory_bytes")), _NAME)],
             ),
+        ],
+        open=True,
+    )
+
+
+def _resources() -> Section:
+    return Section(
+        "Memory, files and uptime",
+        [
             lines(
                 Head(
                     "Virtual memory",
@@ -134,7 +139,7 @@ def _resources() -> Section:
                     " memory.",
                     "bytes",
                 ),
-                [line(_ours(series("process_virtual_memory_bytes")), _NAME)],
+                [line(named(series("process_virtual_memory_bytes")), _NAME)],
             ),
             lines(
                 Head(
@@ -145,7 +150,7 @@ def _resources() -> Section:
                 ),
                 [
                     line(
-                        _ours(f"{series('process_open_fds')} / {series('process_max_fds')}"),
+                        named(f"{series('process_open_fds')} / {series('process_max_fds')}"),
                         _NAME,
                     )
                 ],
@@ -158,7 +163,7 @@ def _resources() -> Section:
                     " ticket: see WgkexCrashlooping in the runbook.",
                     "s",
                 ),
-                [line(_ours(f"time() - {series('process_start_time_seconds')}"), _NAME)],
+                [line(named(f"time() - {series('process_start_time_seconds')}"), _NAME)],
             ),
         ],
     )
@@ -166,46 +171,38 @@ def _resources() -> Section:
 
 def _clocks() -> Section:
     time = series("wgkex_time_seconds")
-    skew = f"timestamp({time}) - {time}"
-    names = f"{series('wgkex_broker_info')} or {series('wgkex_worker_info')}"
     return Section(
         "Clocks and certificates",
         [
             lines(
                 Head(
                     "Clock against Prometheus",
-                    "The time of each scrape less the clock of the process. Above 0: that clock is late. Seconds: the"
-                    " host has no NTP. All processes by the same amount: the host of Prometheus has none.",
+                    "How far each process's clock is from the time of the scrape, early or late. The line is 5 s. One"
+                    " host: it has no NTP. All by the same amount: the host of Prometheus has none.",
                     "s",
+                    12,
                 ),
-                [line(skew, _NAME)],
+                [line(named(f"abs(timestamp({time}) - {time})"), _NAME)],
+                thresholds=bad_from(warning=5),
+                at_least=6,
             ),
             lines(
                 Head(
-                    "MQTT server's certificate",
-                    "For how long the certificate is valid that the MQTT server showed last; none without TLS. Below"
-                    " 0 no process can connect again: renew it, and have the server read it.",
+                    "Certificate of the MQTT server",
+                    "How long the certificate is valid that the MQTT server showed last. At 0 no process can connect"
+                    " again: renew it, and have the server read it. The lines are 14 days and 2 days.",
                     "s",
+                    12,
                 ),
-                [line(f"{series('wgkex_mqtt_certificate_expiry_timestamp_seconds')} - time()", _NAME)],
-            ),
-            table(
-                Head(
-                    "Names on the bus",
-                    "Which name each process has on MQTT, by which brokers speak of gateways, and the time of the last"
-                    " scrape less its clock.",
-                    "s",
-                ),
-                {"Clock": column(f"({skew}) * on (job, instance) group_right () ({names})")},
-                {"broker": "Broker", "worker": "Worker", "job": "Job", "instance": "Instance"},
-                sort="Instance",
+                [line(named(f"{series('wgkex_mqtt_certificate_expiry_timestamp_seconds')} - time()"), _NAME)],
+                thresholds=steps(colours.CRITICAL, (2 * _DAY, colours.WARNING), (14 * _DAY, colours.GOOD)),
+                empty="No TLS",
             ),
         ],
     )
 
 
 def _python() -> Section:
-    process = "job, instance"
     return Section(
         "Python",
         [
@@ -216,7 +213,7 @@ def _python() -> Section:
                     " Several a second: something creates far too many objects.",
                     "ops",
                 ),
-                [line(by(process, _ours(rate("python_gc_collections_total", 'generation="2"'))), _NAME)],
+                [line(by(f"job, {PROCESS}", named(rate("python_gc_collections_total", 'generation="2"'))), _NAME)],
             ),
             lines(
                 Head(
@@ -225,7 +222,7 @@ def _python() -> Section:
                     " little.",
                     "cps",
                 ),
-                [line(by(process, _ours(rate("python_gc_objects_collected_total"))), _NAME)],
+                [line(by(f"job, {PROCESS}", named(rate("python_gc_objects_collected_total"))), _NAME)],
             ),
             lines(
                 Head(
@@ -234,7 +231,7 @@ def _python() -> Section:
                     " builds in the table above before you restart.",
                     "cps",
                 ),
-                [line(by(process, _ours(rate("python_gc_objects_uncollectable_total"))), _NAME)],
+                [line(by(f"job, {PROCESS}", named(rate("python_gc_objects_uncollectable_total"))), _NAME)],
             ),
         ],
     )

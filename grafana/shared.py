@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from grafana import colours
-from grafana.panels import SMALL, Head, lines, stat, table
+from grafana.panels import SMALL, Head, lines, stat
 from grafana.queries import (
-    CONFIGURED,
-    LIMITS,
-    age,
     builds,
     by,
     of,
@@ -17,10 +14,9 @@ from grafana.queries import (
     quantile,
     quantile_now,
     series,
-    worker_peers,
 )
-from grafana.styles import bad_from, coloured, override, steps, up_or_down
-from grafana.targets import column, line, number
+from grafana.styles import bad_from, coloured, override, steps
+from grafana.targets import line, number
 
 
 def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, critical: bool = False) -> Panel:
@@ -75,7 +71,7 @@ def gateways_online(width: int = 4) -> Panel:
     online = per_worker("wgkex_broker_worker_online")
     return good_and_bad(
         Head(
-            "Gateways",
+            "Gateway status",
             "Gateways online and offline by the status that their workers publish. With none online, every key is"
             " refused. A gateway is offline though its worker is up: check that worker's connection to MQTT.",
             "none",
@@ -87,49 +83,7 @@ def gateways_online(width: int = 4) -> Panel:
     )
 
 
-def gateways() -> Panel:
-    """Every gateway with what it has and what it should have."""
-    target = per_worker("wgkex_broker_worker_target_peers")
-    return table(
-        Head(
-            "Gateways",
-            "What the brokers know of each gateway. Several brokers report the same gateways; the largest report"
-            " counts. Deviation is how far its peers are from what its weight asks for: while one is offline, the"
-            " others have more. Far off for hours with all online: nodes do not use the gateway that they get, or the"
-            " weights are wrong.",
-            "none",
-            24,
-            6,
-        ),
-        {
-            "Online": column(per_worker("wgkex_broker_worker_online")),
-            "Peers": column(worker_peers()),
-            "Target": column(target),
-            "Deviation": column(f"({worker_peers()} - {target}) / clamp_min({target}, 1)"),
-            "Last message": column(age("wgkex_broker_worker_last_seen_timestamp_seconds", CONFIGURED, labels="worker")),
-        },
-        {"worker": "Gateway"},
-        overrides=[
-            override("Online", mappings=up_or_down("online", "offline"), custom_cellOptions={"type": "color-text"}),
-            override("Target", decimals=0),
-            override(
-                "Deviation",
-                unit="percentunit",
-                decimals=0,
-                thresholds=steps(
-                    colours.WARNING,
-                    (-LIMITS.imbalance_ratio, colours.GOOD),
-                    (LIMITS.imbalance_ratio, colours.WARNING),
-                ),
-                custom_cellOptions={"type": "color-text"},
-            ),
-            override("Last message", unit="s", decimals=0),
-        ],
-        sort="Gateway",
-    )
-
-
-def peers_by_state(width: int = 12) -> Panel:
+def peers_by_state(width: int) -> Panel:
     """All WireGuard peers, stacked by state."""
     return lines(
         Head(

@@ -21,11 +21,18 @@ from grafana import colours
 Override = DashboardFieldConfigSourceOverrides
 
 
-def steps(base: str, *limits: tuple[float, str]) -> ThresholdsConfig:
-    """The colour from minus infinity on, then from each limit on another one."""
+def steps(base: str, *limits: tuple[float, str], least: float | None = None) -> ThresholdsConfig:
+    """The colour from minus infinity on, then from each limit on another one.
+
+    Args:
+        base: the first colour.
+        limits: where another colour begins.
+        least: where the first one begins, for columns with values below 0: Grafana takes the base of a column's own
+            thresholds, which is null in JSON, for 0, and would give all of them the first colour.
+    """
     return ThresholdsConfig(
         mode=ThresholdsMode.ABSOLUTE,
-        steps=[Threshold(value=None, color=base), *(Threshold(value=value, color=colour) for value, colour in limits)],
+        steps=[Threshold(value=least, color=base), *(Threshold(value=value, color=colour) for value, colour in limits)],
     )
 
 
@@ -75,6 +82,18 @@ def coloured_matching(expressions: Mapping[str, str]) -> list[Override]:
         override_matching(expression, color=FieldColor(mode=FieldColorModeId.SHADES, fixed_color=colour))
         for expression, colour in expressions.items()
     ]
+
+
+def to_dashboard(uid: str, title: str, *labels: str) -> dict[str, object]:
+    """A link of a table's cell to another dashboard, at the same time, with these labels of its row chosen there."""
+    chosen = "".join(f"&var-{label}=${{__data.fields.{label}}}" for label in labels)
+    return {"title": title, "url": f"/d/{uid}?var-datasource=${{datasource}}{chosen}&${{__url_time_range}}"}
+
+
+def hidden(name: str) -> Override:
+    """A column that links need and nobody reads. Grafana 12 has another property for it than those before."""
+    everywhere = {"viz": True, "legend": False, "tooltip": False}
+    return override(name, custom_hidden=True, custom_hideFrom=everywhere)
 
 
 def dashed(expression: str) -> Override:

@@ -2,10 +2,10 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import shared, worker_keys, worker_peers, worker_upkeep
+from grafana import nodes, shared, worker_keys, worker_peers, worker_upkeep
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat, timeline
-from grafana.queries import LIMITS, by, rate, series
+from grafana.queries import LIMITS, PROCESS, by, named, rate, series
 from grafana.styles import bad_from, up_or_down
 from grafana.targets import line, number
 
@@ -78,9 +78,16 @@ def _state() -> Section:
                 ("working", f"sum({success})"),
                 ("failing", f"count({success}) - sum({success})"),
             ),
+            worker_keys.outcomes(),
+            nodes.sessions(),
+            shared.peers_by_state(8),
         ],
         open=True,
     )
+
+
+def _by_collector(name: str, operation: str) -> str:
+    return by(f"{PROCESS}, collector", named(series(name), "worker"), operation)
 
 
 def _collectors() -> Section:
@@ -97,8 +104,8 @@ def _collectors() -> Section:
                 ),
                 [
                     line(
-                        by("instance, collector", series("wgkex_worker_collector_success"), "min"),
-                        "{{instance}} {{collector}}",
+                        _by_collector("wgkex_worker_collector_success", "min"),
+                        "{{process}} {{collector}}",
                     )
                 ],
                 up_or_down("working", "failing"),
@@ -113,8 +120,8 @@ def _collectors() -> Section:
                 ),
                 [
                     line(
-                        by("instance, collector", series("wgkex_worker_collector_duration_seconds"), "max"),
-                        "{{instance}} {{collector}}",
+                        _by_collector("wgkex_worker_collector_duration_seconds", "max"),
+                        "{{process}} {{collector}}",
                     )
                 ],
             ),

@@ -1,9 +1,11 @@
 """Rows of the worker's dashboard: keys on their way from MQTT to the kernel."""
 
+from grafana_foundation_sdk.models.dashboard import Panel
+
 from grafana import colours, shared
 from grafana.page import Section
 from grafana.panels import Head, heatmap, lines
-from grafana.queries import LIMITS, by, quantile, rate, ratio, series
+from grafana.queries import LIMITS, by, by_process, quantile, rate, ratio, series
 from grafana.styles import bad_from, coloured
 from grafana.targets import buckets, line
 from wgkex_ops.metrics.worker import REJECTION_REASONS
@@ -15,30 +17,32 @@ _OPERATION_DURATION = "wgkex_worker_netlink_operation_duration_seconds"
 _PROPAGATION = "wgkex_worker_key_propagation_seconds"
 
 
-def intake() -> Section:
-    """Keys from MQTT."""
-    outcomes = {
+def outcomes() -> Panel:
+    """Keys from MQTT, and what became of them."""
+    counted = {
         "received": _RECEIVED,
         "merged": "wgkex_worker_messages_deduplicated_total",
         "installed": "wgkex_worker_peers_installed_total",
         "rejected": "wgkex_worker_message_rejections_total",
         "failed": "wgkex_worker_peer_install_failures_total",
     }
+    return lines(
+        Head(
+            "Keys per second",
+            "Keys that arrived on MQTT, and their outcomes. Merged: the same key was already waiting. The others add up"
+            " to received; while they lag behind, the queue grows. Failed rises: see the operations below.",
+            "cps",
+        ),
+        [line(by("", rate(metric)), outcome) for outcome, metric in counted.items()],
+        overrides=coloured(colours.OUTCOMES, counted),
+    )
+
+
+def intake() -> Section:
+    """Keys from MQTT, by domain and gateway."""
     return Section(
         "Intake",
         [
-            lines(
-                Head(
-                    "Keys per second",
-                    "Keys that arrived on MQTT, and their outcomes. Merged: the same key was already waiting. The"
-                    " others add up to received; while they lag behind, the queue grows. Failed rises: see the"
-                    " operations below.",
-                    "cps",
-                    12,
-                ),
-                [line(by("", rate(metric)), outcome) for outcome, metric in outcomes.items()],
-                overrides=coloured(colours.OUTCOMES, outcomes),
-            ),
             lines(
                 Head(
                     "Received by domain",
@@ -57,8 +61,9 @@ def intake() -> Section:
                     " kernel is slow or refuses, see the operations below. The panel Fullest queue compares it with"
                     " the capacity.",
                     "none",
+                    12,
                 ),
-                [line(by("instance", series("wgkex_worker_queue_length"), "max"), "{{instance}}")],
+                [line(by_process(series("wgkex_worker_queue_length"), "worker", operation="max"), "{{process}}")],
                 decimals=0,
             ),
             lines(
@@ -67,6 +72,7 @@ def intake() -> Section:
                     "Installations that completed: WireGuard peer, route and FDB entry, new or refreshed. One domain"
                     " stays at 0 while its keys arrive: check its interfaces, see below.",
                     "cps",
+                    12,
                 ),
                 [line(by("domain", rate("wgkex_worker_peers_installed_total")), "{{domain}}")],
                 stacked=True,
@@ -79,6 +85,7 @@ def intake() -> Section:
                     " requests another node's key, see WgkexKeyRejectionsHigh in the runbook. Other reasons: another"
                     " program than a broker writes to the bus, check the access rules of the MQTT server.",
                     "cps",
+                    12,
                 ),
                 by("reason", rate("wgkex_worker_message_rejections_total")),
                 REJECTION_REASONS,

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 from grafana import shared
 from grafana.page import Section
 from grafana.panels import Head, heatmap, lines, timeline
-from grafana.queries import age, by, increase, rate, series
+from grafana.queries import PROCESS, age, by, by_process, increase, named, rate, series
 from grafana.styles import bad_from, up_or_down
 from grafana.targets import buckets, line
 
@@ -13,19 +13,18 @@ _AGES = "wgkex_worker_peer_handshake_age_seconds"
 
 
 def peers() -> Section:
-    """Peers by state, and their handshakes."""
+    """Active peers, and their handshakes."""
     newest = age("wgkex_worker_newest_handshake_timestamp_seconds", labels="domain")
     return Section(
         "Peers",
         [
-            shared.peers_by_state(),
             lines(
                 Head(
                     "Active peers by domain",
                     "Peers with a handshake within 180 s, over all gateways. One domain falls: check its nodes or its"
                     " interfaces. All fall: check the gateways' uplinks.",
                     "none",
-                    6,
+                    12,
                 ),
                 [line(by("domain", series("wgkex_worker_peers", 'state="active"')), "{{domain}}")],
                 stacked=True,
@@ -37,9 +36,9 @@ def peers() -> Section:
                     "Peers with a handshake within 180 s. One gateway loses many at once: see WgkexWorkerPeersLost in"
                     " the runbook. They should appear on the others within minutes.",
                     "none",
-                    6,
+                    12,
                 ),
-                [line(by("instance", series("wgkex_worker_peers", 'state="active"')), "{{instance}}")],
+                [line(by_process(series("wgkex_worker_peers", 'state="active"'), "worker"), "{{process}}")],
                 stacked=True,
                 decimals=0,
             ),
@@ -157,8 +156,8 @@ def completeness() -> Section:
                 ),
                 [
                     line(
-                        by("instance, interface", series("wgkex_worker_interface_up"), "min"),
-                        "{{instance}} {{interface}}",
+                        by(f"{PROCESS}, interface", named(series("wgkex_worker_interface_up"), "worker"), "min"),
+                        "{{process}} {{interface}}",
                     )
                 ],
                 up_or_down(),

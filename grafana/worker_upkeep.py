@@ -4,7 +4,7 @@ from alerts.settings import milliseconds
 from grafana import colours
 from grafana.page import Section
 from grafana.panels import Head, lines, timeline
-from grafana.queries import LIMITS, age, by, increase, quantile, rate, series
+from grafana.queries import LIMITS, age, by, by_process, increase, named, quantile, rate, series
 from grafana.styles import bad_from, coloured, up_or_down
 from grafana.targets import line
 from wgkex_ops.metrics.cleanup import RESULTS
@@ -58,7 +58,14 @@ def cleanup() -> Section:
                     "s",
                     24,
                 ),
-                [line(age("wgkex_worker_cleanup_last_success_timestamp_seconds", labels="instance"), "{{instance}}")],
+                [
+                    line(
+                        named(
+                            age("wgkex_worker_cleanup_last_success_timestamp_seconds", labels="job, instance"), "worker"
+                        ),
+                        "{{process}}",
+                    )
+                ],
                 thresholds=bad_from(warning=milliseconds(LIMITS.cleanup_window) / 1000),
             ),
         ],
@@ -77,7 +84,7 @@ def memory() -> Section:
                     " restore them after a reboot: check for a full disk, see WgkexJournalFailing in the runbook.",
                     "none",
                 ),
-                [line(by("instance", series("wgkex_worker_journal_up"), "min"), "{{instance}}")],
+                [line(by_process(series("wgkex_worker_journal_up"), "worker", operation="min"), "{{process}}")],
                 up_or_down("writing", "failing"),
             ),
             lines(
@@ -87,7 +94,7 @@ def memory() -> Section:
                     " At 0 with peers in the kernel, the journal has just been begun anew.",
                     "none",
                 ),
-                [line(by("instance", series("wgkex_worker_journal_entries")), "{{instance}}")],
+                [line(by_process(series("wgkex_worker_journal_entries"), "worker"), "{{process}}")],
                 decimals=0,
             ),
             lines(
@@ -99,7 +106,11 @@ def memory() -> Section:
                 ),
                 [
                     line(
-                        quantile(0.99, "wgkex_worker_journal_write_duration_seconds", labels="instance"), "{{instance}}"
+                        named(
+                            quantile(0.99, "wgkex_worker_journal_write_duration_seconds", labels="job, instance"),
+                            "worker",
+                        ),
+                        "{{process}}",
                     ),
                 ],
                 thresholds=bad_from(warning=1),
@@ -112,7 +123,7 @@ def memory() -> Section:
                     "cps",
                     6,
                 ),
-                [line(by("instance", rate("wgkex_worker_journal_failures_total")), "{{instance}}")],
+                [line(by_process(rate("wgkex_worker_journal_failures_total"), "worker"), "{{process}}")],
                 thresholds=bad_from(warning=1),
             ),
             lines(

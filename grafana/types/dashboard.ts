@@ -53,6 +53,7 @@ interface PrometheusQuery extends Omit<DataQuery, 'datasource'> {
   expr: string;
   format: 'time_series' | 'table' | 'heatmap';
   instant: boolean;
+  interval?: string;
   legendFormat: string;
   range: boolean;
 }

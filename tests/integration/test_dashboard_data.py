@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from alerts.recording import failures_rate, valid_rate
-from tests.integration.history import History, Screen, constant
+from tests.integration.history import History, Screen, constant, growing, names
 from tests.integration.servers import Bench
 
 HOUR: Final = 3600
@@ -88,3 +88,101 @@ def _handshake(end: int, number: int) -> Callable[[int], float]:
 def _traffic(number: int) -> Callable[[int], float]:
     """Each peer is busy for some minutes, one after the other."""
     return lambda left: round(1e6 * (1 + math.tanh((90 * number - left) / 300)) + number)
+
+
+def _ended(rate: float, ended: int) -> Callable[[int], float]:
+    """A counter that gained so much per second, until so many seconds before the end."""
+    return lambda left: round(rate * (HOUR - max(left, ended)))
+
+
+def _keys(history: History, unconfirmed: tuple[str, ...], *, for_the_last: int) -> None:
+    """A key every 10 s; some gateways confirm none of the last ones, which is known two minutes later."""
+    for gateway in GATEWAYS:
+        labels = {**BROKER, "worker": gateway}
+        lost = growing(0.1, for_the_last - 120) if gateway in unconfirmed else constant(0)
+        ended = for_the_last if gateway in unconfirmed else 0
+        history.add("wgkex_broker_keys_unconfirmed_total", labels, lost, span=HOUR)
+        history.add("wgkex_broker_key_install_failures_total", labels, constant(0), span=HOUR)
+        history.add(
+            "wgkex_broker_key_install_duration_seconds_count",
+            labels,
+            _ended(0.1, ended),
+            span=HOUR,
+        )
+    everywhere = set(unconfirmed) == set(GATEWAYS)
+    nowhere = growing(0.1, for_the_last - 120) if everywhere else constant(0)
+    history.add("wgkex_broker_keys_confirmed_nowhere_total", {**BROKER, "domain": "welt"}, nowhere, span=HOUR)
+
+
+async def test_the_overview_is_green_while_all_keys_are_confirmed(history: History, show: Show) -> None:
+    _keys(history, (), for_the_last=0)
+    screen = await show(history)
+
+    assert set((await screen.colours(OVERVIEW, "Keys without confirmation")).values()) == {"green"}
+    assert await screen.colours(OVERVIEW, "Confirmed by no gateway") == {"keys": "green"}
+
+
+async def test_a_gateway_that_confirms_nothing_turns_the_overview_red_with_its_name(
+    history: History, show: Show
+) -> None:
+    _keys(history, ("gw02",), for_the_last=10 * 60)
+    screen = await show(history)
+
+    assert await screen.colours(OVERVIEW, "Keys without confirmation") == {"in all": "red", "gw02": "red"}
+    assert await screen.colours(OVERVIEW, "Confirmed by no gateway") == {"keys": "green"}
+
+
+async def test_an_outage_behind_a_success_turns_the_overview_red_within_five_minutes(
+    history: History, show: Show
+) -> None:
+    _keys(history, GATEWAYS, for_the_last=5 * 60)
+    screen = await show(history)
+
+    assert (await screen.colours(OVERVIEW, "Keys without confirmation"))["in all"] == "red"
+    assert await screen.colours(OVERVIEW, "Confirmed by no gateway") == {"keys": "red"}
+
+
+async def test_nodes_that_ask_and_do_not_connect_turn_the_overview_red(history: History, show: Show) -> None:
+    history.add("wgkex_broker_key_first_requests_total", {**BROKER, "domain": "welt"}, growing(0.1, HOUR), span=HOUR)
+    worker = {"job": "wgkex-worker", "instance": "192.0.2.2:9691", "domain": "welt"}
+    history.add("wgkex_worker_peer_sessions_started_total", worker, _ended(0.1, 18 * 60), span=HOUR)
+    screen = await show(history)
+
+    assert await screen.colours(OVERVIEW, "Sessions per new node") == {"sessions": "red"}
+
+
+async def test_a_gateway_that_nodes_come_back_from_is_named(history: History, show: Show) -> None:
+    for gateway, returned in (("gw01", 0.001), ("gw02", 0.08), ("gw03", 0)):
+        labels = {**BROKER, "worker": gateway}
+        history.add("wgkex_broker_worker_assigned_nodes_total", labels, growing(0.1, HOUR), span=HOUR)
+        history.add("wgkex_broker_keys_returned_total", labels, growing(returned, HOUR), span=HOUR)
+    screen = await show(history)
+
+    assert await screen.colours(OVERVIEW, "Nodes that come back") == {"in all": "orange", "gw02": "red"}
+
+
+async def test_graphs_have_the_names_of_gateways_and_addresses_only_where_there_is_no_name(
+    history: History, show: Show
+) -> None:
+    for number, gateway in enumerate(("gw01", "gw02", None)):
+        worker = {"job": "wgkex-worker", "instance": f"192.0.2.{number}:9691"}
+        build = {"component": "worker", "version": "1", "revision": "a", "python_version": "3.11"}
+        history.add("wgkex_build_info", {**worker, **build}, constant(1), span=HOUR)
+        history.add("wgkex_worker_queue_length", worker, constant(number), span=HOUR)
+        if gateway:
+            history.add("wgkex_worker_info", {**worker, "worker": gateway}, constant(1), span=HOUR)
+    screen = await show(history)
+
+    assert set(await screen.lines(WORKER, "Queue by gateway")) == {"gw01", "gw02", "192.0.2.2:9691"}
+
+
+async def test_the_row_of_a_gateway_has_what_its_link_needs(history: History, show: Show) -> None:
+    worker = {"job": "wgkex-worker", "instance": "192.0.2.7:9691"}
+    history.add("wgkex_worker_info", {**worker, "worker": "gw01"}, constant(1), span=HOUR)
+    history.add("wgkex_broker_worker_online", {**BROKER, "worker": "gw01"}, constant(1), span=HOUR)
+    history.add("wgkex_broker_worker_confirming", {**BROKER, "worker": "gw01"}, constant(0), span=HOUR)
+    screen = await show(history)
+
+    rows = await screen.rows(OVERVIEW, "Gateways")
+    assert names(rows, "worker") == {"gw01"}
+    assert (names(rows, "job"), names(rows, "instance")) == ({worker["job"]}, {worker["instance"]})

@@ -129,6 +129,11 @@ def test_no_data_source_is_named(file: Path) -> None:
     assert set(uids) == {"${datasource}", file.stem}
 
 
+def test_legends_have_names_and_no_scrape_addresses(file: Path) -> None:
+    for panel, target in targets(load(file.stem)):
+        assert "{{instance}}" not in target["legendFormat"], panel["title"]
+
+
 def test_no_colour_depends_on_a_hash_of_the_name(file: Path) -> None:
     graphs = [panel for panel in panels(load(file.stem)) if panel["type"] == "timeseries"]
 

@@ -9,7 +9,7 @@ from grafana.page import COLUMNS, Section, dashboard
 from grafana.panels import Head, lines
 from grafana.queries import series
 from grafana.targets import line
-from tests.dashboards import FILES, Json, everything, load, shown
+from tests.dashboards import FILES, Json, everything, load, parse, selectors, shown, targets
 
 # Of Grafana's grid, below its own bars and those of browser and desktop: at 1366x768, and at 1920x1080.
 LINES_OF_A_SMALL_SCREEN: Final = 13
@@ -58,6 +58,60 @@ def test_the_first_screen_is_the_summary(file: Path) -> None:
     assert len([panel for panel in first if panel["type"] == "stat"]) >= 4
     # A page or two, in place of a hundred lines.
     assert max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in found) <= 32
+
+
+def test_no_tile_of_the_first_screen_is_empty_while_all_is_well() -> None:
+    found = [panel for panel in shown(load("wgkex-overview")) if panel["gridPos"]["y"] < LINES_OF_A_LARGE_SCREEN]
+
+    # The list of alerts is empty then.
+    assert {panel["type"] for panel in found} - {"row"} == {"stat", "table", "timeseries"}
+    # A number fills a tile of three lines; in a larger one it is lost.
+    assert {panel["gridPos"]["h"] for panel in found if panel["type"] == "stat"} == {3}
+    (table,) = (panel for panel in found if panel["type"] == "table")
+    assert table["gridPos"]["y"] + table["gridPos"]["h"] <= LINES_OF_A_SMALL_SCREEN
+
+
+def test_the_first_screen_answers_whether_nodes_get_tunnels() -> None:
+    found = load("wgkex-overview")
+    visible = [panel["title"] for panel in shown(found) if panel["gridPos"]["y"] < LINES_OF_A_LARGE_SCREEN]
+    asked = {
+        str(selector.name)
+        for panel, target in targets(found)
+        if panel["title"] in visible
+        for selector in selectors(parse(target["expr"]))
+    }
+
+    assert asked >= {
+        "wgkex_broker_keys_unconfirmed_total",
+        "wgkex_broker_keys_confirmed_nowhere_total",
+        "wgkex_broker_key_first_requests_total",
+        "wgkex_broker_worker_assigned_nodes_total",
+        "wgkex_broker_keys_returned_total",
+        "wgkex_broker_worker_confirming",
+        "wgkex_worker_peer_sessions_started_total",
+    }
+
+
+def test_a_gateway_leads_to_its_own_metrics() -> None:
+    (table,) = (panel for panel in shown(load("wgkex-overview")) if panel["type"] == "table")
+    (url,) = [
+        link["url"]
+        for override in table["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "Gateway"
+        for each in override["properties"]
+        if each["id"] == "links"
+        for link in each["value"]
+    ]
+    address, _, parameters = url.partition("?")
+
+    assert address == "/d/wgkex-worker"
+    variables = {each["name"] for each in load("wgkex-worker")["templating"]["list"]}
+    used = dict(each.split("=") for each in parameters.split("&") if "=" in each)
+    assert {name.removeprefix("var-") for name in used} == variables == {"datasource", "job", "instance"}
+    # The columns that the link takes them from are there, though nobody sees them.
+    columns = table["transformations"][-1]["options"]["renameByName"]
+    assert {used["var-job"], used["var-instance"]} == {f"${{__data.fields.{label}}}" for label in ("job", "instance")}
+    assert {"job", "instance"} <= set(columns)
 
 
 def test_numbers_and_titles_of_panels_are_unique(file: Path) -> None:
