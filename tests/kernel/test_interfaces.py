@@ -7,7 +7,7 @@ from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.errors import InterfaceMissingError
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState
+from wgkex_ops.model.peers import ROUTE_PROTOCOL, DomainState, Traffic
 
 
 async def test_an_interface_that_is_down_fails_its_own_domain_only(
@@ -41,7 +41,7 @@ async def test_an_interface_of_another_kind_by_the_right_name(
     outcomes = await dataplane.apply([*install(A, new_keys(1)), *install(B, new_keys(1))])
     assert errors(outcomes) == [("peer_add", "EOPNOTSUPP"), None]
     snapshot = await dataplane.snapshot()
-    assert snapshot.domains[A.name] == DomainState(vx_present=True)
+    assert snapshot.domains[A.name] == DomainState(vx_present=True, vx_traffic=Traffic())
     assert len(snapshot.domains[B.name].peers) == 1
 
 
