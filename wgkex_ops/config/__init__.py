@@ -3,8 +3,9 @@
 The layout of the file is that of the older wgkex: a file written for it works unchanged.
 """
 
+from wgkex_ops.config.fields import LogLevel
 from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
-from wgkex_ops.config.model import CleanupConfig, Config, Listen, LogLevel, MqttConfig, TlsConfig, settings
+from wgkex_ops.config.model import CleanupConfig, Config, Listen, MqttConfig, TlsConfig, settings
 
 __all__ = [
     "DEFAULT_PATH",
