@@ -57,7 +57,7 @@ class Connection:
     Args:
         config: the server and how to reach it.
         client_id: unique among all clients of the server.
-        will: the last will.
+        will: the last will; None for none.
         session_expiry: for how many seconds the server keeps the subscriptions after the end of the connection.
         deliver: called with each message that arrives.
         metrics: of them, the publishes in flight are kept.
@@ -72,7 +72,7 @@ class Connection:
         config: MqttConfig,
         *,
         client_id: str,
-        will: Will,
+        will: Will | None,
         session_expiry: int,
         deliver: Callable[[Message], None],
         metrics: MqttMetrics,
@@ -92,7 +92,7 @@ class Connection:
             client_id.encode(),
             # In MQTT 5 this is whether the session starts clean; how long it is kept comes below.
             clean_session=session_expiry == 0,
-            will_message=gmqtt.Message(will.topic, will.payload, qos=_AT_LEAST_ONCE, retain=True),
+            will_message=gmqtt.Message(will.topic, will.payload, qos=_AT_LEAST_ONCE, retain=True) if will else None,
             receive_maximum=_RECEIVE_MAXIMUM,
             maximum_packet_size=_LARGEST_PACKET,
             session_expiry_interval=session_expiry,

@@ -236,12 +236,13 @@ def _parse_worker_data(payload: bytes) -> Endpoint | None:
     # Old workers write the address as configured on the interface, some with its prefix length; nodes want it bare.
     link_address = data.link_address.partition("/")[0]
     endpoint = Endpoint(data.external_address, data.port, data.public_key, link_address, data.receipts is True)
-    if not _is_usable(endpoint):
+    if not is_usable(endpoint):
         raise _malformed_payload("a worker's data has a member that no node can use")
     return endpoint
 
 
-def _is_usable(endpoint: Endpoint) -> bool:
+def is_usable(endpoint: Endpoint) -> bool:
+    """Whether nodes can use an endpoint that came from outside."""
     try:
         PublicKey.parse(endpoint.public_key)
         bare = IPv6Address(endpoint.link_address).scope_id is None

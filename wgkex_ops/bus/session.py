@@ -50,7 +50,7 @@ class Session:
         client_id: unique among all clients of the server.
         subscriptions: topic filters, renewed with each connection.
         optional_subscriptions: further ones, which the server may refuse without ending the session.
-        will: the last will.
+        will: the last will; None for none.
         metrics: the instruments that are kept.
         session_expiry: for how many seconds the server keeps the subscriptions, and what comes for them, while there is
             no connection; 0 for not at all, 4,294,967,295 for ever. MQTT 3.1.1 knows only whether, and not for how
@@ -65,7 +65,7 @@ class Session:
         client_id: str,
         subscriptions: Sequence[str],
         optional_subscriptions: Sequence[str] = (),
-        will: Will,
+        will: Will | None,
         metrics: MqttMetrics,
         session_expiry: int = 0,
         connect_timeout: float = CONNECT_TIMEOUT,
