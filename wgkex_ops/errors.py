@@ -14,8 +14,11 @@
     │   ├── PublishRefusedError     the server answered with a failure code
     │   ├── NoSubscribersError      the server took it, and no client has subscribed
     │   └── PublishTimeoutError     no answer in time
-    └── DataplaneError              the kernel could not do something
-        └── InterfaceMissingError   because the interface is not there
+    ├── DataplaneError              the kernel could not do something
+    │   └── InterfaceMissingError   because the interface is not there
+    └── CanaryError                 the canary's round did not reach its end
+        ├── RoundFailedError        because a node would get no tunnel
+        └── CannotProbeError        because this host cannot find out: rights, kernel, files
 """
 
 from collections.abc import Sequence
@@ -139,3 +142,15 @@ class InterfaceMissingError(DataplaneError):
     def __init__(self, operation: str, interface: str) -> None:
         super().__init__(operation, "ENODEV", f"there is no interface {interface}")
         self.interface = interface
+
+
+class CanaryError(WgkexError):
+    """A round of the canary did not reach its end; the message is for the operator."""
+
+
+class RoundFailedError(CanaryError):
+    """A node would get no tunnel now: something in the service does not do its part."""
+
+
+class CannotProbeError(CanaryError):
+    """The host of the canary cannot find out: a right, a part of the kernel or a usable file is missing there."""

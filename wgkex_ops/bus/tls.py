@@ -1,4 +1,4 @@
-"""TLS towards the MQTT server: the only file that imports cryptography, which decodes certificates."""
+"""TLS towards the MQTT server, and when its certificate expires; cryptography decodes that."""
 
 import asyncio
 import ssl
