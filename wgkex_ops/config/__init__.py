@@ -1,9 +1,9 @@
-"""The configuration: one YAML file for the broker and the worker, read once and frozen.
+"""The configuration: one YAML file for broker, worker and canary, read once and frozen.
 
 The layout of the file is that of the older wgkex: a file written for it works unchanged.
 """
 
-from wgkex_ops.config.fields import LogLevel
+from wgkex_ops.config.fields import LogLevel, broker_url
 from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
 from wgkex_ops.config.model import CleanupConfig, Config, Listen, MqttConfig, TlsConfig, settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "LogLevel",
     "MqttConfig",
     "TlsConfig",
+    "broker_url",
     "config_path",
     "load",
     "parse",

@@ -6,6 +6,7 @@ import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -16,6 +17,8 @@ from wgkex_ops.model.keys import PublicKey
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _NAME: Final = re.compile(r"[\w.-]{1,253}", re.ASCII)
+# Neither a query nor a fragment, no space, nothing but ASCII.
+_NOT_IN_BROKER_URLS: Final = re.compile(r"[^!-~]|[?#]")
 
 
 def _not_a_boolean(value: object) -> object:
@@ -43,6 +46,24 @@ def _host(value: str) -> str:
     except ValueError:
         raise ValueError("should be a host's name or address only: no URL, no port, no brackets, no spaces") from None
     return value
+
+
+def broker_url(value: str) -> str:
+    """Check the URL of a broker, and leave out slashes at its end. What is wrong is not shown: it may be a password.
+
+    Raises:
+        ValueError: it is none.
+    """
+    problem = "should be a URL such as https://broker.example.net: http or https, a host, perhaps a port and a path"
+    try:
+        parts = urlsplit(value)
+        # Reading the port raises ValueError for one that is none.
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(problem) from None
+    if not valid or "@" in parts.netloc or _NOT_IN_BROKER_URLS.search(value):
+        raise ValueError(problem)
+    return value.rstrip("/")
 
 
 def _domain_name(value: str, info: ValidationInfo) -> str:
@@ -105,6 +126,7 @@ Number = Annotated[float, BeforeValidator(_not_a_boolean)]
 Port = Annotated[Integer, Field(ge=0, le=65_535)]
 Name = Annotated[str, AfterValidator(_name)]
 Host = Annotated[str, AfterValidator(_host)]
+Url = Annotated[str, AfterValidator(broker_url)]
 DomainNames = Annotated[tuple[Annotated[str, AfterValidator(_domain_name)], ...], AfterValidator(_domain_names)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 LoggingLevel = Annotated[LogLevel, BeforeValidator(_log_level)]

@@ -237,14 +237,14 @@ def _sentence(place: Place, detail: ErrorDetails) -> str:
 
 
 def _unknown_key(place: Place) -> str:
-    """Name the place or two that have this very key, or the closest key of this section."""
+    """Name the few places that have this very key, or the closest key of this section."""
     *parents, key = map(str, place)
     if parents[:1] == ["workers"]:
         parents = ["workers", "*"]
     known = [setting.split(".") for setting in settings()]
     here = [path[-1] for path in known if path[:-1] == parents]
     elsewhere = [".".join(path) for path in known if path[-1] == key]
-    guesses = elsewhere if len(elsewhere) in {1, 2} else difflib.get_close_matches(key, here, n=1)
+    guesses = elsewhere if len(elsewhere) in {1, 2, 3} else difflib.get_close_matches(key, here, n=1)
     hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known here: {', '.join(here)}"
     return f"unknown key; {hint}"
 

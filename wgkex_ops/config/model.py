@@ -25,6 +25,7 @@ from wgkex_ops.config.fields import (
     Number,
     Port,
     ReadableFile,
+    Url,
 )
 from wgkex_ops.model.domains import Domain, parse_domain
 
@@ -78,6 +79,10 @@ class _BrokerMetricsListen(Listen):
 
 class _WorkerMetricsListen(Listen):
     port: Port = 9691
+
+
+class _ProbeMetricsListen(Listen):
+    port: Port = 9692
 
 
 class ListedWorker(_Section):
@@ -229,6 +234,22 @@ class MetricsConfig(_Section):
     peer_names: Path | None = None
 
 
+class ProbeConfig(_Section):
+    """The canary.
+
+    Attributes:
+        url: of the broker, without a path of ours; None for that of ``broker_listen``.
+        interval: seconds from the begin of a round to that of the next one.
+        metrics_listen: where /metrics and the operator's other paths are served.
+        keys: the folder with its keys; None for ``probe`` in ``worker.state_dir``.
+    """
+
+    url: Url | None = None
+    interval: Number = Field(default=60, ge=10, le=3600)  # a round that fails late takes 45 s
+    metrics_listen: _ProbeMetricsListen = _ProbeMetricsListen()
+    keys: Path | None = None
+
+
 class Config(_Section):
     """The whole file.
 
@@ -254,6 +275,7 @@ class Config(_Section):
     worker: WorkerConfig = Field(default={}, validate_default=True)
     cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     @cached_property
     def domains(self) -> tuple[Domain, ...]:
@@ -264,6 +286,20 @@ class Config(_Section):
     def workers(self) -> Mapping[str, float]:
         """The weights of the listed workers."""
         return MappingProxyType({name: worker.weight for name, worker in self.listed_workers.items()})
+
+    @property
+    def probe_url(self) -> str:
+        """Where the canary finds the broker, without a slash at the end."""
+        if self.probe.url is not None:
+            return self.probe.url
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what listens everywhere is also on loopback
+        listen = self.broker_listen
+        return f"http://{Listen(host=anywhere.get(listen.host, listen.host), port=listen.port)}"
+
+    @property
+    def probe_keys(self) -> Path:
+        """Where the canary keeps its keys."""
+        return self.probe.keys or self.worker.state_dir / "probe"
 
     @property
     def log_level(self) -> LogLevel:

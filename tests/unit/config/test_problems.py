@@ -19,6 +19,7 @@ INTEGER: Final = "should be a valid integer, unable to parse string as an intege
 NUMBER: Final = "should be a valid number, unable to parse string as a number"
 NO_BOOLEAN: Final = "should be a number, not true or false"
 HOST: Final = "should be a host's name or address only: no URL, no port, no brackets, no spaces"
+URL: Final = "should be a URL such as https://broker.example.net: http or https, a host, perhaps a port and a path"
 NAME: Final = "should be at most 253 letters, digits, '.', '_' and '-', because it becomes part of MQTT topics, not"
 LEVEL: Final = "should be one of debug, info, warning, error, critical"
 FILE: Final = "should be the path of a file"
@@ -39,7 +40,10 @@ def test_all_problems_at_once_in_the_order_of_lines() -> None:
         f"mqtt.tls.ca_file (line 22): {FILE}",
         f"mqtt.tls.verify (line 23): {BOOLEAN}",
         f"broker_listen.port (line 25): {INTEGER}",
-        "metrics_listen (line 26): unknown key; did you mean broker.metrics_listen or worker.metrics_listen?",
+        (
+            "metrics_listen (line 26): unknown key; did you mean broker.metrics_listen or worker.metrics_listen or "
+            "probe.metrics_listen?"
+        ),
         f"log_level (line 28): {LEVEL}",
         "worker.dataplane (line 30): should be 'kernel' or 'memory'",
         f"cleanup.never_after (line 32): {NUMBER}",
@@ -127,6 +131,17 @@ def test_needed_settings(text: str, expected: tuple[str, ...]) -> None:
         (f"cleanup: {{protected_keys: [{'A' * 43}=]}}", f"cleanup.protected_keys.0 (line 5): {PUBLIC_KEY}"),
         ("metrics: {per_peer: maybe}", f"metrics.per_peer (line 5): {BOOLEAN}"),
         ("metrics: {peer_names: no}", f"metrics.peer_names (line 5): {TEXT}"),
+        ("probe: {url: broker.example.net}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: ftp://broker.example.net}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://[::1'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://a:99999'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://a:0'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://user:SECRET@a'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://a/?key=SECRET'}", f"probe.url (line 5): {URL}"),
+        ("probe: {url: 'http://a/#b'}", f"probe.url (line 5): {URL}"),
+        ('probe: {url: "http://a/\\nb"}', f"probe.url (line 5): {URL}"),
+        ("probe: {interval: inf}", "probe.interval (line 5): should be less than or equal to 3600"),
     ],
 )
 def test_value(lines: str, expected: str) -> None:

@@ -50,6 +50,9 @@ def test_smallest_file() -> None:
     assert str(config.worker.metrics_listen) == "127.0.0.1:9691"
     assert config.worker.state_dir == Path("/var/lib/wgkex")
     assert config.worker.route_protocol == ROUTE_PROTOCOL
+    assert str(config.probe.metrics_listen) == "127.0.0.1:9692"
+    assert config.probe_url == "http://127.0.0.1:5000"
+    assert config.probe_keys == Path("/var/lib/wgkex/probe")
     assert config.log_level == "info"
 
 
@@ -66,6 +69,7 @@ def test_smallest_file() -> None:
         "broker: {{name: {e}, metrics_listen: {e}, publish_timeout: {e}, confirm_timeout: {e}}}",
         "worker:\n  metrics_listen: {{host: {e}}}\n  state_dir: {e}",
         "cleanup: {e}\nmetrics:\n  peer_names: {e}",
+        "probe: {{url: {e}, interval: {e}, keys: {e}, metrics_listen: {e}}}",
         "  broker_port: {e}\n  username: {e}\n  password: {e}\n  keepalive: {e}",
         "  tls: {e}\n  version: {e}\n  session_expiry: {e}",
     ],
@@ -95,6 +99,25 @@ def test_each_listener_has_its_default_port() -> None:
     config = parse_with("broker: {metrics_listen: {host: '::1'}}\nworker: {metrics_listen: {host: '::2'}}")
     assert str(config.broker.metrics_listen) == "[::1]:9690"
     assert str(config.worker.metrics_listen) == "[::2]:9691"
+
+
+@pytest.mark.parametrize(
+    ("lines", "url"),
+    [
+        ("broker_listen: {host: 0.0.0.0, port: 80}", "http://127.0.0.1:80"),
+        ("broker_listen: {host: '::'}", "http://[::1]:5000"),
+        ("broker_listen: {host: broker.example.net}", "http://broker.example.net:5000"),
+        ("broker_listen: {port: 80}\nprobe: {url: 'https://broker.example.net/'}", "https://broker.example.net"),
+        ("probe: {url: 'http://[2001:db8::1]:8080/wgkex//'}", "http://[2001:db8::1]:8080/wgkex"),
+    ],
+)
+def test_the_canary_finds_the_broker_of_this_host_or_another_one(lines: str, url: str) -> None:
+    assert parse_with(lines).probe_url == url
+
+
+def test_the_canary_keeps_its_keys_beside_the_workers_journal_or_elsewhere() -> None:
+    assert parse_with("worker: {state_dir: /state}").probe_keys == Path("/state/probe")
+    assert parse_with("worker: {state_dir: /state}\nprobe: {keys: /keys}").probe_keys == Path("/keys")
 
 
 @pytest.mark.parametrize(
