@@ -54,6 +54,9 @@ REASONS: Final = {
 # Nodes, on their way to a tunnel.
 NODES: Final = {"ask": "blue", "sent to gateways": "yellow", "sessions begun": "green"}
 
+# Phases of the canary's round.
+PHASES: Final = {"post": "blue", "handshake": "green", "vxlan": "orange"}
+
 CONNECTIONS: Final = {"gained": GOOD, "lost": CRITICAL}
 
 QUANTILES: Final = {"p50": "green", "p90": "yellow", "p99": "orange"}

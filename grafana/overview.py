@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import colours, overview_tunnels, shared
+from grafana import canary, colours, overview_tunnels, shared
 from grafana.page import Section, dashboard
 from grafana.panels import Head, alerts, lines
 from grafana.queries import LIMITS, burn_rate, by, error_ratio, quantile, rate
@@ -129,5 +129,5 @@ def build() -> Dashboard:
         "wgkex-overview",
         "Overview",
         "Whether nodes get their tunnels, and which of the other dashboards to open if they do not.",
-        [overview_tunnels.first_screen(), _keys(), _objective(), _peers()],
+        [overview_tunnels.first_screen(), _keys(), _objective(), _peers(), canary.section()],
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from grafana_foundation_sdk.models.dashboard import Panel, ThresholdsConfig
 
-from grafana import colours, nodes, shared
+from grafana import canary, colours, nodes, shared
 from grafana.page import Section
 from grafana.panels import SMALL, Head, lines, stat
 from grafana.queries import (
@@ -48,13 +48,14 @@ def first_screen() -> Section:
                     " a tunnel. The graph below shows the domains; check the access rules of the MQTT server, then"
                     " the workers.",
                     "none",
-                    5,
+                    4,
                     SMALL,
                 ),
                 [number(by("", increase(nodes.NOWHERE)), "keys", few=True)],
                 bad_from(warning=1, critical=5),
                 decimals=0,
             ),
+            canary.state(),
             _budget(),
             *_processes(),
             nodes.gateways(height=6),
@@ -87,7 +88,7 @@ def _sessions_per_node() -> Panel:
 def _share(title: str, description: str, share: Callable[[str], str], limits: ThresholdsConfig) -> Panel:
     """A share in all, and at the gateway where it is highest."""
     return stat(
-        Head(title, description, "percentunit", 5, SMALL),
+        Head(title, description, "percentunit", 4, SMALL),
         [number(share(""), "in all", few=True), number(worst(share("worker")), "{{worker}}", few=True)],
         limits,
         decimals=0,
@@ -102,7 +103,7 @@ def _budget() -> Panel:
             " count as without failures, and as busy as the others. Failures are ours; mistakes of senders do not"
             " count. Below a quarter: put off risky changes. At 0: make repairs before anything else.",
             "percentunit",
-            5,
+            4,
             SMALL,
         ),
         [number(budget_left(), "left")],

@@ -19,7 +19,9 @@ from grafana.styles import bad_from, coloured, override, steps
 from grafana.targets import line, number
 
 
-def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, critical: bool = False) -> Panel:
+def good_and_bad(
+    head: Head, good: tuple[str, str], bad: tuple[str, str], *, critical: bool = False, empty: str = "no data"
+) -> Panel:
     """Two numbers: how many are well (none is critical), and how many are not.
 
     Args:
@@ -27,6 +29,7 @@ def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, cri
         good: name and query.
         bad: name and query.
         critical: any bad one is critical, not only a warning.
+        empty: what is shown where there is neither.
     """
     return stat(
         head,
@@ -36,6 +39,7 @@ def good_and_bad(head: Head, good: tuple[str, str], bad: tuple[str, str], *, cri
             override(good[0], thresholds=steps(colours.CRITICAL, (1, colours.GOOD))),
             override(bad[0], thresholds=bad_from(critical=1) if critical else bad_from(warning=1)),
         ],
+        empty=empty,
     )
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from grafana_foundation_sdk.models.dashboard import (
     DashboardFieldConfigSourceOverrides,
+    DashboardRangeMapOptions,
     DynamicConfigValue,
     FieldColor,
     FieldColorModeId,
     MatcherConfig,
+    RangeMap,
     Threshold,
     ThresholdsConfig,
     ThresholdsMode,
@@ -113,6 +115,11 @@ def texts(meanings: Sequence[tuple[int, str, str]]) -> list[ValueMapping]:
             }
         )
     ]
+
+
+def from_on(limit: float, shown: str, colour: str) -> list[ValueMapping]:
+    """A text in place of all numbers from a limit on."""
+    return [RangeMap(options=DashboardRangeMapOptions(from_val=limit, result=ValueMappingResult(shown, colour)))]
 
 
 def up_or_down(up: str = "up", down: str = "down") -> list[ValueMapping]:

@@ -13,9 +13,11 @@ from typing import Final, get_args
 
 import structlog
 
+from wgkex_ops.cli import probe as probe_command
 from wgkex_ops.config import Config, LogLevel, config_path, load, parse
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
+from wgkex_ops.probe.choice import Choice
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -40,19 +42,25 @@ log_level: warning
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `wgkex-ops`, and return its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = _arguments(sys.argv[1:] if argv is None else argv)
+    once = arguments.command == "probe" and arguments.once
     try:
         config = _load(arguments)
+        choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201  for the person who typed the command; there are no logs yet
-        return EXIT_CONFIGURATION
+        return probe_command.print_unknown(error.problems[0]) if once else EXIT_CONFIGURATION
     if arguments.check_config:
         print("The configuration is fine.")  # noqa: T201
         return EXIT_OK
-    configure(arguments.log_level or config.log_level, arguments.log_format)
     supervisor = Supervisor.from_environment(os.environ, os.getpid())
-    command = _command(arguments, config, supervisor)
+    command = _command(arguments, config, supervisor, choice)
+    if once:
+        # What went wrong is in the line. Some monitoring shows standard error as well.
+        configure(arguments.log_level or "critical", arguments.log_format)
+        return _run(_until_signal(command, supervisor, 0), stopped=probe_command.UNKNOWN, failed=probe_command.UNKNOWN)
+    configure(arguments.log_level or config.log_level, arguments.log_format)
     delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
     be_responsive()
     return _run(_until_signal(command, supervisor, delay))
@@ -66,8 +74,23 @@ def be_responsive() -> None:
     sys.setswitchinterval(0.001)
 
 
-def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervisor) -> Coroutine[None, None, None]:
-    """The main coroutine of a command, which imports only what it needs: a broker has no use for netlink."""
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parser().parse_args(argv)
+    except SystemExit as end:
+        if end.code != EXIT_CONFIGURATION or "--once" not in argv:
+            raise
+        # To monitoring, the status 2 is an outage.
+        raise SystemExit(probe_command.print_unknown("the command line is wrong; see --help")) from None
+
+
+def _command(
+    arguments: argparse.Namespace, config: Config, supervisor: Supervisor, choice: Choice | None
+) -> Coroutine[None, None, int | None]:
+    """The main coroutine of a command, which imports only what it needs: a broker has no use for netlink.
+
+    Its result is the exit status; None for a clean stop.
+    """
     match arguments.command:
         case "broker":
             from wgkex_ops import broker  # noqa: PLC0415
@@ -77,6 +100,12 @@ def _command(arguments: argparse.Namespace, config: Config, supervisor: Supervis
             from wgkex_ops import worker  # noqa: PLC0415
 
             return worker.run(config, supervisor)
+    if choice is not None:
+        if arguments.once:
+            return probe_command.print_once(config, choice)
+        from wgkex_ops import canary  # noqa: PLC0415
+
+        return canary.run(config, choice, supervisor)
     from wgkex_ops.demo import up  # noqa: PLC0415
 
     return up.run(config, arguments.nodes)
@@ -117,6 +146,15 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
     commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers on this gateway")
+    probe_command.add_options(
+        commands.add_parser(
+            "probe",
+            parents=[common],
+            help="find out, as a router would, whether nodes get a tunnel",
+            description="The canary: a router in software. Without --once it goes round after round, with /metrics.",
+            epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
+        )
+    )
     up_parser = commands.add_parser(
         "up",
         parents=[common],
@@ -142,19 +180,28 @@ def _load(arguments: argparse.Namespace) -> Config:
     return load(config_path(arguments.config, os.environ))
 
 
-def _run(main_coroutine: Coroutine[None, None, None]) -> int:
+def _run(
+    main_coroutine: Coroutine[None, None, int | None], *, stopped: int = EXIT_OK, failed: int = EXIT_FAILURE
+) -> int:
+    """Run a command to its end.
+
+    Returns:
+        its result, `stopped` if it has none, `failed` if it raised.
+    """
     try:
-        asyncio.run(main_coroutine)
+        status = asyncio.run(main_coroutine)
     except KeyboardInterrupt:
         # A further Ctrl-C during the clean stop: do not wait for it.
-        return EXIT_FAILURE
+        return failed
     except BaseException as error:  # noqa: BLE001  the outermost edge of the process
         _log_failure(error)
-        return EXIT_FAILURE
-    return EXIT_OK
+        return failed
+    return stopped if status is None else status
 
 
-async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor: Supervisor, delay: float) -> None:
+async def _until_signal(
+    main_coroutine: Coroutine[None, None, int | None], supervisor: Supervisor, delay: float
+) -> int | None:
     """Run until SIGINT or SIGTERM, which cancel. A further signal has its default effect, and ends the process at once.
 
     Args:
@@ -162,6 +209,9 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor:
         supervisor: gets STOPPING=1, and the time that the stop may take.
         delay: seconds from the first signal to the cancellation. If there is a delay, the second signal cuts it short,
             and the third one ends the process.
+
+    Returns:
+        the result of the coroutine; None if it was cancelled.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main_coroutine)
@@ -188,10 +238,11 @@ async def _until_signal(main_coroutine: Coroutine[None, None, None], supervisor:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     try:
-        await task
+        return await task
     except asyncio.CancelledError:
         if not cancelled:
             raise
+        return None
 
 
 def _log_failure(error: BaseException) -> None:

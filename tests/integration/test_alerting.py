@@ -36,7 +36,7 @@ def names(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def watched(bench: Bench, names: Path) -> AsyncIterator[Watched]:
-    async with watched_system(bench, names) as watched:
+    async with watched_system(bench, names, canary=True) as watched:
         await watched.receiver.gets(OUTSIDE, "WgkexWatchdog", "firing")
         yield watched
         # The dead man's switch has never stopped.

@@ -161,6 +161,16 @@ async def test_a_gateway_that_nodes_come_back_from_is_named(history: History, sh
     assert await screen.colours(OVERVIEW, "Nodes that come back") == {"in all": "orange", "gw02": "red"}
 
 
+async def test_a_canary_that_fails_is_red_and_none_is_no_error(history: History, show: Show) -> None:
+    canary = {"job": "wgkex-probe", "instance": "198.51.100.1:9692"}
+    history.add("wgkex_probe_success", {**canary, "domain": "welt"}, constant(1), span=HOUR)
+    # The last one was half an hour ago.
+    history.add("wgkex_probe_success", {**canary, "domain": "city"}, lambda left: float(left > 1800), span=HOUR)
+    screen = await show(history)
+
+    assert await screen.numbers(OVERVIEW, "Canary") == {"working": 1, "failing": 1}
+
+
 async def test_graphs_have_the_names_of_gateways_and_addresses_only_where_there_is_no_name(
     history: History, show: Show
 ) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from alerts.rules import document
 from alerts.settings import Settings, duration_text, milliseconds
+from tests.canary import FakeTunnels
 from tests.dashboards import expand
 from tests.helpers import ROOT, key
 from tests.integration.certificates import make_certificates
@@ -29,8 +30,11 @@ from tests.integration.inprocess import (
 from tests.integration.loopback import LOOPBACK, eventually, free_port
 from tests.integration.servers import Alertmanager, Bench, Mosquitto, Prometheus
 from tests.integration.sessions import tls_settings
-from wgkex_ops.config import Config
+from wgkex_ops.canary import Canary
+from wgkex_ops.config import Config, Listen
 from wgkex_ops.demo.routers import post_key
+from wgkex_ops.metrics.build import new_registry
+from wgkex_ops.probe.choice import Choice
 
 # A minute of the shipped rules is a second here; a window contains some scrapes.
 PACE: Final = 1 / 60
@@ -166,24 +170,26 @@ def write_names(file: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
+async def watched_system(bench: Bench, names: Path, *, canary: bool = False) -> AsyncIterator[Watched]:
     """Run all of it, under load.
 
     Args:
         bench: starts the servers.
         names: a file with the nodes' friendly names.
+        canary: with a canary, whose tunnels need no kernel.
     """
     # Everything that is ours uses TLS, so that there is a certificate to watch; strangers may do without.
     certificates = make_certificates(bench.folder)
     tls_port = free_port()
     mosquitto = await bench.mosquitto(f"listener {tls_port} {LOOPBACK}", *tls_settings(certificates))
-    broker_pages, worker_pages = free_port(), free_port()
+    broker_pages, worker_pages, canary_pages = free_port(), free_port(), free_port()
     config = configuration(
         tls_port,
         mqtt={"tls": {"ca_file": str(certificates.authority)}},
         workers={"gw01": {"weight": 1}},
         broker={"metrics_listen": {"host": LOOPBACK, "port": broker_pages}},
         worker={"metrics_listen": {"host": LOOPBACK, "port": worker_pages}},
+        probe={"metrics_listen": {"host": LOOPBACK, "port": canary_pages}},
         # Otherwise no cleanup would be completed within the time of a test, and count as stalled.
         cleanup={"interval": 10},
         metrics={"per_peer": True, "per_peer_limit": _NODES // 2 + 5, "peer_names": str(names)},
@@ -194,9 +200,13 @@ async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
         running_broker(config) as broker,
     ):
         worker = await worker_stack.enter_async_context(running_worker(config))
+        targets = {RULES.broker_job: f"{LOOPBACK}:{broker_pages}", RULES.worker_job: f"{LOOPBACK}:{worker_pages}"}
+        if canary:
+            await worker_stack.enter_async_context(_canary(config, broker.nodes, bench.folder / "canary").running())
+            targets["wgkex-probe"] = f"{LOOPBACK}:{canary_pages}"
         alertmanager = await bench.alertmanager(alertmanager_config(receiver.address))
         prometheus = await bench.prometheus(
-            {RULES.broker_job: f"{LOOPBACK}:{broker_pages}", RULES.worker_job: f"{LOOPBACK}:{worker_pages}"},
+            targets,
             interval=INTERVAL,
             rules=document(RULES),
             alertmanager=alertmanager,
@@ -204,6 +214,12 @@ async def watched_system(bench: Bench, names: Path) -> AsyncIterator[Watched]:
         watched = Watched(config, mosquitto, broker, worker, prometheus, alertmanager, receiver, worker_stack)
         async with background(load(watched)):
             yield watched
+
+
+def _canary(config: Config, nodes: Listen, keys: Path) -> Canary:
+    """A canary that asks this broker once a second in each domain, and gets every tunnel that it is given."""
+    choice = Choice(url=f"http://{nodes}", keys=keys, domains=config.domains, interval=1.0)
+    return Canary(config, choice, new_registry("probe"), FakeTunnels())
 
 
 @contextlib.asynccontextmanager

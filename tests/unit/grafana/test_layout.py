@@ -9,7 +9,7 @@ from grafana.page import COLUMNS, Section, dashboard
 from grafana.panels import Head, lines
 from grafana.queries import series
 from grafana.targets import line
-from tests.dashboards import FILES, Json, everything, load, parse, selectors, shown, targets
+from tests.dashboards import FILES, Json, everything, load, panels, parse, selectors, shown, targets
 
 # Of Grafana's grid, below its own bars and those of browser and desktop: at 1366x768, and at 1920x1080.
 LINES_OF_A_SMALL_SCREEN: Final = 13
@@ -89,6 +89,7 @@ def test_the_first_screen_answers_whether_nodes_get_tunnels() -> None:
         "wgkex_broker_keys_returned_total",
         "wgkex_broker_worker_confirming",
         "wgkex_worker_peer_sessions_started_total",
+        "wgkex_probe_success",
     }
 
 
@@ -112,6 +113,12 @@ def test_a_gateway_leads_to_its_own_metrics() -> None:
     columns = table["transformations"][-1]["options"]["renameByName"]
     assert {used["var-job"], used["var-instance"]} == {f"${{__data.fields.{label}}}" for label in ("job", "instance")}
     assert {"job", "instance"} <= set(columns)
+
+
+def test_without_a_canary_its_panels_show_that(file: Path) -> None:
+    for panel in panels(load(file.stem)):
+        if "wgkex_probe_" in "".join(target["expr"] for target in panel.get("targets", [])):
+            assert panel["fieldConfig"]["defaults"]["noValue"] == "No canary", panel["title"]
 
 
 def test_numbers_and_titles_of_panels_are_unique(file: Path) -> None:

@@ -1,0 +1,1 @@
+"""Commands for operators: arguments, output, exit status."""
