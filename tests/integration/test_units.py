@@ -11,10 +11,11 @@ import pytest
 from tests.helpers import ROOT
 
 FOLDER: Final = ROOT / "deploy" / "systemd"
-UNITS: Final = pytest.mark.parametrize("unit", ["wgkex-broker.service", "wgkex-worker.service"])
+# How much each is exposed. systemd counts in tenths, and calls 2.0 "OK"; a namespace needs CAP_SYS_ADMIN, whose 0.3 the
+# filters of system calls and namespaces do not take off again.
+EXPOSURE: Final = {"wgkex-broker.service": 20, "wgkex-worker.service": 20, "wgkex-probe.service": 22}
+UNITS: Final = pytest.mark.parametrize("unit", EXPOSURE)
 INSTALLED: Final = "/opt/wgkex-ops/current/bin/wgkex-ops"
-# systemd counts in tenths, and calls 2.0 "OK".
-EXPOSURE: Final = 20
 
 
 def analyze(unit: str, folder: Path, *arguments: str) -> str:
@@ -37,4 +38,4 @@ def test_systemd_accepts_the_unit(unit: str, tmp_path: Path) -> None:
 
 @UNITS
 def test_systemd_finds_little_exposed(unit: str, tmp_path: Path) -> None:
-    analyze(unit, tmp_path, "security", "--offline=yes", f"--threshold={EXPOSURE}")
+    analyze(unit, tmp_path, "security", "--offline=yes", f"--threshold={EXPOSURE[unit]}")

@@ -12,7 +12,8 @@ from tests.helpers import ROOT
 from wgkex_ops.__main__ import EXIT_CONFIGURATION, parser
 
 FOLDER: Final = ROOT / "deploy"
-BOTH: Final = pytest.mark.parametrize("command", ["broker", "worker"])
+COMMANDS: Final = ("broker", "worker", "probe")
+ALL: Final = pytest.mark.parametrize("command", COMMANDS)
 INSTALLED: Final = "/opt/wgkex-ops/current/bin/wgkex-ops"
 
 
@@ -30,7 +31,7 @@ def directives(command: str) -> Mapping[str, Sequence[str]]:
     return found
 
 
-@BOTH
+@ALL
 def test_what_is_started_exists(command: str) -> None:
     [line] = directives(command)["ExecStart"]
     program, *arguments = line.split()
@@ -39,7 +40,7 @@ def test_what_is_started_exists(command: str) -> None:
     assert (parsed.command, str(parsed.config)) == (command, "/etc/wgkex.yaml")
 
 
-@BOTH
+@ALL
 def test_each_end_but_a_wrong_configuration_is_followed_by_a_start(command: str) -> None:
     unit = directives(command)
     assert unit["Type"] == ["notify"]
@@ -52,21 +53,28 @@ def test_each_end_but_a_wrong_configuration_is_followed_by_a_start(command: str)
     assert int(unit["TimeoutStopSec"][0]) > 5
 
 
-def test_only_the_worker_has_a_right_and_a_place_to_write() -> None:
-    broker, worker = directives("broker"), directives("worker")
-    assert broker["CapabilityBoundingSet"] == broker["AmbientCapabilities"] == [""]
-    assert worker["CapabilityBoundingSet"] == worker["AmbientCapabilities"] == ["CAP_NET_ADMIN"]
-    assert broker["StateDirectory"] == []
-    assert worker["StateDirectory"] == ["wgkex"]
-    for unit in (broker, worker):
+def test_each_has_the_rights_and_the_place_to_write_that_it_needs() -> None:
+    rights = {
+        "broker": "",
+        "worker": "CAP_NET_ADMIN",
+        "probe": "CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN",
+    }
+    places = {"broker": [], "worker": ["wgkex"], "probe": ["wgkex"]}
+    families = {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"}
+    for command in COMMANDS:
+        unit = directives(command)
+        assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [rights[command]]
+        assert unit["StateDirectory"] == places[command]
         assert unit["ProtectSystem"] == ["strict"]
         assert unit["NoNewPrivileges"] == ["yes"]
         # Processor and memory metrics need /proc/stat.
         assert unit["ProcSubset"] == []
-        assert set(unit["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"}
+        packets = {"AF_PACKET"} if command == "probe" else set()
+        assert set(unit["RestrictAddressFamilies"][0].split()) == families | packets
+        assert unit["RestrictNamespaces"] == ["net" if command == "probe" else "yes"]
 
 
-@BOTH
+@ALL
 def test_the_user_is_the_one_that_is_made(command: str) -> None:
     [user] = re.findall(r"^u (\S+) - ", (FOLDER / "sysusers.d" / "wgkex.conf").read_text(), re.MULTILINE)
     assert directives(command)["User"] == directives(command)["Group"] == [user]
@@ -77,4 +85,4 @@ def test_the_files_that_the_instructions_name_are_there() -> None:
     named = re.findall(r"\bdeploy/\S+\.(?:conf|service)\b", text)
     assert named
     assert all((ROOT / name).is_file() for name in named)
-    assert {unit_file(command) for command in ("broker", "worker")} == set((FOLDER / "systemd").iterdir())
+    assert {unit_file(command) for command in COMMANDS} == set((FOLDER / "systemd").iterdir())
