@@ -44,7 +44,6 @@ _LINE: Final = re.compile(rb"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw480]=\n?")
 # The domain that a key was last used in, and when the key was made, in milliseconds. The file's time of modification is
 # when it was last used.
 _FILE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([0-9]{1,15})\.key", re.ASCII)
-_LOCK: Final = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +147,30 @@ class KeyRing:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other canaries away: two with one key would take the gateway's packets from each other."""
+        """Keep other canaries out of these domains: two with one key would take the gateway's packets from each other.
+
+        Canaries of different domains may share a folder, as checks of single domains do.
+        """
         with _errors(f"the folder of the canary's keys, {self._folder},"):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.ExitStack() as stack:
+            # In the same order everywhere: of two canaries, one gets all.
+            for domain in sorted(self._domains):
+                stack.enter_context(self._locked(domain))
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, domain: str) -> Iterator[None]:
+        path = self._folder / f"{domain}.lock"
+        with _errors(f"the file {path}"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             raise CannotProbeError(
-                f"another canary uses the keys in {self._folder}; give this one a folder of its own: --keys"
+                f"another canary goes round in {domain} with the keys in {self._folder}; give this one a folder of its "
+                "own: --keys"
             ) from None
         try:
             yield

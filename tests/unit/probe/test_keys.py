@@ -199,12 +199,17 @@ def test_keys_that_are_not_used_any_more_are_removed_and_other_files_stay(tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.1700086401000.key", "notes"]
 
 
-def test_only_one_canary_uses_a_folder(tmp_path: Path, clock: Clock) -> None:
-    with ring(tmp_path, clock).locked():
-        message = f"another canary uses the keys in {tmp_path}; give this one a folder of its own: --keys"
-        with pytest.raises(CannotProbeError, match=f"^{re.escape(message)}$"), ring(tmp_path, clock).locked():
+def test_only_one_canary_uses_the_keys_of_a_domain(tmp_path: Path, clock: Clock) -> None:
+    with ring(tmp_path, clock, "b", "a").locked(), ring(tmp_path, clock, "c").locked():
+        message = (
+            f"another canary goes round in b with the keys in {tmp_path}; give this one a folder of its own: --keys"
+        )
+        with pytest.raises(CannotProbeError, match=f"^{re.escape(message)}$"), ring(tmp_path, clock, "b", "d").locked():
             pass
-    with ring(tmp_path, clock).locked():
+        # What it had got before is free again.
+        with ring(tmp_path, clock, "d").locked():
+            pass
+    with ring(tmp_path, clock, "a", "b", "c").locked():
         pass
 
 
