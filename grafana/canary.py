@@ -8,6 +8,7 @@ from grafana.panels import SMALL, Head, lines, table, timeline
 from grafana.queries import by, increase, rate, series
 from grafana.styles import bad_from, coloured, from_on, override, up_or_down
 from grafana.targets import column, line
+from wgkex_ops.model.rounds import BEARABLE, PHASES
 
 _NONE = "No canary"
 # A point in time that is 0 is that long ago at least.
@@ -22,8 +23,8 @@ def state() -> Panel:
         Head(
             "Canary",
             "Domains in which the canary got a tunnel and its mesh in its last round, and those in which it did not:"
-            " nodes get none there. See the phases below. No canary: run"
-            " wgkex-ops probe on a machine outside.",
+            " nodes get none there. See the section Canary below. No canary: docs/canary.md shows how to"
+            " run one.",
             "none",
             4,
             SMALL,
@@ -86,15 +87,13 @@ def _phases() -> Panel:
         Head(
             "Duration of phases",
             "How long each phase of the last round took, in the slowest domain. A line ends: no domain completed this"
-            " phase. Post: the brokers. Handshake: WireGuard on the gateway, and the way of the key to it. VXLAN: the"
-            " mesh.",
+            f" phase. The line across is what a node bears, {BEARABLE:g} s. Handshake near 5 s: the gateway installs"
+            " the key after the node's first try.",
             "s",
         ),
-        [
-            line(by("", series("wgkex_probe_duration_seconds", f'phase="{phase}"'), "max"), phase)
-            for phase in colours.PHASES
-        ],
-        overrides=coloured(colours.PHASES, colours.PHASES),
+        [line(by("", series("wgkex_probe_duration_seconds", f'phase="{phase}"'), "max"), phase) for phase in PHASES],
+        overrides=coloured(colours.PHASES, PHASES),
+        thresholds=bad_from(critical=BEARABLE),
         empty=_NONE,
     )
 
@@ -109,7 +108,7 @@ def _failures() -> Panel:
             12,
         ),
         [line(by("phase", increase("wgkex_probe_failures_total")), "{{phase}}", few=True)],
-        overrides=coloured(colours.PHASES, colours.PHASES),
+        overrides=coloured(colours.PHASES, PHASES),
         stacked=True,
         decimals=0,
         empty=_NONE,
