@@ -9,12 +9,13 @@ def gateways(settings: Settings) -> list[Alert]:
     """Gateways that do not take nodes as they should."""
     gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
     collector = f"max_over_time(wgkex_worker_collector_success{{{settings.worker}}}[{short}]) == 1"
+    brokers = settings.over_all("count", f"max_over_time(up{{{settings.broker}}}[{gap}]) == 1")
     return [
         Alert(
             name="WgkexNoWorkersOnline",
             severity="critical",
             # A worker that never sent a message has no series. The value is the number of brokers.
-            expr=f"count(max_over_time(up{{{settings.broker}}}[{gap}]) == 1)\nunless on () ({ONLINE} > 0)",
+            expr=f"{brokers}\nunless {settings.on()} ({ONLINE} > 0)",
             hold="5m",
             summary="No gateway is online for the brokers.",
             description=(
@@ -28,7 +29,7 @@ def gateways(settings: Settings) -> list[Alert]:
             # A worker that has stopped or cannot read the kernel has alerts of its own.
             expr=(
                 f"max_over_time(wgkex_worker_interface_up{{{settings.worker}}}[{gap}]) == 0\n"
-                f"and on (job, instance) {collector}"
+                f"and {settings.on('job', 'instance')} {collector}"
             ),
             hold="5m",
             summary="A WireGuard or VXLAN interface is missing or down.",
@@ -73,7 +74,7 @@ def _imbalance(settings: Settings) -> str:
         "  or\n"
         f"  {off}\n"
         f"    > {bound}\n"
-        "  and on (job) count by (job) (\n"
+        f"  and {settings.on('job')} count {settings.by('job')} (\n"
         f"    abs({off})\n"
         f"      <= {bound}\n"
         "  ) > 0\n"
@@ -82,7 +83,7 @@ def _imbalance(settings: Settings) -> str:
         f"and {SHARE} > 0\n"
         f"and abs({off}) >= {settings.imbalance_min_peers}\n"
         # One broker saw it online all the time. A series of some minutes was never 0 either, so it must be that old.
-        "and on (job, worker) max by (job, worker) (\n"
+        f"and {settings.on('job', 'worker')} max {settings.by('job', 'worker')} (\n"
         f"  min_over_time({online}[{settle}]) == 1\n"
         f"  and max_over_time({online}[{gap}] offset {ago}) == 1\n"
         ")"
@@ -96,8 +97,10 @@ def _install_slow(settings: Settings) -> Alert:
     samples.
     """
     selector = f'{{{settings.broker}, worker!="unknown"}}[{settings.window(settings.slow_window)}]'
-    buckets = f"sum by (job, worker, le) (rate(wgkex_broker_key_install_duration_seconds_bucket{selector}))"
-    count = f"sum by (job, worker) (increase(wgkex_broker_key_install_duration_seconds_count{selector}))"
+    buckets = (
+        f"sum {settings.by('job', 'worker', 'le')} (rate(wgkex_broker_key_install_duration_seconds_bucket{selector}))"
+    )
+    count = f"sum {settings.by('job', 'worker')} (increase(wgkex_broker_key_install_duration_seconds_count{selector}))"
     return Alert(
         name="WgkexInstallSlow",
         severity="warning",
@@ -139,7 +142,7 @@ def _netlink_failing(settings: Settings) -> Alert:
     latest = f"{{{settings.worker}}}[{settings.window(settings.gap)}]"
     failures, operations = "wgkex_worker_netlink_operation_failures_total", "wgkex_worker_netlink_operations_total"
     # By operation: each scrape makes a dump, which would dilute the failures of peers.
-    by = "sum by (job, instance, operation)"
+    by = f"sum {settings.by('job', 'instance', 'operation')}"
     return Alert(
         name="WgkexNetlinkFailing",
         severity="warning",

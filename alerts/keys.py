@@ -1,5 +1,7 @@
 """Alerts about keys on their way through the brokers."""
 
+from functools import partial
+
 from alerts.alert import Alert
 from alerts.recording import failures_rate, valid_rate
 from alerts.settings import Burn, Settings
@@ -11,7 +13,12 @@ def keys(settings: Settings) -> list[Alert]:
 
 
 def _burn(settings: Settings, burn: Burn) -> Alert:
-    failures = f"increase(wgkex_broker_key_failures_total{{{settings.broker}}}[{settings.window(burn.long)}])"
+    total = partial(settings.over_all, "sum")
+
+    def ratio(window: str) -> str:
+        return f"{total(failures_rate(window))} / {total(valid_rate(window))}"
+
+    failures = total(f"increase(wgkex_broker_key_failures_total{{{settings.broker}}}[{settings.window(burn.long)}])")
     limit = f"({burn.factor:g} * {settings.budget:g})"
     outage = 'ALERTS{alertname="WgkexMQTTDown", alertstate="firing", service="wgkex"}'
     return Alert(
@@ -20,10 +27,10 @@ def _burn(settings: Settings, burn: Burn) -> Alert:
         # In a small network one failed key is a large part of all, hence the minimum. An outage of the MQTT server has
         # an alert of its own; without the last line, the short window would page again when that one resolves.
         expr=(
-            f"sum({failures_rate(burn.long)}) / sum({valid_rate(burn.long)}) > {limit}\n"
-            f"and sum({failures_rate(burn.short)}) / sum({valid_rate(burn.short)}) > {limit}\n"
-            f"and sum({failures}) >= {settings.burn_min_failures}\n"
-            f"unless on () max_over_time({outage}[{settings.window(burn.short)}]) == 1"
+            f"{ratio(burn.long)} > {limit}\n"
+            f"and {ratio(burn.short)} > {limit}\n"
+            f"and {failures} >= {settings.burn_min_failures}\n"
+            f"unless {settings.on()} max_over_time({outage}[{settings.window(burn.short)}]) == 1"
         ),
         hold=burn.hold,
         summary="Too many valid keys fail.",
@@ -39,7 +46,7 @@ def _burn(settings: Settings, burn: Burn) -> Alert:
 
 def _key_rate_zero(settings: Settings) -> Alert:
     window = settings.window(settings.zero_window)
-    increase = f"sum(increase(wgkex_broker_keys_published_total{{{settings.broker}}}[{window}]))"
+    increase = settings.over_all("sum", f"increase(wgkex_broker_keys_published_total{{{settings.broker}}}[{window}])")
     yesterday = f"[{settings.window(settings.zero_span)}:{window}] offset {settings.span(settings.zero_offset)}"
     return Alert(
         name="WgkexKeyRateZero",
@@ -60,13 +67,16 @@ def _key_rate_zero(settings: Settings) -> Alert:
 
 def _rejections(settings: Settings) -> Alert:
     selector = f"{{{settings.broker}}}[{settings.window(settings.rejections_window)}]"
+    total = partial(settings.over_all, "sum")
     rejections, requests = "wgkex_broker_key_rejections_total", "wgkex_broker_key_requests_total"
     return Alert(
         name="WgkexKeyRejectionsHigh",
         severity="warning",
         expr=(
-            f"sum(rate({rejections}{selector}))\n/ sum(rate({requests}{selector}))\n> {settings.rejections_ratio:g}\n"
-            f"and sum(increase({requests}{selector})) >= {settings.rejections_min_requests}"
+            f"{total(f'rate({rejections}{selector})')}\n"
+            f"/ {total(f'rate({requests}{selector})')}\n"
+            f"> {settings.rejections_ratio:g}\n"
+            f"and {total(f'increase({requests}{selector})')} >= {settings.rejections_min_requests}"
         ),
         hold="30m",
         summary="Many keys are rejected.",

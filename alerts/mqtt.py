@@ -14,7 +14,7 @@ def mqtt(settings: Settings) -> list[Alert]:
             name="WgkexMQTTDown",
             severity="critical",
             # One that is connected is enough. The value is the number of those that are not.
-            expr=f"count({connected} == 0)\nunless on () ({connected} == 1)",
+            expr=f"{settings.over_all('count', f'{connected} == 0')}\nunless {settings.on()} ({connected} == 1)",
             hold="1m",
             # Its consequences resolve when the last process is back, and stay inhibited until then.
             keep=settings.mqtt_keep,

@@ -42,7 +42,7 @@ def _handshakes_stale(settings: Settings) -> Alert:
 
     def peers(states: str) -> str:
         return (
-            "sum by (job, instance, domain) "
+            f"sum {settings.by('job', 'instance', 'domain')} "
             f"(avg_over_time(wgkex_worker_peers{{{settings.worker}, state{states}}}[{gap}]))"
         )
 
@@ -72,22 +72,21 @@ def _peers_lost(settings: Settings) -> Alert:
     """
     gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
     window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
+    by = settings.by("job", "instance")
     active, connected = (
         f"wgkex_worker_peers{{{settings.worker}, state{state}}}" for state in ('="active"', '!="never"')
     )
-    before, all_before = (
-        f"sum by (job, instance) (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, connected)
-    )
-    fewest = f"min_over_time(sum by (job, instance) (max_over_time({connected}[{short}]))[{window}:{short}])"
+    before, all_before = (f"sum {by} (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, connected))
+    fewest = f"min_over_time(sum {by} (max_over_time({connected}[{short}]))[{window}:{short}])"
     started = f"changes(process_start_time_seconds{{{settings.worker}}}[{window}])"
     return Alert(
         name="WgkexWorkerPeersLost",
         severity="warning",
         expr=(
-            f"sum by (job, instance) (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
+            f"sum {by} (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
             f"and {before} >= {settings.lost_min_peers}\n"
             f"unless (\n  {fewest}\n  / {all_before}\n  < {settings.lost_ratio:g}\n"
-            f"  and on (job, instance) {started} > 0\n)"
+            f"  and {settings.on('job', 'instance')} {started} > 0\n)"
         ),
         hold="10m",
         summary="A gateway has lost most of its active peers.",
@@ -108,12 +107,13 @@ def _cleanup_stalled(settings: Settings) -> Alert:
         f"wgkex_worker_cleanup_last_success_timestamp_seconds{{{settings.worker}}}[{settings.window(settings.gap)}]"
     )
     window, ago = settings.window(settings.cleanup_window), settings.span(settings.cleanup_window)
+    started = f"changes(process_start_time_seconds{{{settings.worker}}}[{window}])"
     return Alert(
         name="WgkexCleanupStalled",
         severity="warning",
         expr=(
             f"max_over_time({success})\n== max_over_time({success} offset {ago})\n"
-            f"unless on (job, instance) changes(process_start_time_seconds{{{settings.worker}}}[{window}]) > 0"
+            f"unless {settings.on('job', 'instance')} {started} > 0"
         ),
         hold="10m",
         summary="A worker does not complete its cleanup any more.",

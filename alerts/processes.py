@@ -13,7 +13,7 @@ def processes(settings: Settings) -> list[Alert]:
             name="WgkexBrokerDown",
             severity="critical",
             # One that answers is enough. The value is the number of brokers that do not.
-            expr=f"count by (job) ({up} == 0)\nunless on (job) ({up} == 1)",
+            expr=f"count {settings.by('job')} ({up} == 0)\nunless {settings.on('job')} ({up} == 1)",
             hold="2m",
             summary="No wgkex broker answers.",
             description=(
@@ -22,8 +22,8 @@ def processes(settings: Settings) -> list[Alert]:
                 "wgkex-broker."
             ),
         ),
-        _absent("WgkexBrokerAbsent", settings.broker_job, "Prometheus has no wgkex broker among its targets."),
-        _absent("WgkexWorkerAbsent", settings.worker_job, "Prometheus has no wgkex worker among its targets."),
+        _absent(settings, "broker", settings.broker_job),
+        _absent(settings, "worker", settings.worker_job),
         Alert(
             name="WgkexTargetDown",
             severity="warning",
@@ -74,13 +74,30 @@ def processes(settings: Settings) -> list[Alert]:
     ]
 
 
-def _absent(name: str, job: str, summary: str) -> Alert:
+def _absent(settings: Settings, program: str, job: str) -> Alert:
+    """`absent` knows no sites: a site is known by what was scraped there lately, of either job.
+
+    So it stays for as long as one of the two jobs is there, and for a day if both have vanished. The last expression is
+    for a Prometheus that has nothing to remember.
+    """
+    targets = f'up{{job="{job}"}}'
+    expr = f"absent({targets})"
+    if settings.cluster:
+        memory = settings.window(settings.absent_memory)
+        expr = (
+            "label_replace(\n"
+            f"  count {settings.by()} (count_over_time(up{{{settings.both}}}[{memory}]))\n"
+            f"  unless {settings.on()} {targets},\n"
+            f'  "job", "{job}", "", ""\n'
+            ")\n"
+            f"or absent_over_time({targets}[{memory}])"
+        )
     return Alert(
-        name=name,
+        name=f"Wgkex{program.capitalize()}Absent",
         severity="critical",
-        expr=f'absent(up{{job="{job}"}})',
+        expr=expr,
         hold="10m",
-        summary=summary,
+        summary=f"Prometheus has no wgkex {program} among its targets.",
         description=(
             "No target of job {{ $labels.job }} is left in Prometheus, so no other alert can report it. Users may "
             "notice nothing yet. First check the scrape configuration and service discovery."

@@ -45,8 +45,9 @@ def recording_groups(settings: Settings) -> list[Rule]:
 def _rates(settings: Settings, window: str) -> list[Rule]:
     """Failed keys, and valid keys: failed or accepted. Mistakes of senders are in neither."""
     selector = f"{{{settings.broker}}}[{settings.window(window)}]"
-    failures = f"sum by (job, instance) (rate(wgkex_broker_key_failures_total{selector}))"
-    published = f"sum by (job, instance) (rate(wgkex_broker_keys_published_total{selector}))"
+    by = settings.by("job", "instance")
+    failures = f"sum {by} (rate(wgkex_broker_key_failures_total{selector}))"
+    published = f"sum {by} (rate(wgkex_broker_keys_published_total{selector}))"
     return [
         {"record": failures_rate(window), "expr": failures},
         {"record": valid_rate(window), "expr": f"{published}\n+\n{failures}"},
@@ -61,14 +62,17 @@ def _gateways(settings: Settings) -> list[Rule]:
     gateway of weight 0 belong to no share.
     """
     gap = settings.window(settings.gap)
-    connected = f"and on (job, instance) max_over_time(wgkex_mqtt_connected{{{settings.broker}}}[{gap}]) == 1"
+    on_instance = settings.on("job", "instance")
+    connected = f"and {on_instance} max_over_time(wgkex_mqtt_connected{{{settings.broker}}}[{gap}]) == 1"
     known = f'{settings.broker}, worker!="unknown"'
-    online = f"and on (job, worker) {ONLINE} > 0"
+    by_worker, on_worker = settings.by("job", "worker"), settings.on("job", "worker")
+    by_job, on_job = settings.by("job"), settings.on("job")
+    online = f"and {on_worker} {ONLINE} > 0"
     return [
         {
             "record": ONLINE,
             "expr": (
-                "max by (job, worker) (\n"
+                f"max {by_worker} (\n"
                 f"  max_over_time(wgkex_broker_worker_online{{{settings.broker}}}[{gap}])\n"
                 f"  {connected}\n"
                 ")"
@@ -77,8 +81,8 @@ def _gateways(settings: Settings) -> list[Rule]:
         {
             "record": PEERS,
             "expr": (
-                "avg by (job, worker) (\n"
-                "  sum by (job, instance, worker) (\n"
+                f"avg {by_worker} (\n"
+                f"  sum {settings.by('job', 'instance', 'worker')} (\n"
                 f"    avg_over_time(wgkex_broker_worker_peers{{{known}}}[{gap}])\n"
                 "  )\n"
                 f"  {connected}\n"
@@ -89,7 +93,7 @@ def _gateways(settings: Settings) -> list[Rule]:
         {
             "record": TARGET,
             "expr": (
-                "avg by (job, worker) (\n"
+                f"avg {by_worker} (\n"
                 f"  avg_over_time(wgkex_broker_worker_target_peers{{{known}}}[{gap}])\n"
                 f"  {connected}\n"
                 ")\n"
@@ -100,8 +104,8 @@ def _gateways(settings: Settings) -> list[Rule]:
             "record": SHARE,
             "expr": (
                 f"{TARGET}\n"
-                f"/ on (job) group_left () sum by (job) ({TARGET})\n"
-                f"* on (job) group_left () sum by (job) ({PEERS} and on (job, worker) {TARGET} > 0)"
+                f"/ {on_job} group_left () sum {by_job} ({TARGET})\n"
+                f"* {on_job} group_left () sum {by_job} ({PEERS} and {on_worker} {TARGET} > 0)"
             ),
         },
     ]

@@ -68,6 +68,7 @@ class Settings:
         worker_job: `job` of the workers.
         cluster: label that tells the sites apart where one Prometheus watches several, for example `cluster`. Each
             alert is then one of its site, and no site's health hides another's outage. Empty for a single site.
+        absent_memory: how long a site is remembered that Prometheus no longer scrapes, where there are several.
         runbook: address of the runbook; each alert has a section there.
         pace: factor of all durations; 1/60 makes seconds of minutes.
         shortest_window: no window gets shorter than this; a rate needs at least two scrapes in it.
@@ -101,6 +102,7 @@ class Settings:
     broker_job: str = "wgkex-broker"
     worker_job: str = "wgkex-worker"
     cluster: str = ""
+    absent_memory: str = "1d"
     runbook: str = "https://github.com/freifunkMUC/wgkex-ops/blob/main/docs/runbook.md"
     pace: float = 1.0
     shortest_window: str = "1s"
@@ -181,6 +183,10 @@ class Settings:
     def by(self, *labels: str) -> str:
         """Aggregate by these labels, and by site."""
         return f"by ({self._labels(labels)})"
+
+    def over_all(self, operation: str, expression: str) -> str:
+        """Aggregate everything; each site by itself."""
+        return f"{operation} {self.by()} ({expression})" if self.cluster else f"{operation}({expression})"
 
     def on(self, *labels: str) -> str:
         """Match series by these labels, and by site."""
