@@ -81,7 +81,7 @@ def _imbalance(settings: Settings) -> str:
         ")\n"
         # A gateway of weight 0 should have no peers.
         f"and {SHARE} > 0\n"
-        f"and abs({off}) >= {settings.imbalance_min_peers}\n"
+        f"and abs({off}) >= {settings.imbalance_deviations:g} * sqrt({SHARE})\n"
         # One broker saw it online all the time. A series of some minutes was never 0 either, so it must be that old.
         f"and {settings.on('job', 'worker')} max {settings.by('job', 'worker')} (\n"
         f"  min_over_time({online}[{settle}]) == 1\n"
@@ -94,18 +94,30 @@ def _install_slow(settings: Settings) -> Alert:
     """From the POST to the gateway's receipt, by the broker's clock alone.
 
     A receipt goes to the broker that took the key, so brokers are summed. Workers that send no receipts have no
-    samples.
+    samples. A small gateway gets a key every some minutes, so minutes with late keys are counted over a long window.
     """
-    selector = f'{{{settings.broker}, worker!="unknown"}}[{settings.window(settings.slow_window)}]'
-    buckets = (
-        f"sum {settings.by('job', 'worker', 'le')} (rate(wgkex_broker_key_install_duration_seconds_bucket{selector}))"
-    )
-    count = f"sum {settings.by('job', 'worker')} (increase(wgkex_broker_key_install_duration_seconds_count{selector}))"
+    window, recent = settings.window(settings.slow_window), settings.window(settings.slow_recent)
+    by = settings.by("job", "worker")
+
+    def latest_of_hundred(over: str) -> str:
+        selector = f"wgkex_broker_key_install_duration_seconds_bucket{{{settings.broker}}}[{over}]"
+        return f"histogram_quantile(0.99, sum {settings.by('job', 'worker', 'le')} (rate({selector})))"
+
+    def keys(sample: str, *matchers: str) -> str:
+        selector = ", ".join((settings.broker, *matchers))
+        name = f"wgkex_broker_key_install_duration_seconds_{sample}"
+        return f"sum {by} (max_over_time({name}{{{selector}}}[{settings.window(settings.gap)}]))"
+
+    in_time = keys("bucket", f'le="{float(settings.slow_seconds)}"')
     return Alert(
         name="WgkexInstallSlow",
         severity="warning",
         expr=(
-            f"histogram_quantile(0.99, {buckets}) > {settings.slow_seconds:g}\nand {count} >= {settings.slow_min_keys}"
+            f"{latest_of_hundred(window)} > {settings.slow_seconds:g}\n"
+            f"and changes((\n  {keys('count')}\n  - {in_time}\n)[{window}:{settings.window('1m')}])"
+            f" >= {settings.slow_min_minutes}\n"
+            # Without keys there is no number, which is not below any.
+            f"unless {latest_of_hundred(recent)} <= {settings.slow_seconds:g}"
         ),
         hold="15m",
         summary="Keys take longer to a gateway than nodes wait.",
@@ -118,6 +130,7 @@ def _install_slow(settings: Settings) -> Alert:
 
 
 def _queue_near_full(settings: Settings) -> Alert:
+    """Keys without an interface do not fill it: they have half of it at most (`wgkex_ops/consumer/installer.py`)."""
     selector = f"{{{settings.worker}}}[{settings.window(settings.gap)}]"
     return Alert(
         name="WgkexQueueNearFull",
@@ -131,26 +144,35 @@ def _queue_near_full(settings: Settings) -> Alert:
         summary="A worker's queue is nearly full.",
         description=(
             "The queue of {{ $labels.instance }} is {{ $value | humanizePercentage }} full: keys arrive faster "
-            "than the kernel takes them. Nodes wait for their tunnel. First check whether an interface is "
-            "missing, then how long netlink operations take."
+            "than the kernel takes them. Nodes wait for their tunnel. First check how long netlink operations and "
+            "the journal take, then whether far more keys arrive than brokers publish."
         ),
     )
 
 
 def _netlink_failing(settings: Settings) -> Alert:
-    selector = f"{{{settings.worker}}}[{settings.window(settings.netlink_window)}]"
-    latest = f"{{{settings.worker}}}[{settings.window(settings.gap)}]"
+    """By operation: each scrape makes a dump, which would dilute the failures of peers.
+
+    The window contains a burst for longer than the alert waits, so failures must go on. Where many keys come, there are
+    some of the last minutes; where few do, some in both halves of an hour.
+    """
     failures, operations = "wgkex_worker_netlink_operation_failures_total", "wgkex_worker_netlink_operations_total"
-    # By operation: each scrape makes a dump, which would dilute the failures of peers.
     by = f"sum {settings.by('job', 'instance', 'operation')}"
+
+    def growth(name: str, window: str, shift: str = "") -> str:
+        return f"{by} (increase({name}{{{settings.worker}}}[{settings.window(window)}]{shift}))"
+
+    window, half = settings.netlink_window, settings.netlink_half
+    ratio = f"{growth(failures, window)}\n/ {growth(operations, window)}\n> {settings.netlink_ratio:g}"
+    before = growth(failures, half, f" offset {settings.span(half)}")
     return Alert(
         name="WgkexNetlinkFailing",
         severity="warning",
         expr=(
-            f"{by} (rate({failures}{selector}))\n/ {by} (rate({operations}{selector}))\n> {settings.netlink_ratio:g}\n"
-            f"and {by} (increase({failures}{selector})) >= {settings.netlink_min_failures}\n"
-            # And some lately: the long window contains a burst for longer than the alert waits.
-            f"and {by} (increase({failures}{latest})) > 0"
+            f"{ratio}\n"
+            f"and {growth(failures, window)} >= {settings.netlink_min_failures}\n"
+            f"and (\n  {growth(failures, settings.gap)} > 0\n"
+            f"  or\n  {growth(failures, half)} > 0\n  and {before} > 0\n)"
         ),
         hold="10m",
         summary="The kernel refuses operations of a worker.",

@@ -76,7 +76,7 @@ def _rejections(settings: Settings) -> Alert:
             f"{total(f'rate({rejections}{selector})')}\n"
             f"/ {total(f'rate({requests}{selector})')}\n"
             f"> {settings.rejections_ratio:g}\n"
-            f"and {total(f'increase({requests}{selector})')} >= {settings.rejections_min_requests}"
+            f"and {total(f'increase({rejections}{selector})')} >= {settings.rejections_min_keys}"
         ),
         hold="30m",
         summary="Many keys are rejected.",

@@ -1,6 +1,8 @@
 """Alerts about the peers of gateways."""
 
 from alerts.alert import Alert
+from alerts.lost import peers_lost_everywhere, worker_peers_lost
+from alerts.recording import active as active_peers
 from alerts.settings import Settings
 
 
@@ -9,7 +11,8 @@ def peers(settings: Settings) -> list[Alert]:
     return [
         _peers_incomplete(settings),
         _handshakes_stale(settings),
-        _peers_lost(settings),
+        worker_peers_lost(settings),
+        peers_lost_everywhere(settings),
         _cleanup_stalled(settings),
     ]
 
@@ -37,6 +40,9 @@ def _handshakes_stale(settings: Settings) -> Alert:
     Stale peers are not counted. The cleanup removes ours some minutes later, so counting them would prolong the alert
     hardly at all. Peers that stay stale are not ours, or protected: peers of the older wgkex that were never taken over
     would be a ticket without end.
+
+    Nodes that move to another gateway leave a silent peer behind, and others come in their place. So the active peers
+    must have become fewer as well.
     """
     gap = settings.window(settings.gap)
 
@@ -46,11 +52,18 @@ def _handshakes_stale(settings: Settings) -> Alert:
             f"(avg_over_time(wgkex_worker_peers{{{settings.worker}, state{states}}}[{gap}]))"
         )
 
-    active, connected = peers('="active"'), peers('=~"active|idle"')
+    memory = settings.window(settings.stale_memory)
+    most = f"sum {settings.by('job', 'instance', 'domain')} (max_over_time({active_peers(settings)}[{memory}]))"
+    active, idle, connected = peers('="active"'), peers('="idle"'), peers('=~"active|idle"')
     return Alert(
         name="WgkexHandshakesStale",
         severity="warning",
-        expr=f"{active}\n/ {connected}\n< {settings.stale_ratio:g}\nand {connected} >= {settings.stale_min_peers}",
+        expr=(
+            f"{active}\n/ {connected}\n< {settings.stale_ratio:g}\n"
+            f"and {idle} - {active} >= {settings.stale_min_surplus}\n"
+            f"and {active} < {settings.stale_ratio:g} * {most}\n"
+            f"and {most} - {active} >= {settings.stale_deviations:g} * sqrt({most})"
+        ),
         hold="15m",
         summary="Most peers of a domain on a gateway are silent.",
         description=(
@@ -58,42 +71,6 @@ def _handshakes_stale(settings: Settings) -> Alert:
             "{{ $labels.domain }} that were connected within cleanup.stale_after still are. The nodes of the "
             "others have lost their tunnel or use another gateway. First check whether UDP reaches the domain's "
             "WireGuard port from outside."
-        ),
-    )
-
-
-def _peers_lost(settings: Settings) -> Alert:
-    """Over all domains, because they share an uplink.
-
-    The nodes of a gateway that reboots have found another one by then. Such a gateway is recognized by a worker that
-    has started, and hardly any peer that ever connected: the kernel has lost them, and the journal restores them
-    without a handshake. After a mere restart of the worker they are still in the kernel. Peers that never connected
-    are not counted: the cleanup removes many of them at once after each reboot of another gateway.
-    """
-    gap, short = settings.window(settings.gap), settings.window(settings.short_gap)
-    window, ago = settings.window(settings.lost_window), settings.span(settings.lost_window)
-    by = settings.by("job", "instance")
-    active, connected = (
-        f"wgkex_worker_peers{{{settings.worker}, state{state}}}" for state in ('="active"', '!="never"')
-    )
-    before, all_before = (f"sum {by} (avg_over_time({series}[{gap}] offset {ago}))" for series in (active, connected))
-    fewest = f"min_over_time(sum {by} (max_over_time({connected}[{short}]))[{window}:{short}])"
-    started = f"changes(process_start_time_seconds{{{settings.worker}}}[{window}])"
-    return Alert(
-        name="WgkexWorkerPeersLost",
-        severity="warning",
-        expr=(
-            f"sum {by} (avg_over_time({active}[{gap}]))\n/ {before}\n< {settings.lost_ratio:g}\n"
-            f"and {before} >= {settings.lost_min_peers}\n"
-            f"unless (\n  {fewest}\n  / {all_before}\n  < {settings.lost_ratio:g}\n"
-            f"  and {settings.on('job', 'instance')} {started} > 0\n)"
-        ),
-        hold="10m",
-        summary="A gateway has lost most of its active peers.",
-        description=(
-            "{{ $labels.instance }} has {{ $value | humanizePercentage }} of the active peers that it had "
-            f"{settings.span(settings.lost_window)} ago. Their nodes look for another gateway, or have no mesh. "
-            "First check the gateway's uplink and its WireGuard ports."
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Recording rules: rates for the service level objective, and the gateways as all brokers together see them."""
+"""Recording rules: rates for the objective, the gateways as all brokers together see them, and active peers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,6 +12,8 @@ ONLINE: Final = "worker:wgkex_broker_worker_online:max"
 PEERS: Final = "worker:wgkex_broker_worker_peers:avg"
 TARGET: Final = "worker:wgkex_broker_worker_target_peers:avg"
 SHARE: Final = "worker:wgkex_broker_worker_target_peers:share"
+ACTIVE: Final = "instance:wgkex_worker_peers_active:sum"
+ACTIVE_EVERYWHERE: Final = "network:wgkex_worker_peers_active:sum"
 
 Rule = Mapping[str, object]
 
@@ -39,6 +41,25 @@ def recording_groups(settings: Settings) -> list[Rule]:
             "rules": [rule for window in slow for rule in _rates(settings, window)],
         },
         {"name": "wgkex-gateways", "rules": _gateways(settings)},
+        {"name": "wgkex-peers", "rules": _peers(settings)},
+    ]
+
+
+def active(settings: Settings) -> str:
+    """Selector of the active peers, by gateway and domain."""
+    return f'wgkex_worker_peers{{{settings.worker}, state="active"}}'
+
+
+def _peers(settings: Settings) -> list[Rule]:
+    """Active peers, over all domains, of each gateway and of the network.
+
+    The first is for what has just happened, and averages over less time. A gateway that is not scraped is in neither.
+    """
+    recent = f"avg_over_time({active(settings)}[{settings.window(settings.lost_recent)}])"
+    bridged = f"avg_over_time({active(settings)}[{settings.window(settings.gap)}])"
+    return [
+        {"record": ACTIVE, "expr": f"sum {settings.by('job', 'instance')} ({recent})"},
+        {"record": ACTIVE_EVERYWHERE, "expr": settings.over_all("sum", bridged)},
     ]
 
 

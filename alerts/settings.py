@@ -77,7 +77,10 @@ class Settings:
         slow_interval: how often the long windows of the objective are recorded.
         objective: part of the valid keys that are to be served, over 30 days.
         burns: pairs of windows of the error budget alert.
-        burn_min_failures: failed keys in the long window; fewer never alert, whatever the ratio.
+        burn_min_failures: failed keys in the long window; fewer never alert, whatever the ratio. It does not grow with
+            the network: a node whose key fails repeats it once or twice a minute, so an outage brings three nodes to
+            this number in two to four minutes, and in a large network the ratio needs more. A key that fails while a
+            broker restarts is two at most.
         zero_window: without a key for so long.
         zero_span: the time yesterday that is compared, in pieces of `zero_window`.
         zero_offset: how far back yesterday is.
@@ -85,16 +88,46 @@ class Settings:
             node that cannot get through and sends its key every minute.
         mqtt_keep: how long the alert of a dead MQTT server goes on after its return, and inhibits its consequences.
         flapping_window, flapping_losses: more lost connections than this are too many.
-        rejections_window, rejections_ratio, rejections_min_requests: more rejected keys than this are too many.
-        slow_window, slow_seconds, slow_min_keys: how many seconds nodes wait from the POST until the key is installed.
+        rejections_window, rejections_ratio, rejections_min_keys: more rejected keys than this are too many. The number
+            is that of three nodes: one that is refused sends its key once a minute, and by both versions twice, which
+            are 30 in the window. It does not grow with the network, since the ratio does that.
+        slow_window, slow_seconds: how many seconds nodes wait from the POST until the key is installed.
+        slow_min_minutes: in so many minutes of the window there must be late keys. What a gateway takes at once when it
+            is back is one or two, whether these are 5 keys or 5,000; so this number does not depend on the size.
+        slow_recent: a gateway that takes its keys in time for so long is well again.
         queue_ratio: part of the queue's capacity.
         netlink_window, netlink_ratio, netlink_min_failures: failed operations, each kind by itself. A key that cannot
-            be installed makes 5 of them: one such key is no reason for an alert, two are if few keys come.
-        stale_ratio, stale_min_peers: part of the peers that is to be active.
-        lost_window, lost_ratio, lost_min_peers: part of the active peers that is to be left after the window. A gateway
-            whose worker has started, and found less than this part of those that ever connected, does not count.
+            be installed makes 5 of them: one such key is no reason for an alert, two are, at any size. The window is
+            as long as it takes a gateway of a small network, which gets a key every ten minutes, to see some.
+        netlink_half: failures in two such periods in succession go on, where there are none in between.
+        stale_ratio: part of the peers that is to be active.
+        stale_min_surplus: how many more must be silent than active. It does not grow with the network: a domain has a
+            port of its own, also a small one on a large gateway.
+        stale_memory, stale_deviations: by so many standard deviations the active peers must have fallen in this time,
+            which is as long as a silent peer is idle by default. Where nodes come and go, a domain has some more and
+            some fewer on a gateway, by the root of their number: from 6 down to 1, from 200 to 170.
+        lost_window, lost_ratio: part of a gateway's active peers that is to be left after the window.
+        lost_domain_ratio: the same of one domain on a gateway. It is less, because the numbers are smaller, and not 0,
+            because static peers may stay active.
+        lost_recent: over which time the active peers of now are averaged: short, since nodes wait, and long enough for
+            a failed scrape.
+        lost_part, lost_min_peers: so many peers must be lost: a part of what gateways have on average, of the network
+            or of this domain, and three at least. Fewer are of no importance there, or chance.
+        lost_memory: how long it is remembered what a gateway had before it rebooted.
+        lost_back_windows: nobody has come back in such a time since a reboot, though nodes asked for tunnels. The short
+            one is for networks in which some ask every minute, the long one for those in which few do in an hour.
+        lost_asked_part, lost_asked_min: so many nodes must have asked, as a part of the peers before the reboot.
+        everywhere_ratio: part of the active peers of the whole network that is to be left.
+        everywhere_offset, everywhere_memory: compared with the most within this long before that long ago. The memory
+            keeps the page firing, as an hour after the loss there is nothing to lose.
+        everywhere_unseen: for so long a gateway that does not answer is taken to have its peers.
+        everywhere_asked: nodes without a tunnel ask once a minute. If in this time there are fewer requests than nodes
+            are missing, these are only out of sight.
+        everywhere_min_peers: below this, the power cut of one house is half of the network.
         cleanup_window: how long without a completed cleanup; three times the longest interval that can be set.
-        imbalance_ratio, imbalance_min_peers: deviation of a gateway's peers from its share.
+        imbalance_ratio: deviation of a gateway's peers from its share.
+        imbalance_deviations: the same in standard deviations. Nodes with version 1 choose at random, and then the
+            number of a gateway's peers varies by the root of its share: by 4 of 17, by 45 of 2000.
         imbalance_settle: a gateway that was offline within this time, or is newer, does not count.
         crash_window, crash_starts: more starts than this are too many.
     """
@@ -132,29 +165,47 @@ class Settings:
 
     rejections_window: str = "15m"
     rejections_ratio: float = 0.25
-    rejections_min_requests: int = 100
+    rejections_min_keys: int = 45
 
-    slow_window: str = "10m"
+    slow_window: str = "30m"
     slow_seconds: float = 10
-    slow_min_keys: int = 20
+    slow_min_minutes: int = 3
+    slow_recent: str = "10m"
 
     queue_ratio: float = 0.8
 
-    netlink_window: str = "30m"
+    netlink_window: str = "1h"
     netlink_ratio: float = 0.05
     netlink_min_failures: int = 10
+    netlink_half: str = "30m"
 
     stale_ratio: float = 0.5
-    stale_min_peers: int = 10
+    stale_min_surplus: int = 3
+    stale_memory: str = "3h"
+    stale_deviations: float = 2
 
     lost_window: str = "30m"
     lost_ratio: float = 0.5
-    lost_min_peers: int = 20
+    lost_domain_ratio: float = 0.35
+    lost_recent: str = "2m"
+    lost_part: float = 0.1
+    lost_min_peers: int = 3
+    lost_memory: str = "3h"
+    lost_back_windows: tuple[str, str] = ("15m", "1h")
+    lost_asked_part: float = 0.1
+    lost_asked_min: int = 3
+
+    everywhere_ratio: float = 0.5
+    everywhere_offset: str = "1h"
+    everywhere_memory: str = "2h"
+    everywhere_unseen: str = "3h"
+    everywhere_asked: str = "10m"
+    everywhere_min_peers: int = 10
 
     cleanup_window: str = "3h"
 
     imbalance_ratio: float = 0.25
-    imbalance_min_peers: int = 20
+    imbalance_deviations: float = 3
     imbalance_settle: str = "1d"
 
     crash_window: str = "15m"

@@ -18,7 +18,7 @@ ALERTS: Final = [rule for rule in RULES if "alert" in rule]
 RECORDED: Final = {rule["record"] for rule in RULES if "record" in rule}
 NAMES: Final = sorted({rule["alert"] for rule in ALERTS})
 SCRAPED: Final = frozenset(("job", "instance"))
-RECORDED_LABELS: Final = {"instance": SCRAPED, "worker": frozenset(("job", "worker"))}
+RECORDED_LABELS: Final = {"instance": SCRAPED, "network": frozenset[str](), "worker": frozenset(("job", "worker"))}
 
 
 def _known_metrics() -> dict[str, frozenset[str]]:
@@ -42,8 +42,8 @@ def _known_metrics() -> dict[str, frozenset[str]]:
 METRICS: Final = _known_metrics()
 _FUNCTIONS: Final = frozenset(
     (
-        *("abs", "absent", "avg", "avg_over_time", "changes", "count", "histogram_quantile", "increase", "max"),
-        *("max_over_time", "min_over_time", "rate", "round", "sum", "vector"),
+        *("abs", "absent", "avg", "avg_over_time", "changes", "clamp_min", "count", "histogram_quantile", "increase"),
+        *("last_over_time", "max", "max_over_time", "min_over_time", "rate", "round", "sqrt", "sum", "vector"),
     )
 )
 _KEYWORDS: Final = frozenset(("and", "or", "unless", "by", "on", "group_left", "offset"))

@@ -46,6 +46,57 @@ def test_alerts_fire_and_stay_quiet(case: Path) -> None:
     assert "SUCCESS" in run("promtool", "test", "rules", str(case))
 
 
+@pytest.fixture
+def sites(tmp_path: Path) -> Path:
+    """A folder for cases, beside the rules for several sites."""
+    (tmp_path / SHIPPED.name).write_text(document(Settings(cluster="cluster")))
+    (tmp_path / "tests").mkdir()
+    return tmp_path / "tests"
+
+
+def test_promtool_takes_the_rules_for_several_sites(sites: Path) -> None:
+    assert "SUCCESS" in run(
+        "promtool", "check", "rules", "--lint=all", "--lint-fatal", str(sites.parent / SHIPPED.name)
+    )
+
+
+def test_each_site_has_alerts_of_its_own(sites: Path) -> None:
+    case = sites / "clusters.yaml"
+    case.write_text((FOLDER / "tests" / "clusters" / "clusters.yaml").read_text())
+
+    assert "SUCCESS" in run("promtool", "test", "rules", str(case))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_alerts_of_a_site_are_those_of_the_only_one(case: Path, sites: Path) -> None:
+    document = yaml.safe_load(case.read_text())
+    for test in document["tests"]:
+        _move_to_a_site(test)
+    (sites / case.name).write_text(yaml.safe_dump(document))
+
+    assert "SUCCESS" in run("promtool", "test", "rules", str(sites / case.name))
+
+
+def _move_to_a_site(test: dict[str, Any]) -> None:
+    """The same case, where all series have the label of a site, and so have the alerts and recorded series."""
+    for series in test.get("input_series", []):
+        series["series"] = _with_site(series["series"])
+    for check in test.get("promql_expr_test", []):
+        for sample in check.get("exp_samples", []):
+            sample["labels"] = _with_site(sample["labels"])
+    # A site of which nothing has ever been scraped is not known, so these have cases of their own.
+    checks = [check for check in test.get("alert_rule_test", []) if not check["alertname"].endswith("Absent")]
+    for check in checks:
+        for alert in check.get("exp_alerts", []):
+            if check["alertname"] != "WgkexWatchdog":
+                alert["exp_labels"]["cluster"] = "muc"
+    test["alert_rule_test"] = checks
+
+
+def _with_site(labels: str) -> str:
+    return labels.replace("}", ', cluster="muc"}') if "{" in labels else f'{labels}{{cluster="muc"}}'
+
+
 def test_prometheus_takes_the_example(tmp_path: Path) -> None:
     config = tmp_path / "prometheus.yaml"
     config.write_text((FOLDER / "prometheus.yaml.example").read_text())

@@ -11,6 +11,8 @@ from alerts.settings import Settings, milliseconds
 from tests.alerts import ALERTS, NAMES, fired
 from tests.helpers import ROOT
 
+# The label of the site, by the name that the documents use.
+SITE: Final = "cluster"
 ALERTMANAGER: Final = yaml.safe_load((ROOT / "alerts" / "alertmanager.yaml.example").read_text())
 
 
@@ -38,7 +40,13 @@ def test_both_sides_of_an_inhibition_have_the_labels_it_compares(rule: Mapping[s
     assert targets
     for name in sources | targets:
         for labels in fired(name):
-            assert set(rule["equal"]) <= labels.keys() | {"alertname"}, name
+            assert set(rule["equal"]) <= labels.keys() | {"alertname", SITE}, name
+
+
+def test_an_inhibition_holds_with_one_site_and_with_several() -> None:
+    # With several all alerts have the label: integration/test_alert_rules.py. With one, none may have it.
+    assert all(SITE in rule["equal"] for rule in ALERTMANAGER["inhibit_rules"])
+    assert not any(SITE in labels for name in NAMES for labels in fired(name))
 
 
 def test_a_lost_mqtt_server_inhibits_its_consequences() -> None:

@@ -23,6 +23,7 @@ EXPECTED: Final = {
     "WgkexKeyRateZero": [("15m", "critical")],
     "WgkexNoWorkersOnline": [("5m", "critical")],
     "WgkexInterfaceDown": [("5m", "critical")],
+    "WgkexPeersLostEverywhere": [("5m", "critical")],
     "WgkexTargetDown": [("10m", "warning")],
     "WgkexMQTTDisconnected": [("1m", "warning")],
     "WgkexMQTTFlapping": [("15m", "warning")],
@@ -82,7 +83,7 @@ def test_the_objective_is_recorded_over_all_windows() -> None:
         for window in windows
     }
 
-    assert wanted == {name for name in RECORDED if name.startswith("instance:")}
+    assert wanted == {name for name in RECORDED if name.startswith("instance:wgkex_broker_key")}
     assert windows == SLO_WINDOWS
 
 
@@ -126,13 +127,15 @@ def test_a_recorded_series_is_named_by_level_metric_and_operations(name: str) ->
 
 
 def test_mistakes_of_senders_count_in_one_alert_only() -> None:
+    # Requests also show that nodes whose gateways cannot be seen have no tunnel.
     concerned = {
         rule.get("alert") or rule["record"]
         for rule in RULES
         if re.search(r"key_rejections|key_requests|http_requests", rule["expr"])
     }
 
-    assert concerned == {"WgkexKeyRejectionsHigh"}
+    assert concerned == {"WgkexKeyRejectionsHigh", "WgkexPeersLostEverywhere"}
+    assert not any("key_rejections" in rule["expr"] for rule in ALERTS if rule["labels"]["severity"] == "critical")
     assert {labels["severity"] for labels in fired("WgkexKeyRejectionsHigh")} == {"warning"}
 
 

@@ -22,6 +22,7 @@ PARTS: Final = ("What it means", "What users notice", "Check first", "Likely cau
 # Words with underscores in commands and texts that belong to other programs.
 OTHERS: Final = frozenset(
     {
+        "acl_file",
         "ffmuc_welt",
         "max_inflight_messages",
         "mosquitto_sub",

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from alerts.rules import document
 from alerts.settings import Settings, duration_text, milliseconds
 from tests.alerts import DURATION
+from tests.helpers import WELT
+from wgkex_ops.metrics.broker import ReceiptMetrics
 
 
 def _texts(value: Any, path: str = "") -> list[tuple[str, str]]:  # noqa: ANN401  YAML can be anything
@@ -58,6 +61,16 @@ def test_a_duration_survives_the_round_trip(text: str) -> None:
 def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         milliseconds(text)
+
+
+def test_what_nodes_wait_is_a_bucket_of_the_histogram() -> None:
+    registry = CollectorRegistry()
+    ReceiptMetrics(registry, ["gw01"], [WELT.name])
+
+    (buckets,) = (metric for metric in registry.collect() if metric.name == "wgkex_broker_key_install_duration_seconds")
+    bounds = {sample.labels["le"] for sample in buckets.samples if sample.name.endswith("_bucket")}
+    # As the rule names it.
+    assert str(float(Settings().slow_seconds)) in bounds
 
 
 @pytest.mark.parametrize(
