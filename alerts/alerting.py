@@ -9,12 +9,16 @@ What they have in common:
 - Mistakes of senders count in WgkexKeyRejectionsHigh only, which pages nobody.
 """
 
+from alerts.canary import canary
 from alerts.gateways import gateways
 from alerts.keys import keys
 from alerts.mqtt import mqtt
+from alerts.nodes import nodes
 from alerts.peers import peers
 from alerts.processes import processes
+from alerts.receipts import receipts
 from alerts.recording import Rule
+from alerts.resources import resources
 from alerts.settings import Settings
 
 
@@ -28,5 +32,9 @@ def alerting_groups(settings: Settings) -> list[Rule]:
             ("wgkex-alerts-keys", keys(settings)),
             ("wgkex-alerts-gateways", gateways(settings)),
             ("wgkex-alerts-peers", peers(settings)),
+            ("wgkex-alerts-receipts", receipts(settings)),
+            ("wgkex-alerts-nodes", nodes(settings)),
+            ("wgkex-alerts-resources", resources(settings)),
+            ("wgkex-alerts-canary", canary(settings)),
         )
     ]

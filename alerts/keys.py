@@ -45,22 +45,27 @@ def _burn(settings: Settings, burn: Burn) -> Alert:
 
 
 def _key_rate_zero(settings: Settings) -> Alert:
+    """Nodes, not keys: one that repeats its key is neither an expectation for tomorrow, nor hides that no other comes.
+
+    The canary repeats its keys, too.
+    """
     window = settings.window(settings.zero_window)
-    increase = settings.over_all("sum", f"increase(wgkex_broker_keys_published_total{{{settings.broker}}}[{window}])")
+    increase = settings.over_all(
+        "sum", f"increase(wgkex_broker_key_first_requests_total{{{settings.broker}}}[{window}])"
+    )
     yesterday = f"[{settings.window(settings.zero_span)}:{window}] offset {settings.span(settings.zero_offset)}"
     return Alert(
         name="WgkexKeyRateZero",
         severity="critical",
         # Nodes come in bursts when a gateway starts. Only a steady stream yesterday is expected today.
-        expr=f"min_over_time({increase}{yesterday}) >= {settings.zero_min_keys}\nand {increase} == 0",
+        expr=f"min_over_time({increase}{yesterday}) >= {settings.zero_min_nodes}\nand {increase} == 0",
         hold="15m",
-        summary="No key is accepted, though some were at this time yesterday.",
+        summary="No node asks for a tunnel, though some did at this time yesterday.",
         description=(
-            f"No key was accepted within {settings.span(settings.zero_window)}; at this time yesterday there were "
-            '{{ $value | printf "%.0f" }} or more in each such period. Nodes that boot or have lost their tunnel '
-            "get none. First check whether requests arrive (wgkex_broker_key_requests_total). If none do, check "
-            "DNS, TLS and the proxy in front of the brokers; if they do, check the reasons of failures and "
-            "rejections."
+            f"No node has begun to ask within {settings.span(settings.zero_window)}; at this time yesterday "
+            '{{ $value | printf "%.0f" }} or more did in each such period. Nodes that boot or have lost their tunnel '
+            "get none. First check whether requests arrive (wgkex_broker_key_requests_total). If none do, check DNS, "
+            "TLS and the proxy in front of the brokers; if they do, check the reasons of rejections."
         ),
     )
 

@@ -27,7 +27,7 @@ def processes(settings: Settings) -> list[Alert]:
         Alert(
             name="WgkexTargetDown",
             severity="warning",
-            expr=f"max_over_time(up{{{settings.both}}}[{gap}]) == 0",
+            expr=f"max_over_time(up{{{settings.every}}}[{gap}]) == 0",
             hold="10m",
             summary="A wgkex process does not answer.",
             description=(

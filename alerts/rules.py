@@ -5,6 +5,8 @@ from typing import Final
 
 from alerts.alerting import alerting_groups
 from alerts.recording import recording_groups
+from alerts.recording_hosts import host_recording_groups
+from alerts.recording_nodes import node_recording_groups
 from alerts.settings import Settings
 from alerts.text import as_yaml, spaced
 
@@ -15,7 +17,12 @@ _HEAD: Final = """\
 
 def groups(settings: Settings) -> list[Mapping[str, object]]:
     """All groups of rules, as Prometheus reads them."""
-    return [*recording_groups(settings), *alerting_groups(settings)]
+    return [
+        *recording_groups(settings),
+        *node_recording_groups(settings),
+        *host_recording_groups(settings),
+        *alerting_groups(settings),
+    ]
 
 
 def document(settings: Settings) -> str:

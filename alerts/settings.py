@@ -84,8 +84,8 @@ class Settings:
         zero_window: without a key for so long.
         zero_span: the time yesterday that is compared, in pieces of `zero_window`.
         zero_offset: how far back yesterday is.
-        zero_min_keys: keys in each of these pieces: a single burst yesterday is no expectation for today, nor is one
-            node that cannot get through and sends its key every minute.
+        zero_min_nodes: nodes that began to ask in each of these pieces: a single burst yesterday is no expectation for
+            today. One node counts once, however often it repeats its key.
         mqtt_keep: how long the alert of a dead MQTT server goes on after its return, and inhibits its consequences.
         flapping_window, flapping_losses: more lost connections than this are too many.
         rejections_window, rejections_ratio, rejections_min_keys: more rejected keys than this are too many. The number
@@ -130,6 +130,23 @@ class Settings:
             number of a gateway's peers varies by the root of its share: by 4 of 17, by 45 of 2000.
         imbalance_settle: a gateway that was offline within this time, or is newer, does not count.
         crash_window, crash_starts: more starts than this are too many.
+        probe_job: `job` of the canary, which not every site has.
+        unconfirmed_ratio, unconfirmed_min_keys: part of the accepted keys that a gateway did not install, and how many
+            of them there are within 15 minutes. A key is repeated every minute, so one node that gets no tunnel makes
+            enough of them.
+        returned_ratio: part of the nodes sent to a gateway that came back within 5 minutes.
+        nodes_min, nodes_part, nodes_memory: different nodes within 15 minutes that make a trend: so many, and so large
+            a part of the most peers that the gateway had within that time. Nodes that can reach no gateway at all, such
+            as those behind a firewall that blocks UDP, grow with the network, hence a part.
+        network_part: the same part of the network's peers, for an alert that pages.
+        vxlan_min_peers: active peers of a domain; with these, batman-adv sends packets all the time.
+        skew_seconds: how far a clock may be off. Nodes wait 10 s, and a session ends after 180 s.
+        certificate_warning_days, certificate_critical_days: how long before a certificate expires.
+        files_ratio: part of the file descriptors.
+        memory_history: a process that started within this time does not count: a day, and the quarter before.
+        memory_growth, memory_quarter_growth: growth of memory within a day, and within each quarter of that day.
+        restarts_window, restarts_starts: so many starts within an hour are too many.
+        probe_window: two rounds of the canary.
     """
 
     broker_job: str = "wgkex-broker"
@@ -156,7 +173,7 @@ class Settings:
     zero_window: str = "15m"
     zero_span: str = "1h"
     zero_offset: str = "1d"
-    zero_min_keys: int = 20
+    zero_min_nodes: int = 5
 
     mqtt_keep: str = "5m"
 
@@ -211,6 +228,35 @@ class Settings:
     crash_window: str = "15m"
     crash_starts: int = 3
 
+    probe_job: str = "wgkex-probe"
+
+    unconfirmed_ratio: float = 0.05
+    unconfirmed_min_keys: int = 5
+
+    returned_ratio: float = 0.5
+    nodes_min: int = 3
+    nodes_part: float = 0.01
+    nodes_memory: str = "1h"
+    network_part: float = 0.1
+
+    vxlan_min_peers: int = 3
+
+    skew_seconds: float = 5
+
+    certificate_warning_days: int = 14
+    certificate_critical_days: int = 2
+
+    files_ratio: float = 0.8
+
+    memory_history: str = "30h"
+    memory_growth: float = 0.1
+    memory_quarter_growth: float = 0.01
+
+    restarts_window: str = "65m"
+    restarts_starts: int = 6
+
+    probe_window: str = "2m"
+
     @property
     def broker(self) -> str:
         """Label matcher of the brokers."""
@@ -222,8 +268,18 @@ class Settings:
         return f'job="{self.worker_job}"'
 
     @property
+    def probe(self) -> str:
+        """Label matcher of the canary."""
+        return f'job="{self.probe_job}"'
+
+    @property
+    def every(self) -> str:
+        """Label matcher of all our processes, the canary included."""
+        return f'job=~"{"|".join(map(_literal, (self.broker_job, self.worker_job, self.probe_job)))}"'
+
+    @property
     def both(self) -> str:
-        """Label matcher of all our processes."""
+        """Label matcher of brokers and workers."""
         return f'job=~"{_literal(self.broker_job)}|{_literal(self.worker_job)}"'
 
     @property

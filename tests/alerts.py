@@ -18,14 +18,22 @@ ALERTS: Final = [rule for rule in RULES if "alert" in rule]
 RECORDED: Final = {rule["record"] for rule in RULES if "record" in rule}
 NAMES: Final = sorted({rule["alert"] for rule in ALERTS})
 SCRAPED: Final = frozenset(("job", "instance"))
-RECORDED_LABELS: Final = {"instance": SCRAPED, "network": frozenset[str](), "worker": frozenset(("job", "worker"))}
+RECORDED_LABELS: Final = {
+    "instance": SCRAPED,
+    "network": frozenset[str](),
+    "job": frozenset(("job",)),
+    **{level: frozenset(("job", level)) for level in ("worker", "domain")},
+}
 
 
 def _known_metrics() -> dict[str, frozenset[str]]:
     """Labels by name, of all series that there are: from the reference, which is made from the code."""
     known: dict[str, frozenset[str]] = {
         "up": SCRAPED,
-        "process_start_time_seconds": SCRAPED,
+        **{
+            f"process_{name}": SCRAPED
+            for name in ("start_time_seconds", "resident_memory_bytes", "open_fds", "max_fds")
+        },
         "ALERTS": frozenset(("alertname", "alertstate", "service", "severity")),
         **{name: RECORDED_LABELS[name.split(":")[0]] for name in RECORDED},
     }
@@ -43,7 +51,8 @@ METRICS: Final = _known_metrics()
 _FUNCTIONS: Final = frozenset(
     (
         *("abs", "absent", "avg", "avg_over_time", "changes", "clamp_min", "count", "histogram_quantile", "increase"),
-        *("last_over_time", "max", "max_over_time", "min_over_time", "rate", "round", "sqrt", "sum", "vector"),
+        *("label_replace", "last_over_time", "max", "max_over_time", "min_over_time", "rate", "round", "sqrt", "sum"),
+        *("time", "timestamp", "vector"),
     )
 )
 _KEYWORDS: Final = frozenset(("and", "or", "unless", "by", "on", "group_left", "offset"))
@@ -71,16 +80,23 @@ def all_cases() -> list[tuple[str, Mapping[str, Any]]]:
     return [(case["name"], case) for path in CASES for case in yaml.safe_load(path.read_text())["tests"]]
 
 
-def fired(name: str) -> list[dict[str, str]]:
-    """Labels of all alerts of a name that some case expects."""
+def fired(name: str, severity: str = "") -> list[dict[str, str]]:
+    """Labels of all alerts of a name that some case expects; of one severity, if it is given."""
     return [
         alert["exp_labels"]
         for _, case in all_cases()
         for test in case.get("alert_rule_test", [])
         if test["alertname"] == name
         for alert in test.get("exp_alerts", [])
+        if severity in ("", alert["exp_labels"]["severity"])
     ]
 
 
 def windows_of(labels: Mapping[str, str]) -> str:
     return f"{labels['long_window']}/{labels['short_window']}" if "long_window" in labels else ""
+
+
+def variant_of(rule: Mapping[str, Any]) -> str:
+    """How the names of an alert's cases begin: where several rules share its name, with what sets this one apart."""
+    several = sum(other["alert"] == rule["alert"] for other in ALERTS) > 1
+    return " ".join((rule["alert"], windows_of(rule["labels"]) or rule["labels"]["severity"])[: 1 + several])

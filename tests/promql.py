@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from alerts.recording import recording_groups
+from alerts.rules import groups
 from alerts.settings import Settings
 from tests.helpers import ROOT
 
@@ -15,7 +15,7 @@ _SAMPLES: Final = {"histogram": ("_bucket", "_sum", "_count"), "gaugehistogram":
 # Those of Prometheus, of the client library, and of Alertmanager, which are not ours to document.
 _FOREIGN: Final = re.compile(
     r"up|ALERTS|scrape_(duration_seconds|samples_scraped)|alertmanager_notifications_failed_total"
-    r"|process_(cpu_seconds_total|start_time_seconds|resident_memory_bytes)"
+    r"|process_(cpu_seconds_total|start_time_seconds|resident_memory_bytes|open_fds|max_fds)"
 )
 # Labels that Prometheus, its alerts, its histograms and Alertmanager have.
 _COMMON_LABELS: Final = frozenset(
@@ -44,11 +44,11 @@ def known_series() -> dict[str, frozenset[str]]:
     for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \|", reference, re.MULTILINE):
         for suffix in _SAMPLES.get(kind, ("",)):
             known[name + suffix] = frozenset(re.findall(r"`(\w+)`", labels))
-    for group in recording_groups(Settings()):
+    for group in groups(Settings()):
         rules = group["rules"]
         assert isinstance(rules, list)
         # What stands before the first colon of a recorded name is the label that is left.
-        known |= {rule["record"]: frozenset({rule["record"].split(":")[0]}) for rule in rules}
+        known |= {rule["record"]: frozenset({rule["record"].split(":")[0]}) for rule in rules if "record" in rule}
     return known
 
 

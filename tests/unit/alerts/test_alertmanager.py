@@ -16,31 +16,49 @@ SITE: Final = "cluster"
 ALERTMANAGER: Final = yaml.safe_load((ROOT / "alerts" / "alertmanager.yaml.example").read_text())
 
 
-def _concerned(matchers: list[str]) -> set[str]:
-    """Names of the alerts that fit the matchers of an inhibition rule."""
-    found = set(NAMES)
+def _rules(matchers: list[str]) -> set[tuple[str, str]]:
+    """The alerts that fit the matchers of an inhibition rule, each with its severity."""
+    found = list(ALERTS)
     for matcher in matchers:
         label, operator, value = re.fullmatch(r'(\w+) (=~?) "(.*)"', matcher).groups()  # type: ignore[union-attr]
         pattern = value if operator == "=~" else re.escape(value)
-        found &= {
-            rule["alert"]
-            for rule in ALERTS
-            if re.fullmatch(pattern, {**rule["labels"], "alertname": rule["alert"]}[label])
-        }
-    return found
+        found = [rule for rule in found if re.fullmatch(pattern, {**rule["labels"], "alertname": rule["alert"]}[label])]
+    return {(rule["alert"], rule["labels"]["severity"]) for rule in found}
+
+
+def _concerned(matchers: list[str]) -> set[str]:
+    """Names of the alerts that fit the matchers of an inhibition rule."""
+    return {name for name, _ in _rules(matchers)}
+
+
+def _inhibited_by(source: str) -> set[str]:
+    """Names of the alerts that an alert inhibits, whatever its severity."""
+    return {
+        name
+        for rule in ALERTMANAGER["inhibit_rules"]
+        if source in _concerned(rule["source_matchers"]) and "alertname" not in rule["equal"]
+        for name in _concerned(rule["target_matchers"])
+    }
 
 
 @pytest.mark.parametrize("rule", ALERTMANAGER["inhibit_rules"], ids=lambda rule: rule["source_matchers"][0])
 def test_both_sides_of_an_inhibition_have_the_labels_it_compares(rule: Mapping[str, Any]) -> None:
-    sources, targets = _concerned(rule["source_matchers"]), _concerned(rule["target_matchers"])
-    if "alertname" in rule["equal"]:
-        sources = targets = sources & targets
+    sources, targets = _rules(rule["source_matchers"]), _rules(rule["target_matchers"])
+    equal = set(rule["equal"])
+    if "alertname" in equal:
+        both = {name for name, _ in sources} & {name for name, _ in targets}
+        sources, targets = (
+            {(name, severity) for name, severity in side if name in both} for side in (sources, targets)
+        )
+        # Every alert has its name.
+        equal -= {"alertname"}
 
     assert sources
     assert targets
-    for name in sources | targets:
-        for labels in fired(name):
-            assert set(rule["equal"]) <= labels.keys() | {"alertname", SITE}, name
+    for name, severity in sources | targets:
+        assert fired(name, severity)
+        for labels in fired(name, severity):
+            assert equal <= labels.keys() | {SITE}, name
 
 
 def test_an_inhibition_holds_with_one_site_and_with_several() -> None:
@@ -55,8 +73,10 @@ def test_a_lost_mqtt_server_inhibits_its_consequences() -> None:
     assert _concerned(rule["target_matchers"]) == {
         "WgkexKeyRateZero",
         "WgkexKeyErrorBudgetBurn",
+        "WgkexKeysUnconfirmed",
         "WgkexNoWorkersOnline",
         "WgkexMQTTDisconnected",
+        "WgkexProbeFailing",
     }
     # It fires before its consequences notify anybody, also counting the window of its query, which its consequences
     # need not have.
@@ -72,3 +92,34 @@ def test_a_lost_mqtt_server_inhibits_its_consequences() -> None:
             assert milliseconds(source["for"]) < notified_after
             same_window = milliseconds(settings.short_gap) if session in alert["expr"] else 0
             assert milliseconds(source["for"]) + milliseconds(settings.short_gap) < notified_after + same_window
+
+
+@pytest.mark.parametrize(
+    ("source", "targets"),
+    [
+        ("WgkexBrokerDown", {"WgkexTargetDown", "WgkexProbeFailing"}),
+        ("WgkexNoWorkersOnline", {"WgkexProbeFailing"}),
+        ("WgkexInterfaceDown", {"WgkexVxlanSilent"}),
+        ("WgkexGatewayBlackHole", {"WgkexNoNewSessions"}),
+        ("WgkexCrashlooping", {"WgkexRestartsOften"}),
+    ],
+)
+def test_a_cause_inhibits_what_it_explains_and_nothing_else(source: str, targets: set[str]) -> None:
+    assert _inhibited_by(source) == targets
+    # A page is never held back by a ticket.
+    rules = [rule for rule in ALERTMANAGER["inhibit_rules"] if source in _concerned(rule["source_matchers"])]
+    for rule in rules:
+        severities = {severity for name, severity in _rules(rule["source_matchers"]) if name == source}
+        if "warning" in severities:
+            assert {severity for _, severity in _rules(rule["target_matchers"])} == {"warning"}
+
+
+def test_nothing_inhibits_what_will_break_the_mqtt_server() -> None:
+    inhibited = {
+        name
+        for rule in ALERTMANAGER["inhibit_rules"]
+        if "alertname" not in rule["equal"]
+        for name in _concerned(rule["target_matchers"])
+    }
+
+    assert not inhibited & {"WgkexMQTTCertificateExpires", "WgkexMQTTDown", "WgkexGatewayBlackHole"}

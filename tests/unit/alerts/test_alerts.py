@@ -39,6 +39,16 @@ EXPECTED: Final = {
     "WgkexGatewayImbalance": [("1h", "warning")],
     "WgkexCollectorFailing": [("10m", "warning")],
     "WgkexCrashlooping": [("5m", "warning")],
+    "WgkexKeysUnconfirmed": [("5m", "critical"), ("5m", "warning")],
+    "WgkexGatewayBlackHole": [("5m", "critical"), ("5m", "warning")],
+    "WgkexNoNewSessions": [("10m", "warning")],
+    "WgkexVxlanSilent": [("10m", "warning")],
+    "WgkexClockSkewed": [("10m", "warning")],
+    "WgkexMQTTCertificateExpires": [("1h", "critical"), ("1h", "warning")],
+    "WgkexFileDescriptorsLow": [("15m", "warning")],
+    "WgkexMemoryGrowing": [("15m", "warning")],
+    "WgkexRestartsOften": [("15m", "warning")],
+    "WgkexProbeFailing": [("5m", "critical")],
     "WgkexWatchdog": [(None, "none")],
 }
 
@@ -83,7 +93,7 @@ def test_the_objective_is_recorded_over_all_windows() -> None:
         for window in windows
     }
 
-    assert wanted == {name for name in RECORDED if name.startswith("instance:wgkex_broker_key")}
+    assert wanted == {name for name in RECORDED if re.search(r":rate\w+$", name)}
     assert windows == SLO_WINDOWS
 
 
@@ -140,10 +150,11 @@ def test_mistakes_of_senders_count_in_one_alert_only() -> None:
 
 
 def test_other_names_of_jobs_reach_all_selectors() -> None:
-    text = document(Settings(broker_job="b.1", worker_job="w"))
+    text = document(Settings(broker_job="b.1", worker_job="w", probe_job="p"))
 
     assert "wgkex-broker" not in text.replace("systemctl status wgkex-broker", "")
     assert "wgkex-worker" not in text
+    assert "wgkex-probe" not in text
     assert 'job=~"b\\\\.1|w"' in text
 
 
