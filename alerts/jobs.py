@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from alerts.settings import Settings
 from wgkex_ops.config import Listen
-from wgkex_ops.config.model import BrokerConfig, WorkerConfig
+from wgkex_ops.config.model import BrokerConfig, ProbeConfig, WorkerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,11 @@ class Job:
 
 def jobs(settings: Settings) -> tuple[Job, ...]:
     """All jobs, with the addresses that the configuration has by default."""
-    sections = (("broker", settings.broker_job, BrokerConfig), ("worker", settings.worker_job, WorkerConfig))
+    sections = (
+        ("broker", settings.broker_job, BrokerConfig),
+        ("worker", settings.worker_job, WorkerConfig),
+        ("probe", settings.probe_job, ProbeConfig),
+    )
     return tuple(
         Job(component, name, section.model_fields["metrics_listen"].default) for component, name, section in sections
     )

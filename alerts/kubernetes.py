@@ -29,12 +29,14 @@ _SERVICES_HEAD: Final = f"""\
 {_MADE}
 # For processes that run in the cluster. Each ServiceMonitor needs a Service with its labels and a port with the name
 # `{PORT_NAME}`, and `metrics_listen` must set an address that Prometheus reaches. The rules select by `job`, which
-# would be the name of the Service. Use this file or scrapeconfig.yaml for a program, never both.
+# would be the name of the Service. Use this file or scrapeconfig.yaml for a program, never both. Leave out what you do
+# not have, such as a canary (wgkex-probe).
 """
 _HOSTS_HEAD: Final = f"""\
 {_MADE}
 # For processes on hosts outside of the cluster. Copy it, and put your hosts in place of the examples under `targets`.
-# The Prometheus of the operator needs a `scrapeConfigSelector` that matches these labels.
+# The Prometheus of the operator needs a `scrapeConfigSelector` that matches these labels. Leave out what you do not
+# have, such as a canary (wgkex-probe).
 """
 
 

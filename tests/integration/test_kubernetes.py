@@ -67,4 +67,4 @@ async def test_prometheus_gives_each_target_the_job_that_the_rules_select_by(fil
 
     targets = await eventually_answered(all_targets, "a Prometheus that knows its targets")
     jobs = {target["labels"]["job"] for target in targets}
-    assert jobs == {Settings().broker_job, Settings().worker_job}
+    assert jobs == {Settings().broker_job, Settings().worker_job, Settings().probe_job}
