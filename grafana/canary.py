@@ -23,8 +23,8 @@ def state() -> Panel:
         Head(
             "Canary",
             "Domains in which the canary got a tunnel and its mesh in its last round, and those in which it did not:"
-            " nodes get none there. See the section Canary below. No canary: docs/canary.md shows how to"
-            " run one.",
+            " nodes get none there. See WgkexProbeFailing in the runbook, and the section Canary below. No canary:"
+            " docs/canary.md shows how to run one.",
             "none",
             4,
             SMALL,

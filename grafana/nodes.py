@@ -91,7 +91,8 @@ def sessions(width: int = 8) -> Panel:
         Head(
             "Sessions begun by gateway",
             "Sessions of WireGuard that began, a minute: nodes that really connect. None while brokers send nodes here:"
-            " check the gateway's WireGuard ports from outside, and whether keys are installed.",
+            " check the gateway's WireGuard ports from outside, and whether keys are installed. See WgkexNoNewSessions"
+            " in the runbook.",
             "cpm",
             width,
         ),

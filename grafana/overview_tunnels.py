@@ -30,14 +30,16 @@ def first_screen() -> Section:
             _share(
                 "Keys without confirmation",
                 "Of the accepted keys, those that gateways never confirmed or could not install, over 20 minutes: in"
-                " all, and at the worst gateway. Over 5 %: nodes have no tunnel, whatever response they got.",
+                " all, and at the worst gateway. Over 5 %: nodes have no tunnel, whatever response they got. See"
+                " WgkexKeysUnconfirmed in the runbook.",
                 unconfirmed_share,
                 nodes.UNCONFIRMED,
             ),
             _share(
                 "Nodes that come back",
                 "Of the nodes that version 2 sent to a gateway, those that asked again within 5 minutes, over 20"
-                " minutes: in all, and at the worst gateway. They got no tunnel there.",
+                " minutes: in all, and at the worst gateway. They got no tunnel there. See WgkexGatewayBlackHole in the"
+                " runbook.",
                 returned_share,
                 nodes.RETURNED,
             ),

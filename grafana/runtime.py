@@ -178,7 +178,8 @@ def _clocks() -> Section:
                 Head(
                     "Clock against Prometheus",
                     "How far each process's clock is from the time of the scrape, early or late. The line is 5 s. One"
-                    " host: it has no NTP. All by the same amount: the host of Prometheus has none.",
+                    " host: it has no NTP. All by the same amount: the host of Prometheus has none. See"
+                    " WgkexClockSkewed in the runbook.",
                     "s",
                     12,
                 ),
@@ -190,7 +191,8 @@ def _clocks() -> Section:
                 Head(
                     "Certificate of the MQTT server",
                     "How long the certificate is valid that the MQTT server showed last. At 0 no process can connect"
-                    " again: renew it, and have the server read it. The lines are 14 days and 2 days.",
+                    " again: renew it, and have the server read it. The lines are 14 days and 2 days. See"
+                    " WgkexMQTTCertificateExpires in the runbook.",
                     "s",
                     12,
                 ),
