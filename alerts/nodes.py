@@ -74,14 +74,16 @@ def _black_hole(settings: Settings) -> Alert:
 
 
 def _no_new_sessions(settings: Settings) -> Alert:
-    """Nodes that keep asking are counted for 15 minutes, so no session may have begun for as long: gap and hold.
+    """Nodes count for 15 minutes: fewer than the window without a session, and the hold, together.
 
-    Three nodes that came and connected within a minute thus fire nothing in the silence that follows. A gateway whose
-    worker is not scraped has no sessions to compare, and alerts of its own.
+    So nodes that came and connected within a minute or two fire nothing in the silence that follows, and nodes that
+    came once and did not connect do. A gateway whose worker is not scraped has no sessions to compare, and alerts of
+    its own.
     """
     gap, memory = settings.window(settings.gap), settings.window(settings.nodes_memory)
     on = settings.on("job", "worker")
-    started = f"increase(wgkex_worker_peer_sessions_started_total{{{settings.worker}}}[{gap}])"
+    none = settings.window(settings.sessions_window)
+    started = f"increase(wgkex_worker_peer_sessions_started_total{{{settings.worker}}}[{none}])"
     return Alert(
         name="WgkexNoNewSessions",
         severity="warning",
