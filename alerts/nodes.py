@@ -74,16 +74,14 @@ def _black_hole(settings: Settings) -> Alert:
 
 
 def _no_new_sessions(settings: Settings) -> Alert:
-    """Nodes count for 15 minutes: fewer than the window without a session, and the hold, together.
+    """For the window and the hold no session begins: longer than a node is counted that came and connected.
 
-    So nodes that came and connected within a minute or two fire nothing in the silence that follows, and nodes that
-    came once and did not connect do. A gateway whose worker is not scraped has no sessions to compare, and alerts of
-    its own.
+    So nodes that come all at once, and connect, fire nothing in the silence that follows. A gateway whose worker is not
+    scraped has no sessions to compare, and alerts of its own.
     """
-    gap, memory = settings.window(settings.gap), settings.window(settings.nodes_memory)
+    window, memory = settings.window(settings.sessions_window), settings.window(settings.nodes_memory)
     on = settings.on("job", "worker")
-    none = settings.window(settings.sessions_window)
-    started = f"increase(wgkex_worker_peer_sessions_started_total{{{settings.worker}}}[{none}])"
+    started = f"increase(wgkex_worker_peer_sessions_started_total{{{settings.worker}}}[{window}])"
     return Alert(
         name="WgkexNoNewSessions",
         severity="warning",
@@ -91,7 +89,7 @@ def _no_new_sessions(settings: Settings) -> Alert:
             f"{ASSIGNED} >= {settings.nodes_min}\n"
             f"unless {on} ({ASSIGNED} < {on} {settings.nodes_part:g} * max_over_time({PEERS}[{memory}]))\n"
             f"and {settings.on('worker')} (\n"
-            f"  max_over_time(wgkex_worker_info{{{settings.worker}}}[{gap}])\n"
+            f"  max_over_time(wgkex_worker_info{{{settings.worker}}}[{settings.window(settings.gap)}])\n"
             f"  * {settings.on('job', 'instance')} group_left ()\n"
             f"  sum {settings.by('job', 'instance')} ({started})\n"
             "  == 0\n"

@@ -138,7 +138,8 @@ class Settings:
         nodes_min, nodes_part, nodes_memory: different nodes within 15 minutes that make a trend: so many, and so large
             a part of the most peers that the gateway had within that time. Nodes that can reach no gateway at all, such
             as those behind a firewall that blocks UDP, grow with the network, hence a part.
-        sessions_window: how long without a session that begins, before the alert begins to wait.
+        sessions_window: without a session that begins, and the hold of the alert after it. Nodes that come together
+            connect within a minute or two, and are counted for 15 minutes more, in which nobody needs to come.
         network_part: the same part of the network's peers, for an alert that pages.
         vxlan_min_peers: active peers of a domain; with these, batman-adv sends packets all the time.
         skew_seconds: how far a clock may be off. Nodes wait 10 s, and a session ends after 180 s.
@@ -240,6 +241,7 @@ class Settings:
     nodes_memory: str = "1h"
     sessions_window: str = "7m"
     network_part: float = 0.1
+    sessions_window: str = "10m"
 
     vxlan_min_peers: int = 3
 

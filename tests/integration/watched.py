@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -136,6 +136,13 @@ async def load(watched: Watched) -> None:
         await asyncio.sleep(random.uniform(0.5, 1.5) / _POSTS_PER_SECOND)
 
 
+async def scans(worker: Callable[[], RunningWorker]) -> None:
+    """A worker looks at its gateway once a minute, which is a second here; for ever."""
+    while True:
+        worker().dataplane.report_links()
+        await asyncio.sleep(60 * PACE)
+
+
 async def flood(watched: Watched) -> None:
     """A client that sends nonsense, ten times as much as all the nodes; for ever."""
     while True:
@@ -212,7 +219,7 @@ async def watched_system(bench: Bench, names: Path, *, canary: bool = False) -> 
             alertmanager=alertmanager,
         )
         watched = Watched(config, mosquitto, broker, worker, prometheus, alertmanager, receiver, worker_stack)
-        async with background(load(watched)):
+        async with background(scans(lambda: watched.worker)), background(load(watched)):
             yield watched
 
 
