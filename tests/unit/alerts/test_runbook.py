@@ -17,7 +17,7 @@ import wgkex_ops
 from tests.promql import FENCE, document, faults, known_series, names, queries
 from wgkex_ops.__main__ import parser
 
-PARTS: Final = ("What it means", "What users notice", "Check first", "Likely causes", "Remedy", "Queries")
+PARTS: Final = ("What users notice", "What it means", "Check first", "Likely causes", "Remedy", "Queries")
 
 # Words with underscores in commands and texts that belong to other programs.
 OTHERS: Final = frozenset(
@@ -86,8 +86,7 @@ def test_there_is_a_section_for_each_row_of_the_table_in_its_order() -> None:
 def test_a_section_has_all_parts_in_order_and_none_is_empty(alert: str) -> None:
     found = list(re.finditer(r"^\*\*([^*\n]+)\.\*\*", sections()[alert], re.MULTILINE))
 
-    parts = tuple(match[1] for match in found)
-    assert (*sorted(parts[:2]), *parts[2:]) == PARTS
+    assert tuple(match[1] for match in found) == PARTS
     ends = [match.start() for match in found[1:]] + [len(sections()[alert])]
     assert all(sections()[alert][match.end() : end].strip() for match, end in zip(found, ends, strict=True))
     commands = FENCE.findall(sections()[alert][found[2].end() : found[3].start()])
