@@ -239,7 +239,6 @@ class Settings:
     nodes_min: int = 3
     nodes_part: float = 0.01
     nodes_memory: str = "1h"
-    sessions_window: str = "7m"
     network_part: float = 0.1
     sessions_window: str = "10m"
 
