@@ -69,10 +69,12 @@ def test_each_site_has_alerts_of_its_own(sites: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
 def test_alerts_of_a_site_are_those_of_the_only_one(case: Path, sites: Path) -> None:
-    document = yaml.safe_load(case.read_text())
-    for test in document["tests"]:
+    cases = yaml.safe_load(case.read_text())
+    # Those in which nothing fires show nothing about sites, and take most of the time.
+    cases["tests"] = [test for test in cases["tests"] if " stays quiet: " not in test["name"]]
+    for test in cases["tests"]:
         _move_to_a_site(test)
-    (sites / case.name).write_text(yaml.safe_dump(document))
+    (sites / case.name).write_text(yaml.safe_dump(cases))
 
     assert "SUCCESS" in run("promtool", "test", "rules", str(sites / case.name))
 
