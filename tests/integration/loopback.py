@@ -95,8 +95,8 @@ async def request(url: str, body: bytes | None = None, headers: Mapping[str, str
     return await asyncio.to_thread(_request, url, body, headers or {})
 
 
-def run(*command: str, stdin: str | None = None) -> str:
+def run(*command: str, stdin: str | None = None, within: float = TIMEOUT) -> str:
     """Run a command and return what it prints; a failure shows what it said."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=within, check=False)
     assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
     return done.stdout

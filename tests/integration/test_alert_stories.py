@@ -14,7 +14,7 @@ from tests.integration.loopback import run
 from tests.network import DOMAINS, Network
 
 # As promtool calculates the rules for hours of a thousand series.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(700)
 
 SMALL: Final = (50, 3)
 LARGE: Final = (20_000, 10)
@@ -63,7 +63,7 @@ def check(
     (folder / "case.yaml").write_text(
         yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]})
     )
-    assert "SUCCESS" in run("promtool", "test", "rules", str(folder / "case.yaml"))
+    assert "SUCCESS" in run("promtool", "test", "rules", str(folder / "case.yaml"), within=600)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["50 nodes", "20000 nodes"])
