@@ -182,10 +182,6 @@ class FaultyDataplane(MemoryDataplane):
         """Delete a domain's interfaces with all that they carry."""
         self._replace(domain, MemoryInterfaces(DomainState()))
 
-    def lose_events(self) -> None:
-        """Report that events were lost, so that anything may have changed: the worker scans, and announces itself."""
-        self._link_events.put_nowait(LinkEvent("", present=True, up=True))
-
     def create_interfaces(self, domain: Domain) -> None:
         """Create a domain's interfaces, empty and up."""
         self._replace(domain, self.new_interfaces(domain))

@@ -100,7 +100,7 @@ class Site:
         while True:
             await asyncio.sleep(MINUTE)
             for gateway in self.gateways.values():
-                gateway.worker.dataplane.lose_events()
+                gateway.worker.dataplane.report_links()
 
     async def _connect(self, domain: Domain, node: PublicKey, tries: list[str]) -> Gateway | None:
         """Ask once; the gateway, if there is a handshake with it."""
