@@ -195,10 +195,11 @@ async def test_the_traffic_of_interfaces_is_what_ip_shows(
     node = add_namespace("node")
     key = add_node(here, node, own_keys[0])
     await dataplane.apply(install(A, [key]))
-    # What IPv6 sends by itself when an interface is up would do, but only for a while.
-    send = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); i = socket.if_nametoindex"
-    to_gateway = f"{send}; s.sendto(bytes(1000), ('ff02::1', 9, 0, i('vx-node')))"
-    to_node = f"{send}; s.sendto(bytes(500), ('ff02::1', 9, 0, i({A.vx!r})))"
+    # Ethernet frames of the type for experiments: an IPv6 address cannot send while the kernel looks for duplicates.
+    header = "bytes.fromhex('ffffffffffff 020000000001 88b5')"
+    send = "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)"
+    to_gateway = f"{send}; s.bind(('vx-node', 0)); s.send({header} + bytes(1000))"
+    to_node = f"{send}; s.bind(({A.vx!r}, 0)); s.send({header} + bytes(500))"
     node.sh(
         f"ip link add vx-node type vxlan id 1 local {key.link_local} dev wg-node dstport 4789",
         "ip link set vx-node up",
