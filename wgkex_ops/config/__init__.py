@@ -5,7 +5,9 @@ The layout of the file is that of the older wgkex: a file written for it works u
 
 from wgkex_ops.config.fields import LogLevel, broker_url
 from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
-from wgkex_ops.config.model import CleanupConfig, Config, Listen, MqttConfig, TlsConfig, settings
+from wgkex_ops.config.model import CleanupConfig, Config, settings
+from wgkex_ops.config.mqtt import MqttConfig, TlsConfig
+from wgkex_ops.config.section import Listen
 
 __all__ = [
     "DEFAULT_PATH",

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, Self, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import ConfigDict, Field, StrictBool
 
 from wgkex_ops.config.fields import (
     DomainNames,
@@ -24,49 +23,13 @@ from wgkex_ops.config.fields import (
     Name,
     Number,
     Port,
-    ReadableFile,
     Url,
 )
+from wgkex_ops.config.mqtt import MqttConfig
+from wgkex_ops.config.section import Listen, Section
 from wgkex_ops.model.domains import Domain, parse_domain
 
 # --- sections
-
-
-class _Section(BaseModel):
-    """A mapping of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @classmethod
-    def fields_by_key(cls) -> dict[str, FieldInfo]:
-        """Return the fields by the names that they have in the file."""
-        return {info.alias or name: info for name, info in cls.model_fields.items()}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_absent(cls, data: object) -> object:
-        """Take ``port:`` and ``port: ""`` for no port; an unknown key stays, to be refused."""
-        if data is None:
-            return {}
-        if not isinstance(data, Mapping):
-            return data
-        known = cls.fields_by_key()
-        return {key: value for key, value in data.items() if key not in known or value not in (None, "")}
-
-
-class Listen(_Section):
-    """Where to listen for TCP connections.
-
-    Attributes:
-        host: an address, or a name that has one; ``0.0.0.0`` and ``::`` are all addresses.
-        port: 0 lets the kernel choose a free one.
-    """
-
-    host: Host = "127.0.0.1"
-    port: Port
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class _BrokerListen(Listen):
@@ -85,79 +48,19 @@ class _ProbeMetricsListen(Listen):
     port: Port = 9692
 
 
-class ListedWorker(_Section):
+class ListedWorker(Section):
     """A gateway: its share of the nodes is its weight divided by the sum of all weights."""
 
     weight: Number = Field(default=1, ge=0, le=1_000_000)  # far from where sums of floats overflow
 
 
-class TlsConfig(_Section):
-    """TLS towards the MQTT server; each file is PEM and can be read at the time of loading.
-
-    Attributes:
-        ca_file: certificates to trust instead of the system's.
-        cert_file: our certificate, for servers that ask for one, perhaps with the key in the same file.
-        key_file: the key of ``cert_file``.
-        verify: check the server's certificate and name.
-    """
-
-    ca_file: ReadableFile | None = None
-    cert_file: ReadableFile | None = None
-    key_file: ReadableFile | None = None
-    verify: StrictBool = True
-
-    @model_validator(mode="after")
-    def _key_needs_certificate(self) -> Self:
-        if self.key_file is not None and self.cert_file is None:
-            raise ValueError("has a key_file without a cert_file; the server asks for both or none")
-        return self
-
-
-def _tls(value: object) -> object:
-    """Take true, false or a mapping; also 1 and 0, as the older wgkex did.
-
-    To it any text was true, ``"false"`` too: such text is refused.
-    """
-    match value.lower() if isinstance(value, str) else value:
-        case True | "1" | "true":
-            return TlsConfig()
-        case False | "0":
-            return None
-        case str():
-            raise ValueError("should be true, false or a mapping")
-    return value
-
-
-class MqttConfig(_Section):
-    """The MQTT server.
-
-    Attributes:
-        username: None to send none.
-        password: None to send none; its representation is asterisks.
-        keepalive: seconds without traffic after which a side asks whether the other one is alive; 0 never asks.
-        tls: None for plain TCP.
-        version: of the protocol, as its standards are called.
-        session_expiry: seconds for which the server keeps what arrives for an absent worker; 0 keeps nothing,
-            4,294,967,295 keeps it for ever.
-    """
-
-    host: Host = Field(alias="broker_url")
-    port: Integer = Field(default=1883, alias="broker_port", ge=1, le=65_535)
-    username: str | None = None
-    password: SecretStr | None = None
-    keepalive: Integer = Field(default=5, ge=0, le=65_535)  # two bytes on the wire: MQTT 5, section 3.1.2.10
-    tls: Annotated[TlsConfig | None, BeforeValidator(_tls)] = None
-    version: Literal["5", "3.1.1"] = "5"
-    session_expiry: Integer = Field(default=3600, ge=0, le=0xFFFF_FFFF)  # four bytes on the wire: section 3.1.2.11.2
-
-
-class _RootLogger(_Section):
+class _RootLogger(Section):
     model_config = ConfigDict(extra="ignore")
 
     level: LoggingLevel = "info"
 
 
-class LoggingConfig(_Section):
+class LoggingConfig(Section):
     """A ``logging.config.dictConfig`` of the older wgkex, of which only the root's level has a use here."""
 
     model_config = ConfigDict(extra="ignore")
@@ -165,7 +68,7 @@ class LoggingConfig(_Section):
     root: _RootLogger = _RootLogger()
 
 
-class BrokerConfig(_Section):
+class BrokerConfig(Section):
     """What only the broker needs, and the older wgkex had no setting for.
 
     Attributes:
@@ -183,7 +86,7 @@ class BrokerConfig(_Section):
     shutdown_delay: Number = Field(default=0, ge=0, le=300)  # a load balancer checks many times in that
 
 
-class WorkerConfig(_Section):
+class WorkerConfig(Section):
     """What only the worker needs, and the older wgkex had no setting for.
 
     Attributes:
@@ -201,7 +104,7 @@ class WorkerConfig(_Section):
     route_protocol: Integer = Field(default=158, ge=5, le=255)
 
 
-class CleanupConfig(_Section):
+class CleanupConfig(Section):
     """Which peers the worker removes, and when.
 
     Attributes:
@@ -220,7 +123,7 @@ class CleanupConfig(_Section):
     protected_keys: tuple[Key, ...] = ()
 
 
-class MetricsConfig(_Section):
+class MetricsConfig(Section):
     """What the worker shows besides the aggregates.
 
     Attributes:
@@ -234,7 +137,7 @@ class MetricsConfig(_Section):
     peer_names: Path | None = None
 
 
-class ProbeConfig(_Section):
+class ProbeConfig(Section):
     """The canary.
 
     Attributes:
@@ -250,7 +153,7 @@ class ProbeConfig(_Section):
     keys: Path | None = None
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file.
 
     Attributes:
@@ -316,7 +219,7 @@ def settings() -> tuple[str, ...]:
     return tuple(_walk(Config, ""))
 
 
-def _walk(section: type[_Section], prefix: str) -> Iterator[str]:
+def _walk(section: type[Section], prefix: str) -> Iterator[str]:
     for key, info in section.fields_by_key().items():
         yield prefix + key
         any_name = ".*" if get_origin(info.annotation) is Mapping else ""
@@ -324,7 +227,7 @@ def _walk(section: type[_Section], prefix: str) -> Iterator[str]:
             yield from _walk(inner, f"{prefix}{key}{any_name}.")
 
 
-def _sections_in(annotation: object) -> list[type[_Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, _Section):
+def _sections_in(annotation: object) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for argument in get_args(annotation) for section in _sections_in(argument)]
