@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import re
 import reprlib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -109,6 +110,14 @@ def _readable(path: Path) -> Path:
     raise ValueError("should be the path of a file")
 
 
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError:
+        problem = "should be an address or a network such as 192.0.2.0/24, without bits behind the prefix"
+        raise ValueError(problem) from None
+
+
 def _log_level(value: object) -> LogLevel:
     """Take a level as the standard library's logging does: a name in any case, or a number (10 is debug)."""
     levels = logging.getLevelNamesMapping()
@@ -131,3 +140,4 @@ DomainNames = Annotated[tuple[Annotated[str, AfterValidator(_domain_name)], ...]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 LoggingLevel = Annotated[LogLevel, BeforeValidator(_log_level)]
 Key = Annotated[PublicKey, BeforeValidator(_public_key)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]

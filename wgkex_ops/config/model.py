@@ -7,9 +7,10 @@ a property.
 import socket
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args, get_origin
+from typing import Final, Literal, get_args, get_origin
 
 from pydantic import ConfigDict, Field, StrictBool
 
@@ -21,6 +22,7 @@ from wgkex_ops.config.fields import (
     LoggingLevel,
     LogLevel,
     Name,
+    Network,
     Number,
     Port,
     Url,
@@ -68,6 +70,12 @@ class LoggingConfig(Section):
     root: _RootLogger = _RootLogger()
 
 
+# RFC 1122, RFC 1918, RFC 4291, RFC 4193. The shared space of carriers (RFC 6598) is not private to the operators.
+_LOOPBACK_AND_PRIVATE: Final = tuple(
+    ip_network(text) for text in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+)
+
+
 class BrokerConfig(Section):
     """What only the broker needs, and the older wgkex had no setting for.
 
@@ -77,6 +85,7 @@ class BrokerConfig(Section):
         publish_timeout: seconds to wait for the MQTT server's acknowledgement.
         confirm_timeout: seconds that version 2 waits for gateways to install a key; 0 waits for none.
         shutdown_delay: seconds of "not ready" before the end.
+        trusted_proxies: load balancers, whose `X-Forwarded-For` names the client.
     """
 
     name: Name = Field(default_factory=socket.gethostname, validate_default=True)
@@ -84,6 +93,7 @@ class BrokerConfig(Section):
     publish_timeout: Number = Field(default=3, gt=0, le=30)  # nodes have given up long before
     confirm_timeout: Number = Field(default=0.75, ge=0, le=10)  # a node needs its key within that
     shutdown_delay: Number = Field(default=0, ge=0, le=300)  # a load balancer checks many times in that
+    trusted_proxies: tuple[Network, ...] = _LOOPBACK_AND_PRIVATE
 
 
 class WorkerConfig(Section):

@@ -1,5 +1,6 @@
 """Good files: what each setting may be, and what the programs get."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,10 @@ def test_password_is_not_printed() -> None:
 
 def test_programs_make_listeners_of_their_own() -> None:
     assert str(Listen(host="::1", port=7)) == "[::1]:7"
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    config = parse_with("broker: {trusted_proxies: [192.0.2.1, '2001:db8::/32']}")
+    assert config.broker.trusted_proxies == (ip_network("192.0.2.1"), ip_network("2001:db8::/32"))
+    assert parse_with("broker: {trusted_proxies: []}").broker.trusted_proxies == ()
+    assert ip_network("10.0.0.0/8") in parse(MINIMAL, "f").broker.trusted_proxies

@@ -1,0 +1,96 @@
+"""The clients of the public listener: the address that a request comes from, and the network that it counts for."""
+
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_IPV4_BYTES: Final = 4
+# Providers give a customer a /56, and each customer has as many addresses as they like.
+_NETWORK_BYTES: Final = 7
+
+
+def network_of(address: str) -> bytes:
+    """The network whose clients are limited together: the 4 bytes of an IPv4 address, 7 bytes (a /56) of IPv6.
+
+    An IPv4 address in IPv6 form, as a listener on `::` shows it, counts as what it is.
+
+    Raises:
+        ValueError: this is no address.
+    """
+    packed = _pack(address)
+    return packed if len(packed) == _IPV4_BYTES else packed[:_NETWORK_BYTES]
+
+
+def describe(network: bytes) -> str:
+    """A network as people write it: `192.0.2.1`, `2001:db8:1:200::/56`."""
+    if len(network) == _IPV4_BYTES:
+        return socket.inet_ntop(socket.AF_INET, network)
+    return f"{socket.inet_ntop(socket.AF_INET6, network.ljust(16, bytes(1)))}/56"
+
+
+class TrustedProxies:
+    """Whose word about the client counts.
+
+    Args:
+        networks: of the load balancers.
+    """
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._networks = [
+            (network.network_address.packed, int(network.netmask), int(network.network_address)) for network in networks
+        ]
+
+    def __contains__(self, address: str) -> bool:
+        """Whether an address is one of theirs; what is no address is not."""
+        try:
+            packed = _pack(address)
+        except ValueError:
+            return False
+        value = int.from_bytes(packed, "big")
+        return any(
+            len(first) == len(packed) and value & netmask == network for first, netmask, network in self._networks
+        )
+
+    def client(self, peer: str, forwarded_for: str, real_ip: str) -> str:
+        """The address that a request comes from.
+
+        Each proxy adds the address of whom it serves to the end of `X-Forwarded-For`. What stands before the entry of
+        the first proxy that is not trusted is that one's own invention.
+
+        Args:
+            peer: the address that has opened the connection.
+            forwarded_for: the values of all headers `X-Forwarded-For`, joined with commas; empty if there is none.
+            real_ip: the value of the header `X-Real-IP`, used if there is no other; empty if there is none.
+        """
+        if not (forwarded_for or real_ip) or peer not in self:
+            return peer
+        client = peer
+        for entry in reversed((forwarded_for or real_ip).split(",")):
+            address = entry.strip()
+            if not _is_address(address):
+                break
+            client = address
+            if client not in self:
+                break
+        return client
+
+
+def _pack(address: str) -> bytes:
+    try:
+        if ":" not in address:
+            return socket.inet_pton(socket.AF_INET, address)
+        # A link-local address may name its interface behind a percent sign.
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    except OSError:
+        raise ValueError(f"{address!r} is not an IP address") from None
+    return packed.removeprefix(_MAPPED)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        _pack(text)
+    except ValueError:
+        return False
+    return True
