@@ -13,7 +13,7 @@ from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
-from wgkex_ops.consumer.installer import CAPACITY, GATHERING, Installer
+from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
@@ -74,8 +74,6 @@ class Installing:
     async def install(self, keys: Sequence[tuple[Domain, PublicKey]], at_once: int = _AT_ONCE) -> float:
         """Install keys, as fast as they can be requested, so many at once; the seconds that takes."""
         before = self._installed()
-        # Else the first of them would wait for what came before them.
-        await asyncio.sleep(GATHERING)
         started = time.monotonic()
         for number, (domain, key) in enumerate(keys, 1):
             await self._installer.room()

@@ -34,10 +34,6 @@ CAPACITY: Final = 20_000
 # What one call of the dataplane gets: enough to make the cost of a call negligible, and little enough for a key that
 # arrives now not to wait long for the one before it.
 BATCH_LIMIT: Final = 500
-# Seconds between two batches: a key that comes alone goes at once, and in a storm there are some dozens to share the
-# cost of a call, of a transaction of the journal, and of log lines and receipts.
-GATHERING: Final = 0.05
-
 # The pause before another attempt doubles from 0.5 s: a key is given up about 8 s after it came. Its node needs the
 # peer within 10 s, and requests it again within a minute.
 ATTEMPTS: Final = 5
@@ -171,7 +167,6 @@ class Installer:
         self._later: list[tuple[float, int, tuple[str, bytes]]] = []
         self._order = count()
         self._busy_since: float | None = None
-        self._next_batch_at = 0.0
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._room = asyncio.Event()
@@ -233,12 +228,11 @@ class Installer:
                 await self._idle.wait()
 
     async def run(self) -> NoReturn:
-        """Install for ever. While the kernel works on keys, those before them are concluded."""
+        """Install for ever. What comes while the kernel works on keys, and those before are concluded, is next."""
         while True:
             await self._wait_for_work()
-            batch = self._take()
-            result = await self._install(batch)
-            while self._gathered() and (following := self._take()):
+            result = await self._install(self._take())
+            while following := self._take():
                 # In this order: the kernel has its work before the other one begins.
                 result, _ = await asyncio.gather(self._install(following), self._conclude(result))
             await self._conclude(result)
@@ -256,13 +250,7 @@ class Installer:
         for waiting in batch.values():
             del self._ready[waiting.identity]
         self._busy_since = now
-        if batch:
-            self._next_batch_at = now + GATHERING
         return list(batch.values())
-
-    def _gathered(self) -> bool:
-        """Whether enough of what is to be tried has come together, or had the time to; looked at between batches."""
-        return len(self._ready) >= BATCH_LIMIT or asyncio.get_running_loop().time() >= self._next_batch_at
 
     async def _wait_for_work(self) -> None:
         """Wait until something is to be tried."""
@@ -275,8 +263,6 @@ class Installer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
-        if not self._gathered():
-            await asyncio.sleep(self._next_batch_at - now())
 
     async def _install(self, batch: Sequence[_Waiting]) -> _Result:
         """Have the kernel install all that may be installed."""

@@ -10,10 +10,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tests.fakes import FaultyDataplane, NullObserver, run_in_virtual_time
-from tests.helpers import DOMAINS, WELT, key, running, samples, settle
+from tests.helpers import DOMAINS, WELT, key, running, samples
 from wgkex_ops.bus.messages import Origin, ReceiptAddress
 from wgkex_ops.consumer.admission import Admission, Requests
-from wgkex_ops.consumer.installer import CAPACITY, GATHERING, Installer
+from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
@@ -131,9 +131,3 @@ def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True) -> No
 
 def raw(*numbers: int) -> list[bytes]:
     return [key(number).raw for number in numbers]
-
-
-async def next_batch() -> None:
-    """Wait as long as an installer does that has just begun a batch."""
-    await asyncio.sleep(GATHERING)
-    await settle()

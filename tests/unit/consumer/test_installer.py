@@ -9,8 +9,8 @@ import structlog
 
 from tests.fakes import run_in_virtual_time
 from tests.helpers import CITY, WELT, key, running, settle, until
-from tests.unit.consumer.bench import Bench, WatchedDataplane, bench, next_batch, raw
-from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY, GATHERING
+from tests.unit.consumer.bench import Bench, WatchedDataplane, bench, raw
+from wgkex_ops.consumer.installer import ATTEMPTS, BATCH_LIMIT, CAPACITY
 from wgkex_ops.model.changes import Change, Operation, Outcome
 
 
@@ -51,7 +51,7 @@ def test_same_key_of_one_domain_is_merged_and_each_message_is_acknowledged_once(
         assert (bench.waiting, bench.count("messages_deduplicated")) == (3, 2)
         assert bench.count("messages_deduplicated", CITY) == 0
         async with running(bench.installer.run()):
-            await next_batch()
+            await settle()
         assert [change.key for change in bench.dataplane.calls[0][1]] == raw(1, 2)
         # The one of another domain has a batch of its own, and displaces the first one.
         assert bench.dataplane.calls[1][1] == [Change.remove(WELT, key(1)), Change.install(CITY, key(1))]
@@ -75,7 +75,7 @@ def test_key_that_comes_while_it_is_being_installed_is_merged() -> None:
         assert len(bench.dataplane.calls) == 1
         # Once it is installed, the next one is refreshed.
         await bench.request(1)
-        await next_batch()
+        await settle()
         assert len(bench.dataplane.calls) == 2
         assert bench.count("peers_installed") == 2
 
@@ -88,8 +88,6 @@ def test_large_crowd_is_worked_off_in_batches() -> None:
             await bench.request(number)
         async with running(bench.installer.run()):
             await settle()
-            assert [len(changes) for _, changes in bench.dataplane.calls] == [BATCH_LIMIT, BATCH_LIMIT]
-            await next_batch()
         assert [len(changes) for _, changes in bench.dataplane.calls] == [BATCH_LIMIT, BATCH_LIMIT, 1]
         assert await bench.dataplane.installed() == raw(*range(2 * BATCH_LIMIT + 1))
 
@@ -103,7 +101,7 @@ def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
         await settle()
         for number in range(1, 5):
             await bench.request(number)
-        await asyncio.sleep(GATHERING)
+        await settle()
         bench.dataplane.may_apply.set()
         await settle()
         assert [len(changes) for _, changes in bench.dataplane.calls] == [1, 4]
@@ -111,35 +109,16 @@ def test_what_arrives_during_a_batch_is_the_next_batch() -> None:
     bench(body)
 
 
-def test_keys_that_come_one_after_the_other_share_batches_and_a_lonely_one_does_not_wait() -> None:
+def test_lone_keys_do_not_wait() -> None:
     async def body(bench: Bench) -> None:
         for number in range(10):
             await bench.request(number)
-            await asyncio.sleep(GATHERING * 0.3)
-        await asyncio.sleep(1)
-        assert [len(changes) for _, changes in bench.dataplane.calls] == [1, 3, 3, 3]
-        began = [moment for moment, _ in bench.dataplane.calls]
-        assert all(later - earlier >= GATHERING * 0.999 for earlier, later in pairwise(began))
-        await bench.request(10)
-        requested_at = asyncio.get_running_loop().time()
-        await settle()
-        assert bench.dataplane.calls[-1] == (requested_at, [Change.install(WELT, key(10))])
-        assert bench.installer.busy_for() == 0
-
-    bench(body)
-
-
-def test_lonely_key_does_not_wait_after_a_slow_batch() -> None:
-    async def body(bench: Bench) -> None:
-        bench.dataplane.may_apply.clear()
-        await bench.request(1)
-        await asyncio.sleep(GATHERING * 1.2)
-        bench.dataplane.may_apply.set()
-        await settle()
-        await bench.request(2)
-        requested_at = asyncio.get_running_loop().time()
-        await settle()
-        assert [moment for moment, _ in bench.dataplane.calls] == [0, requested_at]
+            requested_at = asyncio.get_running_loop().time()
+            await settle()
+            assert bench.dataplane.calls[-1] == (requested_at, [Change.install(WELT, key(number))])
+            assert bench.installer.busy_for() == 0
+            await asyncio.sleep(0.001)
+        assert len(bench.dataplane.calls) == 10
 
     bench(body)
 
@@ -171,7 +150,7 @@ def test_refused_key_is_tried_again_with_growing_pauses_and_then_given_up() -> N
         }
         # Nothing of it is left: it may come again.
         await bench.request(1)
-        await next_batch()
+        await settle()
         assert len(bench.dataplane.calls) == ATTEMPTS + 1
 
     bench(body)
@@ -198,7 +177,7 @@ def test_one_bad_key_does_not_stop_the_others() -> None:
         await settle()
         assert await bench.dataplane.installed() == raw(0, 2)
         await bench.request(3)
-        await next_batch()
+        await settle()
         assert await bench.dataplane.installed() == raw(0, 2, 3)
         # The bad one waits for another attempt, and not at the expense of the others' places in the server's window.
         assert bench.done == {f"ffmuc_welt {number}": 1 for number in range(4)}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import CITY, WELT, as_openmetrics, key, running, samples, settle, until
-from tests.unit.consumer.bench import NOW, Bench, bench, next_batch, raw
+from tests.unit.consumer.bench import NOW, Bench, bench, raw
 from wgkex_ops.consumer.installer import BATCH_LIMIT
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.model.changes import Operation
@@ -209,7 +209,7 @@ def test_postponed_key_is_acknowledged_as_brokers_send_it_again() -> None:
         assert bench.done == {"ffmuc_welt 1": 1, "again": 1}
         bench.dataplane.create_interfaces(WELT)
         bench.installer.retry_now([WELT])
-        await next_batch()
+        await settle()
         assert bench.journal.noted == [([key(1)], [])]
         assert bench.done == {"ffmuc_welt 1": 1, "again": 1}
 
@@ -227,7 +227,7 @@ def test_refused_key_gets_a_receipt_and_its_message_is_acknowledged() -> None:
         with structlog.testing.capture_logs() as events:
             await bench.request(1, CITY, receipt_to=b"r1", request_id="4711")
             await bench.request(2, CITY, receipt_to=b"r2")
-            await next_batch()
+            await settle()
         assert bench.receipts == [([b"r2"], ""), ([b"r1"], "live_elsewhere")]
         assert bench.done == {"ffmuc_welt 1": 1, "ffmuc_muc_cty 1": 1, "ffmuc_muc_cty 2": 1}
         assert [event for event in events if event["event"] == "key_refused"] == [
@@ -253,7 +253,7 @@ def test_journal_forgets_a_key_whose_peer_was_displaced() -> None:
         await bench.request(1)
         await settle()
         await bench.request(1, CITY)
-        await next_batch()
+        await settle()
         assert bench.journal.noted == [([key(1)], []), ([key(1)], raw(1))]
         assert (await bench.dataplane.installed(WELT), await bench.dataplane.installed(CITY)) == ([], raw(1))
 
@@ -266,7 +266,7 @@ def test_keys_wait_while_a_snapshot_that_is_needed_cannot_be_read() -> None:
         await settle()
         bench.dataplane.snapshot_error = DataplaneError(Operation.DUMP, "EINTR")
         await bench.request(1, CITY)
-        await next_batch()
+        await settle()
         assert bench.waiting == 1
         bench.dataplane.snapshot_error = None
         await asyncio.sleep(1)
