@@ -77,11 +77,11 @@ def gateway(*, with_broker: bool, folder: Path) -> Iterator[Gateway]:
             name: stack.enter_context(running(command, folder / f"{name}.log")) for name, command in commands.items()
         }
         for name, url in pages.items():
-            eventually(_responding(f"{url}/-/ready"), f"the {name} is ready")
+            eventually(responding(f"{url}/-/ready"), f"the {name} is ready")
         yield Gateway(pids)
 
 
-def _responding(url: str) -> Callable[[], bool]:
+def responding(url: str) -> Callable[[], bool]:
     def responds() -> bool:
         try:
             fetch(url)

@@ -23,7 +23,7 @@ from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
-from wgkex_ops.http.public.app import HANDLERS, create_app
+from wgkex_ops.http.public.app import HANDLERS, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
@@ -105,7 +105,7 @@ class Broker:
             assign=assigner.assign,
             metrics=key_metrics,
         )
-        self._app = create_app(exchange, HttpMetrics(registry, HANDLERS), lambda: self._supervisor.stopping)
+        self._app = PublicApp(exchange, HttpMetrics(registry, HANDLERS), lambda: self._supervisor.stopping)
 
         self._view = BrokerView(
             name=name,

@@ -1,5 +1,6 @@
 """Logging set-up: one line for each event, with a fixed name; text on a terminal, JSON everywhere else."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -52,6 +53,30 @@ def log_each(name: str, event: str, contexts: Iterable[EventDict]) -> None:
         with contextlib.suppress(structlog.DropEvent):
             lines.append(f"{render(logger, 'info', one)}\n")
     _write("".join(lines))
+
+
+class LineBatch:
+    """Collects the lines of one event, and writes those of an iteration of the event loop together: see `log_each`.
+
+    Args:
+        name: the logger's name.
+        event: the event's name.
+    """
+
+    def __init__(self, name: str, event: str) -> None:
+        self._name = name
+        self._event = event
+        self._contexts: list[EventDict] = []
+
+    def add(self, context: EventDict) -> None:
+        """Add a line at level info, with the fields that it has besides the usual ones."""
+        if not self._contexts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._contexts.append(context)
+
+    def _flush(self) -> None:
+        contexts, self._contexts = self._contexts, []
+        log_each(self._name, self._event, contexts)
 
 
 def _write(text: str) -> None:

@@ -82,6 +82,8 @@ class Connection:
         self._metrics = metrics
         # Reason codes that are awaited, by packet identifier.
         self._in_flight: dict[int, asyncio.Future[int]] = {}
+        # To set it with each publish would cost more than the rest of its bookkeeping.
+        metrics.publishes_in_flight.set_function(lambda: len(self._in_flight))
         self._window = asyncio.Semaphore(0)
         self.window_size = 0
         loop = asyncio.get_running_loop()
@@ -145,15 +147,17 @@ class Connection:
         properties: Mapping[str, str] | None,
         response_topic: str,
         correlation: bytes,
+        deadline: float,
     ) -> None:
         """Publish with QoS 1, and return when the server has acknowledged.
 
         Raises:
+            TimeoutError: it has not, when the event loop's clock is at the deadline.
             NotConnectedError: the connection broke before the acknowledgement.
             PublishRefusedError: the server refused the message.
             NoSubscribersError: there is no subscription to the topic, and the message is not retained.
         """
-        await self._acquire_slot()
+        await self._acquire_slot(deadline)
         message = gmqtt.Message(topic, payload, qos=_AT_LEAST_ONCE, retain=retain)
         if properties:
             message.properties["user_property"] = list(properties.items())
@@ -163,23 +167,24 @@ class Connection:
             message.properties["correlation_data"] = correlation
         # gmqtt's own publish() does not return the packet identifier, and stores the message to send it again.
         identifier, _packet = self._client._connection.publish(message)  # noqa: SLF001
-        code = await self._acknowledgement(identifier)
+        code = await self._acknowledgement(identifier, deadline)
         if code >= _FAILURE:
             raise PublishRefusedError(code)
         # A retained message is there for later subscribers.
         if code == _NO_MATCHING_SUBSCRIBERS and not retain:
             raise NoSubscribersError("no client has subscribed to this topic")
 
-    async def unsubscribe(self, topic_filter: str) -> None:
+    async def unsubscribe(self, topic_filter: str, deadline: float) -> None:
         """Unsubscribe, and return when the server has acknowledged.
 
         Raises:
+            TimeoutError: it has not, when the event loop's clock is at the deadline.
             NotConnectedError: the connection broke before the acknowledgement.
         """
         # It needs a packet identifier, of which gmqtt has as many as the window has slots.
-        await self._acquire_slot()
+        await self._acquire_slot(deadline)
         identifier = self._client._connection.unsubscribe([topic_filter.encode()])  # noqa: SLF001
-        await self._acknowledgement(identifier)
+        await self._acknowledgement(identifier, deadline)
 
     async def close(self) -> None:
         """Disconnect cleanly, or by force after CLOSE_TIMEOUT. Never raises."""
@@ -197,20 +202,29 @@ class Connection:
     def _usable(self) -> bool:
         return not self.lost.done() and bool(self._client.is_connected)
 
-    async def _acquire_slot(self) -> None:
-        await self._window.acquire()
+    async def _acquire_slot(self, deadline: float) -> None:
+        if self._window.locked():
+            async with asyncio.timeout_at(deadline):
+                await self._window.acquire()
+        else:
+            # It does not wait, and to limit that would cost more than the slot itself.
+            await self._window.acquire()
         if not self._usable:
             # Wakes the next one that waits for a slot, which fails in the same way.
             self._window.release()
             raise NotConnectedError("the connection with the MQTT server broke")
 
-    async def _acknowledgement(self, identifier: int) -> int:
+    async def _acknowledgement(self, identifier: int, deadline: float) -> int:
         """Wait for the reason code of what was just sent."""
-        # After a timeout of the caller it stays here: its slot is taken until the server acknowledges.
-        acknowledged = self._in_flight[identifier] = asyncio.get_running_loop().create_future()
-        self._metrics.publishes_in_flight.set(len(self._in_flight))
-        code: int = await acknowledged
-        return code
+        loop = asyncio.get_running_loop()
+        # After the deadline it stays here: its slot is taken until the server acknowledges.
+        acknowledged = self._in_flight[identifier] = loop.create_future()
+        expiry = loop.call_at(deadline, _expire, acknowledged)
+        try:
+            code: int = await acknowledged
+            return code
+        finally:
+            expiry.cancel()
 
     async def _connect(self) -> None:
         try:
@@ -309,7 +323,6 @@ class Connection:
             if not acknowledged.done():
                 acknowledged.set_exception(NotConnectedError("the connection broke before the acknowledgement"))
         self._in_flight.clear()
-        self._metrics.publishes_in_flight.set(0)
         # Wakes the first one that waits for a slot, which wakes the next.
         self._window.release()
 
@@ -334,7 +347,6 @@ class Connection:
         acknowledged = self._in_flight.pop(identifier, None)
         if acknowledged is None:
             return
-        self._metrics.publishes_in_flight.set(len(self._in_flight))
         self._window.release()
         if not acknowledged.done():
             acknowledged.set_result(code)
@@ -370,6 +382,11 @@ class Connection:
                 on_acknowledge=on_acknowledge,
             )
         )
+
+
+def _expire(acknowledged: asyncio.Future[int]) -> None:
+    if not acknowledged.done():
+        acknowledged.set_exception(TimeoutError())
 
 
 class _Protocol(MQTTProtocol):  # type: ignore[misc]  # gmqtt has no types

@@ -38,16 +38,14 @@ class KeyMessage:
     key: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptAddress:
+class ReceiptAddress(msgspec.Struct, frozen=True):
     """Where a broker wants a receipt (`receipt_topic`), with its own mark of the key, which goes back as it came."""
 
     topic: str
     correlation: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a key comes from, as far as it is known.
 
     Attributes:

@@ -154,7 +154,8 @@ class Session:
                 every server reports it).
             PublishTimeoutError: no acknowledgement in time; the message may still arrive.
         """
-        async with self._acknowledged_within(timeout) as connection:
+        connection = self._usable_connection()
+        try:
             await connection.publish(
                 topic,
                 payload,
@@ -162,7 +163,10 @@ class Session:
                 properties=properties,
                 response_topic=response_topic,
                 correlation=correlation,
+                deadline=asyncio.get_running_loop().time() + timeout,
             )
+        except TimeoutError:
+            raise _timeout_error(timeout) from None
 
     async def unsubscribe(self, topic_filter: str, *, timeout: float) -> None:  # noqa: ASYNC109  as in publish
         """End a subscription that the server has kept for this session from an earlier process.
@@ -175,23 +179,21 @@ class Session:
             NotConnectedError: there is no connection, or it broke.
             PublishTimeoutError: no acknowledgement in time.
         """
-        async with self._acknowledged_within(timeout) as connection:
-            await connection.unsubscribe(topic_filter)
+        connection = self._usable_connection()
+        try:
+            await connection.unsubscribe(topic_filter, asyncio.get_running_loop().time() + timeout)
+        except TimeoutError:
+            raise _timeout_error(timeout) from None
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what arrives, in order, across reconnects, for ever. The consumer acknowledges each message."""
         while True:
             yield await self._inbox.get()
 
-    @contextlib.asynccontextmanager
-    async def _acknowledged_within(self, seconds: float) -> AsyncIterator[Connection]:
+    def _usable_connection(self) -> Connection:
         if self._connection is None:
             raise NotConnectedError("there is no connection with the MQTT server")
-        try:
-            async with asyncio.timeout(seconds):
-                yield self._connection
-        except TimeoutError:
-            raise PublishTimeoutError(f"the MQTT server did not acknowledge within {seconds:g} s") from None
+        return self._connection
 
     async def _run(self) -> NoReturn:
         pause = _FIRST_PAUSE
@@ -257,3 +259,7 @@ class Session:
             self._metrics.messages_dropped.inc()
             return
         self._inbox.put_nowait(message)
+
+
+def _timeout_error(seconds: float) -> PublishTimeoutError:
+    return PublishTimeoutError(f"the MQTT server did not acknowledge within {seconds:g} s")

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -17,6 +17,9 @@ from wgkex_ops.errors import ListenError
 from wgkex_ops.http.public.responses import crash_response, error_response, refusal_response
 
 _log = structlog.get_logger(__name__)
+
+# Serves a request.
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 # aiohttp takes 0 for "as long as the request takes".
 _SHORTEST_TIMEOUT: Final = 0.001
@@ -66,8 +69,8 @@ class _RequestHandler(web.RequestHandler):
 class _Server(web.Server):
     """Knows each transport that it has accepted until that is closed; aiohttp's own server forgets them before."""
 
-    def __init__(self, server: web.Server) -> None:
-        super().__init__(server.request_handler, request_factory=server.request_factory, **server._kwargs)  # noqa: SLF001
+    def __init__(self, handler: Handler, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
+        super().__init__(handler, **settings)
         self._open: dict[web.RequestHandler, asyncio.Transport] = {}
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -101,12 +104,13 @@ class _Runner(web.AppRunner):
     __slots__ = ()
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server())
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
 
 
 @contextlib.asynccontextmanager
 async def serve(
-    app: web.Application,
+    app: web.Application | Handler,
     listen: Listen,
     *,
     setting: str = "",
@@ -116,7 +120,7 @@ async def serve(
     """Serve an application while the context lasts; when it has ended, all its connections are closed.
 
     Args:
-        app: the application.
+        app: the application, or what serves each request without one.
         listen: where to listen.
         setting: the name of the setting that this comes from, for the message of an error.
         shutdown_timeout: seconds that a request in progress has to finish at the end, and once more to clean up.
@@ -129,13 +133,13 @@ async def serve(
         ListenError: the port is in use, the address is not this host's, and the like.
     """
     # Compressed bodies stay as they are: no node sends any, and a client could make a few bytes grow to any size.
-    runner = _Runner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        shutdown_timeout=max(shutdown_timeout, _SHORTEST_TIMEOUT),
-        **settings,
-    )
+    settings |= {"access_log": None, "auto_decompress": False}
+    timeout = max(shutdown_timeout, _SHORTEST_TIMEOUT)
+    runner: web.BaseRunner
+    if isinstance(app, web.Application):
+        runner = _Runner(app, shutdown_timeout=timeout, **settings)
+    else:
+        runner = web.ServerRunner(_Server(app, **settings), shutdown_timeout=timeout)
     await runner.setup()
     try:
         async with _listening(runner, listen, setting) as (host, port):
@@ -145,7 +149,7 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def _listening(runner: web.AppRunner, listen: Listen, setting: str) -> AsyncIterator[tuple[str, int]]:
+async def _listening(runner: web.BaseRunner, listen: Listen, setting: str) -> AsyncIterator[tuple[str, int]]:
     """Accept connections while the context lasts."""
     loop = asyncio.get_running_loop()
     handlers = cast("web.Server", runner.server)  # there is one since its set-up

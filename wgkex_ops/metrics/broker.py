@@ -1,10 +1,12 @@
 """Instruments of the broker: what became of the keys, of the HTTP requests, and what is known of the gateways."""
 
 from collections.abc import Iterable
+from time import monotonic
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from wgkex_ops.metrics.children import Children, Exemplars
 from wgkex_ops.model.names import UNKNOWN
 
 API_VERSIONS: Final = ("v1", "v2")
@@ -78,6 +80,29 @@ class KeyMetrics:
             self.rejections.labels(reason)
         for reason in FAILURE_REASONS:
             self.failures.labels(reason)
+        self._requests = Children(self.requests)
+        self._rejections = Children(self.rejections)
+        self._published = Children(self.published)
+        self._exemplars = Exemplars()
+
+    def respond(self, api_version: str, domain: str) -> None:
+        """Count a submission that gets a response."""
+        self._requests[api_version, domain].inc()
+
+    def reject(self, reason: str) -> None:
+        """Count a submission that is refused."""
+        self._rejections[(reason,)].inc()
+
+    def publish(self, domain: str, seconds: float, request_id: str) -> None:
+        """Count a submission that gets a success.
+
+        Args:
+            domain: of the key.
+            seconds: from the parsed submission to the acknowledgement of the MQTT server.
+            request_id: of the submission, for the exemplar.
+        """
+        self._published[(domain,)].inc()
+        self.publish_duration.observe(seconds, self._exemplars.choose(seconds, request_id, monotonic()))
 
 
 class ReceiptMetrics:
@@ -232,6 +257,25 @@ class HttpMetrics:
         for method in (*self.METHODS, UNKNOWN):
             for code in _ROUTER_CODES:
                 self.requests.labels(method, UNKNOWN, code)
+        self._requests = Children(self.requests)
+        self._durations = Children(self.duration)
+        self._exemplars = Exemplars()
+
+    def count(self, method: str, handler: str, status: int, seconds: float, request_id: str) -> None:
+        """Count a request that got a response.
+
+        Args:
+            method: as the client wrote it.
+            handler: route template; `unknown` for none.
+            status: of the response.
+            seconds: from the head of the request to the response.
+            request_id: of the request, for the exemplar.
+        """
+        # All methods that no standard knows share a label: clients could invent any number of them.
+        label = method if method in self.METHODS else UNKNOWN
+        self._requests[label, handler, str(status)].inc()
+        exemplar = self._exemplars.choose(seconds, request_id, monotonic())
+        self._durations[(handler,)].observe(seconds, exemplar)
 
 
 class GatewayMetrics:

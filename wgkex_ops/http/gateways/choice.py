@@ -99,7 +99,13 @@ class Assigner:
             self._gateways.assign(choice.worker, domain, key.public_key)
             self._nodes.send(key.domain, key.public_key, choice.worker)
             self._assignments.labels(self._gateways.label(choice.worker), domain).inc()
-            _log.debug("gateway_chosen", worker=choice.worker, domain=domain, confirmed=reason is not None)
+            _log.debug(
+                "gateway_chosen",
+                worker=choice.worker,
+                domain=domain,
+                confirmed=reason is not None,
+                request_id=key.origin.request_id,
+            )
             return choice
         return None
 

@@ -4,9 +4,9 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
 from wgkex_ops.bus.messages import CORRELATION_BYTES, Origin, Receipt, ReceiptAddress
@@ -50,8 +50,7 @@ def next_due(accepted_at: float, sent_at: float, online_since: float, *, confirm
     return _NEVER
 
 
-@dataclass(slots=True, eq=False)
-class UnconfirmedKey:
+class UnconfirmedKey(msgspec.Struct, eq=False):
     """A key on its way to the gateways of its domain.
 
     Attributes:
@@ -72,9 +71,9 @@ class UnconfirmedKey:
     correlation: bytes
     begun_at: float
     accepted_at: float | None = None
-    awaited: set[str] = field(default_factory=set)
-    receipts: dict[str, str] = field(default_factory=dict)
-    sent_at: dict[str, float] = field(default_factory=dict)
+    awaited: set[str] = msgspec.field(default_factory=set)
+    receipts: dict[str, str] = msgspec.field(default_factory=dict)
+    sent_at: dict[str, float] = msgspec.field(default_factory=dict)
     _arrival: asyncio.Future[None] | None = None
 
     async def receipt_of(self, worker: str) -> str:

@@ -1,16 +1,15 @@
 """The public listener: routes, and what every request on it gets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 import structlog
-from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp import HttpVersion11, hdrs, web
 
-from wgkex_ops.http.public.exchange import REQUEST_ID, KeyExchange
-from wgkex_ops.http.public.responses import crash_response, refusal_response
+from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.responses import crash_response, error_response
 from wgkex_ops.metrics.broker import HttpMetrics
 from wgkex_ops.model.names import UNKNOWN
 
@@ -20,61 +19,76 @@ PATH_V1: Final = "/api/v1/wg/key/exchange"
 PATH_V2: Final = "/api/v2/wg/key/exchange"
 HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2))
 
+# Serves a request, whose id it gets.
+_Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
-def create_app(
-    exchange: KeyExchange, metrics: HttpMetrics, stopping: Callable[[], bool] = lambda: False
-) -> web.Application:
-    """Make the application of the public listener.
+
+class PublicApp:
+    """Serves the public listener. An aiohttp application would do the same for more than the exchange itself costs.
 
     Each request gets an id, which is in all its log lines and in the response's `X-Request-Id`. Each response is JSON.
 
     Args:
-        exchange: serves the requests.
-        metrics: count them.
+        exchange: serves the submissions.
+        metrics: count the requests.
         stopping: whether the process is about to stop: each response is then the last one on its connection, so that
             no client sends its next request into a connection that is being closed.
     """
 
-    async def close_connection(_request: web.Request, response: web.StreamResponse) -> None:
-        if stopping():
-            response.headers["Connection"] = "close"
-            response.force_close()
+    def __init__(
+        self, exchange: KeyExchange, metrics: HttpMetrics, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._routes: Mapping[str, Mapping[str, _Handler]] = {
+            PATH_V1: {"POST": exchange.serve_v1},
+            PATH_V2: {"POST": exchange.serve_v2},
+        }
+        self._metrics = metrics
+        self._stopping = stopping
 
-    app = web.Application(middlewares=[_measure(metrics), _respond_in_json])
-    app.router.add_post(PATH_V1, exchange.serve_v1)
-    app.router.add_post(PATH_V2, exchange.serve_v2)
-    app.on_response_prepare.append(close_connection)
-    return app
-
-
-def _measure(metrics: HttpMetrics) -> Middleware:
-    @web.middleware
-    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else UNKNOWN
-        request_id = request[REQUEST_ID] = uuid4().hex
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request."""
         start = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id), metrics.in_progress.track_inprogress():
-            response = await handler(request)
+        request_id = token_hex(16)
+        # As it was sent; only with a query, or as a proxy gets it, it has to be taken apart.
+        path = request.raw_path if request.raw_path in self._routes else request.path
+        handlers = self._routes.get(path, {})
+        handler = handlers.get(request.method)
+        self._metrics.in_progress.inc()
+        try:
+            if hdrs.EXPECT in request.headers and not await _meets_expectation(request):
+                response = error_response("expectation_failed", "the only expectation that can be met is 100-continue")
+            elif handler is not None:
+                response = await self._respond(handler, request, request_id)
+            elif handlers:
+                message, allowed = "this path does not support this method", ", ".join(handlers)
+                response = error_response("method_not_allowed", message, {"Allow": allowed})
+            else:
+                response = error_response("not_found", "there is nothing under this path")
+        finally:
+            self._metrics.in_progress.dec()
         response.headers["X-Request-Id"] = request_id
-        # All methods that no standard knows share a label: clients could invent any number of them.
-        method = request.method if request.method in metrics.METHODS else UNKNOWN
-        metrics.requests.labels(method, route, str(response.status)).inc()
-        metrics.duration.labels(route).observe(time.perf_counter() - start, {"request_id": request_id})
+        if self._stopping():
+            response.force_close()
+        route = path if handler is not None else UNKNOWN
+        self._metrics.count(request.method, route, response.status, time.perf_counter() - start, request_id)
         return response
 
-    return measure
+    async def _respond(self, handler: _Handler, request: web.BaseRequest, request_id: str) -> web.Response:
+        try:
+            return await handler(request, request_id)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001  the outermost edge of a request
+            _log.exception("request_crashed", method=request.method, path=request.path, request_id=request_id)
+            return crash_response()
 
 
-@web.middleware
-async def _respond_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn aiohttp's own refusals, and whatever crashes, into error objects."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return refusal_response(error)
-    except ConnectionError:
-        raise
-    except Exception:  # noqa: BLE001  the outermost edge of a request
-        _log.exception("request_crashed", method=request.method, path=request.path)
-        return crash_response()
+async def _meets_expectation(request: web.BaseRequest) -> bool:
+    """Let a client send its body that waits for a word (RFC 9110, section 10.1.1); one of HTTP/1.0 does not."""
+    if request.version != HttpVersion11:
+        return True
+    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+        return False
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0
+    return True

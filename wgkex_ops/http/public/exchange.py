@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
 
 import structlog
 from aiohttp import web
@@ -20,14 +19,12 @@ from wgkex_ops.http.public.responses import (
     unavailable_response,
 )
 from wgkex_ops.http.public.submission import Submission, parse_submission, read_body
+from wgkex_ops.logs import LineBatch
 from wgkex_ops.metrics.broker import KeyMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.names import UNKNOWN
 
 _log = structlog.get_logger(__name__)
-
-# The id of a request, which the application gives to each.
-REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 # Makes the response to a submission whose key has been published; None if there is no gateway for its node.
 _Respond = Callable[[UnconfirmedKey], Awaitable[web.Response | None]]
@@ -61,39 +58,43 @@ class KeyExchange:
         self._send = send
         self._assign = assign
         self._metrics = metrics
+        self._accepted = LineBatch(__name__, "key_accepted")
+        self._rejected = LineBatch(__name__, "key_rejected")
 
-    async def serve_v1(self, request: web.Request) -> web.Response:
+    async def serve_v1(self, request: web.BaseRequest, request_id: str) -> web.Response:
         """`POST /api/v1/wg/key/exchange`."""
-        return await self._serve(request, "v1", _accept)
+        return await self._serve(request, request_id, "v1", _accept)
 
-    async def serve_v2(self, request: web.Request) -> web.Response:
+    async def serve_v2(self, request: web.BaseRequest, request_id: str) -> web.Response:
         """`POST /api/v2/wg/key/exchange`.
 
         The key is published before a gateway is chosen: a node that gets no gateway asks version 1 at once and picks
         one itself, and its key should be there by then.
         """
-        return await self._serve(request, "v2", self._name_gateway)
+        return await self._serve(request, request_id, "v2", self._name_gateway)
 
-    async def _serve(self, request: web.Request, api_version: str, respond: _Respond) -> web.Response:
+    async def _serve(
+        self, request: web.BaseRequest, request_id: str, api_version: str, respond: _Respond
+    ) -> web.Response:
         """Serve one submission, and count it as exactly one of published, rejections and failures."""
         domain: Domain | None = None
         try:
             submission = parse_submission(await read_body(request.content), self._domains)
             domain = submission.domain
-            response = await self._hand_over(submission, request[REQUEST_ID], api_version, respond)
+            response = await self._hand_over(submission, request_id, api_version, respond)
         except RejectedError as error:
             domain = error.domain
-            self._metrics.rejections.labels(error.reason).inc()
-            _log.info("key_rejected", reason=error.reason, api_version=api_version)
+            self._metrics.reject(error.reason)
+            self._rejected.add({"reason": error.reason, "api_version": api_version, "request_id": request_id})
             response = error_response(error.reason, str(error))
         except ConnectionError:
             # The client has gone, and gets no response.
             raise
         except Exception:  # noqa: BLE001  the outermost edge of a request
-            _log.exception("key_exchange_crashed", api_version=api_version)
+            _log.exception("key_exchange_crashed", api_version=api_version, request_id=request_id)
             self._metrics.failures.labels("internal").inc()
             response = crash_response()
-        self._metrics.requests.labels(api_version, domain.name if domain else UNKNOWN).inc()
+        self._metrics.respond(api_version, domain.name if domain else UNKNOWN)
         return response
 
     async def _hand_over(
@@ -109,30 +110,34 @@ class KeyExchange:
         response = None
         try:
             await self._send(key)
-            self._metrics.publish_duration.observe(time.perf_counter() - start, {"request_id": request_id})
+            acknowledged_after = time.perf_counter() - start
             self._unconfirmed.accept(key)
             response = await respond(key)
         except BusError as error:
-            return self._fail(error.reason, str(error), submission)
+            return self._fail(error.reason, str(error), submission, request_id)
         finally:
             if response is None:
                 self._unconfirmed.drop(key)
         if response is None:
-            return self._fail("no_worker", "there is no gateway for this domain at the moment", submission)
-        self._metrics.published.labels(submission.domain.name).inc()
-        _log.info(
-            "key_accepted", api_version=api_version, domain=submission.domain.name, public_key=str(submission.key)
-        )
+            message = "there is no gateway for this domain at the moment"
+            return self._fail("no_worker", message, submission, request_id)
+        self._metrics.publish(submission.domain.name, acknowledged_after, request_id)
+        self._accepted.add({"api_version": api_version, **_context(submission, request_id)})
         return response
 
     async def _name_gateway(self, key: UnconfirmedKey) -> web.Response | None:
         choice = await self._assign(key)
         return endpoint_response(choice.endpoint) if choice is not None else None
 
-    def _fail(self, reason: str, message: str, submission: Submission) -> web.Response:
+    def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
         self._metrics.failures.labels(reason).inc()
-        _log.warning("key_failed", reason=reason, domain=submission.domain.name, public_key=str(submission.key))
+        _log.warning("key_failed", reason=reason, **_context(submission, request_id))
         return unavailable_response(reason, message)
+
+
+def _context(submission: Submission, request_id: str) -> dict[str, object]:
+    """What is logged of a submission."""
+    return {"domain": submission.domain.name, "public_key": str(submission.key), "request_id": request_id}
 
 
 async def _accept(_key: UnconfirmedKey) -> web.Response:

@@ -1,6 +1,8 @@
 """The broker's HTTP responses to nodes: all of them JSON."""
 
+import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
@@ -34,6 +36,9 @@ _REFUSALS: Final = {
     417: ("expectation_failed", "the only expectation that can be met is 100-continue"),
 }
 
+_JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
+_OK: Final = b'{"Message": "OK"}'
+
 # Nodes send their key again once a minute, whatever the response says; this is for all other clients.
 RETRY_AFTER_SECONDS: Final = 30
 
@@ -60,8 +65,7 @@ def error_response(reason: str, message: str, headers: Mapping[str, str] | None 
         message: what is wrong, in a sentence.
         headers: further headers.
     """
-    body = {"error": {"message": message, "reason": reason}}
-    return web.json_response(body, status=REASONS[reason], headers=headers)
+    return _json({"error": {"message": message, "reason": reason}}, REASONS[reason], headers or {})
 
 
 def refusal_response(error: web.HTTPException) -> web.Response:
@@ -83,12 +87,12 @@ def unavailable_response(reason: str, message: str) -> web.Response:
 
 def accepted_response() -> web.Response:
     """Version 1: the key is on its way to all gateways."""
-    return web.json_response({"Message": "OK"})
+    return web.Response(body=_OK, headers=_JSON)
 
 
 def endpoint_response(endpoint: Endpoint) -> web.Response:
     """Version 2: the gateway that the node is to use. `Port` is a string, since nodes read it with a shell."""
-    return web.json_response(
+    return _json(
         {
             "Endpoint": {
                 "Address": endpoint.address,
@@ -98,3 +102,7 @@ def endpoint_response(endpoint: Endpoint) -> web.Response:
             }
         }
     )
+
+
+def _json(document: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
+    return web.Response(body=json.dumps(document).encode(), status=status, headers={**_JSON, **headers})

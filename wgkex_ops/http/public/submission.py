@@ -42,6 +42,9 @@ async def read_body(content: StreamReader) -> bytes:
         RejectedError: it has more than BODY_LIMIT bytes, is not complete in time, or its encoding is broken.
         ConnectionError: the client has gone.
     """
+    if content.is_eof() and content.total_bytes <= BODY_LIMIT:
+        # All of it came with the head, as nodes send it.
+        return content.read_nowait()
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
@@ -83,7 +86,7 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
 
 def _parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON can be anything
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_members)
+        return _DECODER.decode(body.decode("utf-8"))
     # A body full of brackets exhausts the parser's stack.
     except (ValueError, RecursionError):
         raise RejectedError(MALFORMED_JSON, "the body is not valid JSON") from None
@@ -95,6 +98,9 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise RejectedError(MALFORMED_JSON, "the body names a member twice")
     return members
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_members)
 
 
 def _text_member(document: dict[str, Any], name: str, reason: str, domain: Domain | None = None) -> str:

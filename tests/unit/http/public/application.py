@@ -18,7 +18,7 @@ from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKey
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.silence import Silences
-from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, create_app
+from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.http.server import serve
@@ -81,7 +81,7 @@ class Broker:
             assign=assigner.assign,
             metrics=KeyMetrics(self.registry, DOMAINS),
         )
-        self.app = create_app(exchange, HttpMetrics(self.registry, HANDLERS), stopping)
+        self.app = PublicApp(exchange, HttpMetrics(self.registry, HANDLERS), stopping)
         self.listen = Listen(port=0)
         for event in (
             WorkerStatus("gw04", online=True),
