@@ -8,8 +8,9 @@ from alerts.settings import Burn, Settings
 
 
 def keys(settings: Settings) -> list[Alert]:
-    """Keys that fail, do not come, or are rejected."""
-    return [*(_burn(settings, burn) for burn in settings.burns), _key_rate_zero(settings), _rejections(settings)]
+    """Keys that fail, do not come, are rejected, or are too many."""
+    burns = (_burn(settings, burn) for burn in settings.burns)
+    return [*burns, _key_rate_zero(settings), _rejections(settings), _rate_limiting(settings)]
 
 
 def _burn(settings: Settings, burn: Burn) -> Alert:
@@ -71,17 +72,19 @@ def _key_rate_zero(settings: Settings) -> Alert:
 
 
 def _rejections(settings: Settings) -> Alert:
-    selector = f"{{{settings.broker}}}[{settings.window(settings.rejections_window)}]"
+    """Wrong keys; those that were too many have an alert of their own."""
+    window = settings.window(settings.rejections_window)
     total = partial(settings.over_all, "sum")
-    rejections, requests = "wgkex_broker_key_rejections_total", "wgkex_broker_key_requests_total"
+    rejections = f'wgkex_broker_key_rejections_total{{{settings.broker}, reason!="rate_limited"}}[{window}]'
+    requests = f"wgkex_broker_key_requests_total{{{settings.broker}}}[{window}]"
     return Alert(
         name="WgkexKeyRejectionsHigh",
         severity="warning",
         expr=(
-            f"{total(f'rate({rejections}{selector})')}\n"
-            f"/ {total(f'rate({requests}{selector})')}\n"
+            f"{total(f'rate({rejections})')}\n"
+            f"/ {total(f'rate({requests})')}\n"
             f"> {settings.rejections_ratio:g}\n"
-            f"and {total(f'increase({rejections}{selector})')} >= {settings.rejections_min_keys}"
+            f"and {total(f'increase({rejections})')} >= {settings.rejections_min_keys}"
         ),
         hold="30m",
         summary="Many keys are rejected.",
@@ -89,5 +92,34 @@ def _rejections(settings: Settings) -> Alert:
             "{{ $value | humanizePercentage }} of the submitted keys are rejected because of a mistake of the "
             "sender. If it is a firmware or a new domain, its nodes get no tunnel; if it is a flood, users notice "
             "nothing. First check which reason of wgkex_broker_key_rejections_total grows."
+        ),
+    )
+
+
+def _rate_limiting(settings: Settings) -> Alert:
+    """Of all brokers together; or from single networks, at a rate that the ratio of a large network could hide."""
+    window = settings.window(settings.limited_window)
+    total = partial(settings.over_all, "sum")
+    limited = f"wgkex_broker_rate_limited_total{{{settings.broker}}}[{window}]"
+    of_networks = f'wgkex_broker_rate_limited_total{{{settings.broker}, limit="network"}}[{window}]'
+    requests = f"wgkex_broker_key_requests_total{{{settings.broker}}}[{window}]"
+    ratio = f"{total(f'rate({limited})')}\n/ {total(f'rate({requests})')}"
+    return Alert(
+        name="WgkexRateLimitingHigh",
+        severity="warning",
+        expr=(
+            f"{ratio}\n"
+            f"> {settings.limited_ratio:g}\n"
+            f"and {total(f'increase({limited})')} >= {settings.limited_min_keys}\n"
+            f"or ({ratio})\n"
+            f"and {total(f'rate({of_networks})')} >= {settings.limited_network_per_second:g}"
+        ),
+        hold="15m",
+        summary="Many keys are refused because there are too many.",
+        description=(
+            "{{ $value | humanizePercentage }} of the submissions are refused with status 429. If it is an abuser, "
+            "nodes notice nothing; if a load balancer does not say for whom it forwards, nodes get no tunnel. First "
+            "check which limit of wgkex_broker_rate_limited_total it is, and whether the broker's page names a load "
+            "balancer."
         ),
     )

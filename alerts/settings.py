@@ -91,6 +91,9 @@ class Settings:
         rejections_window, rejections_ratio, rejections_min_keys: more rejected keys than this are too many. The number
             is that of three nodes: one that is refused sends its key once a minute, and by both versions twice, which
             are 30 in the window. It does not grow with the network, since the ratio does that.
+        limited_window, limited_ratio, limited_min_keys: more refusals by limits than this are too many. The number is
+            what one router makes that asks twice a second.
+        limited_network_per_second: a client network that is refused as often keeps a broker busy alone.
         slow_window, slow_seconds: how many seconds nodes wait from the POST until the key is installed.
         slow_min_minutes: in so many minutes of the window there must be late keys. What a gateway takes at once when it
             is back is one or two, whether these are 5 keys or 5,000; so this number does not depend on the size.
@@ -185,6 +188,11 @@ class Settings:
     rejections_window: str = "15m"
     rejections_ratio: float = 0.25
     rejections_min_keys: int = 45
+
+    limited_window: str = "15m"
+    limited_ratio: float = 0.25
+    limited_min_keys: int = 1800
+    limited_network_per_second: float = 20
 
     slow_window: str = "30m"
     slow_seconds: float = 10

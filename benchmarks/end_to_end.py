@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -44,8 +45,10 @@ _HEADER: Final = struct.Struct("=IH")
 def request(key: PublicKey) -> bytes:
     """What a node sends."""
     body = json.dumps({"domain": DOMAIN.name, "public_key": str(key)}).encode()
-    head = f"POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    # Each node has an address of its own, as behind a load balancer.
+    client = IPv4Address(key.raw[:4])
+    head = f"POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: gateway\r\nX-Forwarded-For: {client}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def destinations(datagram: bytes) -> set[bytes]:

@@ -68,7 +68,7 @@ def keys() -> Section:
                     " steadily: a firmware is broken; find it by the request ids in the log. A burst: a test or an"
                     " attack.",
                     "reqps",
-                    12,
+                    8,
                 ),
                 by("reason", rate(_REJECTIONS)),
                 REJECTION_REASONS,
@@ -79,12 +79,24 @@ def keys() -> Section:
                     "Rejections over all submissions. Over a quarter for half an hour, with enough submissions, opens"
                     " a ticket: see WgkexKeyRejectionsHigh in the runbook, and the reasons to the left.",
                     "percentunit",
-                    12,
+                    8,
                 ),
                 [line(ratio(by("", rate(_REJECTIONS)), by("", rate(_SUBMISSIONS))), "rejected")],
                 overrides=coloured(colours.OUTCOMES, ["rejected"]),
                 thresholds=bad_from(warning=LIMITS.rejections_ratio),
                 maximum=1,
+            ),
+            lines(
+                Head(
+                    "Refused by limits",
+                    "Keys refused because there were too many, by the limit: of one key, of a client's network, of new"
+                    " keys, of the broker. network rises alone: an abuser, or a load balancer that does not say for"
+                    " whom it forwards; see WgkexRateLimitingHigh in the runbook.",
+                    "reqps",
+                    8,
+                ),
+                [line(by("limit", rate("wgkex_broker_rate_limited_total")), "{{limit}}")],
+                stacked=True,
             ),
         ],
     )

@@ -40,6 +40,7 @@ REASONS: Final = {
     "unknown_domain": "light-blue",
     "unknown_worker": "dark-blue",
     "too_large": "light-purple",
+    "rate_limited": "dark-yellow",
     "own_key": "dark-purple",
     "static_key": "purple",
     "live_elsewhere": "semi-dark-purple",

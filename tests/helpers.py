@@ -160,3 +160,13 @@ def moved(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
 def _labels(labels: Mapping[str, str]) -> str:
     inner = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
     return f"{{{inner}}}" if inner else ""
+
+
+class Clock:
+    """Stands still unless a test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now

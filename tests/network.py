@@ -259,6 +259,7 @@ class Network:
         for reason in ("mqtt_disconnected", "no_worker"):
             yield count("wgkex_broker_key_failures_total", reason=reason)
         yield count("wgkex_broker_key_rejections_total", reason="invalid_public_key")
+        yield count("wgkex_broker_rate_limited_total", limit="network")
         yield count("wgkex_broker_key_requests_total", api_version="v2", domain="unknown")
         for domain in DOMAINS:
             yield count("wgkex_broker_key_requests_total", api_version="v2", domain=domain)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.bus.messages import WORKER_EVENTS, broker_status_topic, receipt_topic, status_payload
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
+from wgkex_ops.http.clients import TrustedProxies
 from wgkex_ops.http.gateways.announcer import Announcer
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
@@ -25,6 +26,7 @@ from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.public.app import HANDLERS, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
@@ -99,6 +101,8 @@ class Broker:
         )
         exchange = KeyExchange(
             domains=domains,
+            proxies=TrustedProxies(config.broker.trusted_proxies),
+            limits=Limits(config.limits),
             nodes=nodes,
             unconfirmed=unconfirmed,
             send=self._sender.send,
@@ -117,6 +121,7 @@ class Broker:
             gateway_metrics=gateway_metrics,
             receipt_metrics=receipt_metrics,
             node_metrics=node_metrics,
+            forwarding=exchange.forwarding,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )

@@ -27,6 +27,7 @@ from wgkex_ops.config.fields import (
     Port,
     Url,
 )
+from wgkex_ops.config.limits import LimitsConfig
 from wgkex_ops.config.mqtt import MqttConfig
 from wgkex_ops.config.section import Listen, Section
 from wgkex_ops.model.domains import Domain, parse_domain
@@ -172,6 +173,7 @@ class Config(Section):
         listed_workers: by name; a worker that is not listed weighs 1.
         external_name: the name or address that nodes reach this worker by; None for the worker's name.
         broker_listen: where nodes are served.
+        limits: how much of the broker a client may use.
         own_log_level: wins over ``logging_config``.
     """
 
@@ -186,6 +188,7 @@ class Config(Section):
     # Validated when absent, too: not every host's name can be a name in topics.
     broker: BrokerConfig = Field(default={}, validate_default=True)
     worker: WorkerConfig = Field(default={}, validate_default=True)
+    limits: LimitsConfig = LimitsConfig()
     cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
     probe: ProbeConfig = ProbeConfig()

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from ipaddress import IPv4Network
 from typing import Any, Final
 
 import structlog
@@ -26,6 +27,9 @@ _SHORTEST_LIFE_SECONDS: Final = 330.0
 _MEAN_LIFE_SECONDS: Final = 900.0
 # All nodes boot within this time, as after a power cut.
 _BOOT_SECONDS: Final = 10.0
+
+# RFC 2544.
+_TEST_ADDRESSES: Final = IPv4Network("198.18.0.0/15")
 
 # Simulates a handshake of an installed peer; False while there is no such peer.
 ShakeHands = Callable[[Domain, PublicKey], bool]
@@ -91,6 +95,8 @@ async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_
 async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) -> tuple[int, dict[str, Any]]:
     """POST a key as a node's wget does: with a form's content type, in chunks, without a length.
 
+    A load balancer on this host seems to forward it, so that each node has an address of its own.
+
     Returns:
         the HTTP status and the JSON object of the response.
 
@@ -99,11 +105,13 @@ async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) ->
         ValueError: the response is not HTTP, or its body is not a JSON object.
     """
     body = json.dumps({"domain": domain, "public_key": str(key)}).encode()
+    client = _TEST_ADDRESSES[int.from_bytes(key.raw[:2], "big")]
     reader, writer = await asyncio.open_connection(broker.host, broker.port)
     try:
         writer.write(
             f"POST /api/v{version}/wg/key/exchange HTTP/1.1\r\n"
             f"Host: {broker}\r\n"
+            f"X-Forwarded-For: {client}\r\n"
             "User-Agent: Wget/1.21.3\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n"
             "Transfer-Encoding: chunked\r\n"

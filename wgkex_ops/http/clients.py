@@ -5,10 +5,17 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+import structlog
+
+_log = structlog.get_logger(__name__)
+
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _IPV4_BYTES: Final = 4
 # Providers give a customer a /56, and each customer has as many addresses as they like.
 _NETWORK_BYTES: Final = 7
+
+# So many new nodes in a row, all from one address that may forward and sent no header, are no single client.
+SUSPICIOUS_NODES: Final = 10
 
 
 def network_of(address: str) -> bytes:
@@ -75,6 +82,44 @@ class TrustedProxies:
             if client not in self:
                 break
         return client
+
+
+class ForwardingWatch:
+    """Which load balancer all nodes come from, as long as it does not name them.
+
+    Args:
+        proxies: who may be one.
+
+    Attributes:
+        suspect: its address; empty if there is none.
+    """
+
+    def __init__(self, proxies: TrustedProxies) -> None:
+        self._proxies = proxies
+        self.suspect = ""
+        self._peer = ""
+        self._nodes = 0
+
+    def note(self, peer: str, client: str) -> None:
+        """Note a new node.
+
+        Args:
+            peer: the address that has opened the connection.
+            client: the address that it forwards for; its own if it does not name one.
+        """
+        if client != peer or peer not in self._proxies:
+            self.suspect, self._peer, self._nodes = "", "", 0
+            return
+        self._nodes = self._nodes + 1 if peer == self._peer else 1
+        self._peer = peer
+        if self._nodes >= SUSPICIOUS_NODES and self.suspect != peer:
+            self.suspect = peer
+            _log.warning("clients_not_forwarded", address=peer, detail=f"{describe_suspect(peer)}; see trusted_proxies")
+
+
+def describe_suspect(peer: str) -> str:
+    """What is wrong, for the log and the page."""
+    return f"all requests come from {peer}: a load balancer without X-Forwarded-For?"
 
 
 def _pack(address: str) -> bytes:

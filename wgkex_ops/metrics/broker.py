@@ -17,14 +17,16 @@ REJECTION_REASONS: Final = (
     "small_order_public_key",
     "unknown_domain",
     "too_large",
+    "rate_limited",
 )
+RATE_LIMITS: Final = ("key", "network", "new_keys", "broker")
 FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeout", "no_worker", "internal")
 
 # From a local server's round trip to the longest that a node waits (10 s).
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 # Status codes of a handler, and those where there is none for the path or the method.
-_HANDLER_CODES: Final = ("200", "400", "413", "503")
+_HANDLER_CODES: Final = ("200", "400", "413", "429", "503")
 _ROUTER_CODES: Final = ("404", "405")
 
 
@@ -71,8 +73,17 @@ class KeyMetrics:
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
+        self.rate_limited = Counter(
+            "wgkex_broker_rate_limited",
+            "Key submissions refused because there were too many, by the limit: of a key, of a client's network, of "
+            "new keys, of the whole broker.",
+            ["limit"],
+            registry=registry,
+        )
         for domain in domains:
             self.published.labels(domain)
+        for limit in RATE_LIMITS:
+            self.rate_limited.labels(limit)
         for api_version in API_VERSIONS:
             for domain in (*domains, UNKNOWN):
                 self.requests.labels(api_version, domain)
@@ -83,6 +94,7 @@ class KeyMetrics:
         self._requests = Children(self.requests)
         self._rejections = Children(self.rejections)
         self._published = Children(self.published)
+        self._rate_limited = Children(self.rate_limited)
         self._exemplars = Exemplars()
 
     def respond(self, api_version: str, domain: str) -> None:
@@ -92,6 +104,10 @@ class KeyMetrics:
     def reject(self, reason: str) -> None:
         """Count a submission that is refused."""
         self._rejections[(reason,)].inc()
+
+    def limit(self, limit: str) -> None:
+        """Count a submission that is refused because there are too many; `reject` counts it as well."""
+        self._rate_limited[(limit,)].inc()
 
     def publish(self, domain: str, seconds: float, request_id: str) -> None:
         """Count a submission that gets a success.

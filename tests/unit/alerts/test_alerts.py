@@ -28,6 +28,7 @@ EXPECTED: Final = {
     "WgkexMQTTDisconnected": [("1m", "warning")],
     "WgkexMQTTFlapping": [("15m", "warning")],
     "WgkexKeyRejectionsHigh": [("30m", "warning")],
+    "WgkexRateLimitingHigh": [("15m", "warning")],
     "WgkexInstallSlow": [("15m", "warning")],
     "WgkexQueueNearFull": [("5m", "warning")],
     "WgkexNetlinkFailing": [("10m", "warning")],
@@ -144,7 +145,7 @@ def test_mistakes_of_senders_count_in_one_alert_only() -> None:
         if re.search(r"key_rejections|key_requests|http_requests", rule["expr"])
     }
 
-    assert concerned == {"WgkexKeyRejectionsHigh", "WgkexPeersLostEverywhere"}
+    assert concerned == {"WgkexKeyRejectionsHigh", "WgkexRateLimitingHigh", "WgkexPeersLostEverywhere"}
     assert not any("key_rejections" in rule["expr"] for rule in ALERTS if rule["labels"]["severity"] == "critical")
     assert {labels["severity"] for labels in fired("WgkexKeyRejectionsHigh")} == {"warning"}
 

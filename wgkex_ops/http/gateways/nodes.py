@@ -61,6 +61,11 @@ class RecentNodes:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def knows(self, domain: Domain, key: PublicKey) -> bool:
+        """Whether a node has asked within REMEMBERED_FOR."""
+        node = self._nodes.get((domain.name, key.raw))
+        return node is not None and self._clock() - node.asked_at <= REMEMBERED_FOR
+
     def ask(self, domain: Domain, key: PublicKey, *, counted: bool = True) -> None:
         """Note that a node asks, by either version; it counts if it has not done so within REMEMBERED_FOR.
 

@@ -7,16 +7,17 @@ import structlog
 from aiohttp import web
 
 from wgkex_ops.errors import BusError
+from wgkex_ops.http.clients import ForwardingWatch, TrustedProxies, network_of
 from wgkex_ops.http.gateways.choice import Choice
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
+from wgkex_ops.http.public.limits import Limits, RateLimitedError
 from wgkex_ops.http.public.responses import (
     RejectedError,
     accepted_response,
     crash_response,
     endpoint_response,
     error_response,
-    unavailable_response,
 )
 from wgkex_ops.http.public.submission import Submission, parse_submission, read_body
 from wgkex_ops.logs import LineBatch
@@ -35,17 +36,24 @@ class KeyExchange:
 
     Args:
         domains: configured domains by name.
+        proxies: whose word about the client of a request counts.
+        limits: how much each client may ask for.
         nodes: knows which nodes have asked lately.
         unconfirmed: keeps each key until the gateways have confirmed it.
         send: publishes a key; returns when the MQTT server has acknowledged, or raises BusError.
         assign: finds the gateway for the node of a key that has been published, or None.
         metrics: what became of the keys.
+
+    Attributes:
+        forwarding: whether a load balancer does not say whom it forwards for.
     """
 
     def __init__(
         self,
         *,
         domains: Mapping[str, Domain],
+        proxies: TrustedProxies,
+        limits: Limits,
         nodes: RecentNodes,
         unconfirmed: UnconfirmedKeys,
         send: Callable[[UnconfirmedKey], Awaitable[None]],
@@ -53,6 +61,9 @@ class KeyExchange:
         metrics: KeyMetrics,
     ) -> None:
         self._domains = domains
+        self._proxies = proxies
+        self._limits = limits
+        self.forwarding = ForwardingWatch(proxies)
         self._nodes = nodes
         self._unconfirmed = unconfirmed
         self._send = send
@@ -79,12 +90,18 @@ class KeyExchange:
         """Serve one submission, and count it as exactly one of published, rejections and failures."""
         domain: Domain | None = None
         try:
+            peer, client = self._origin(request)
+            # Before anything else is done for it.
+            self._limits.request(network_of(client))
             submission = parse_submission(await read_body(request.content), self._domains)
             domain = submission.domain
+            self._admit(submission, peer, client)
             response = await self._hand_over(submission, request_id, api_version, respond)
         except RejectedError as error:
             domain = error.domain
             self._metrics.reject(error.reason)
+            if isinstance(error, RateLimitedError):
+                self._metrics.limit(error.limit)
             self._rejected.add({"reason": error.reason, "api_version": api_version, "request_id": request_id})
             response = error_response(error.reason, str(error))
         except ConnectionError:
@@ -96,6 +113,24 @@ class KeyExchange:
             response = crash_response()
         self._metrics.respond(api_version, domain.name if domain else UNKNOWN)
         return response
+
+    def _origin(self, request: web.BaseRequest) -> tuple[str, str]:
+        """The address that has opened the connection, and the one that the request comes from."""
+        peer, headers = request.remote or "", request.headers
+        # Some proxies add a header of their own, and do not extend the one that is there.
+        forwarded_for = ",".join(headers.getall("X-Forwarded-For", ()))
+        return peer, self._proxies.client(peer, forwarded_for, headers.get("X-Real-IP", ""))
+
+    def _admit(self, submission: Submission, peer: str, client: str) -> None:
+        """Let pass what does not exceed a limit.
+
+        Raises:
+            RateLimitedError: it does.
+        """
+        self._limits.key(submission.domain, submission.key)
+        if not self._nodes.knows(submission.domain, submission.key):
+            self._limits.new_key(submission.domain, network_of(client))
+            self.forwarding.note(peer, client)
 
     async def _hand_over(
         self, submission: Submission, request_id: str, api_version: str, respond: _Respond
@@ -132,7 +167,7 @@ class KeyExchange:
     def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
         self._metrics.failures.labels(reason).inc()
         _log.warning("key_failed", reason=reason, **_context(submission, request_id))
-        return unavailable_response(reason, message)
+        return error_response(reason, message)
 
 
 def _context(submission: Submission, request_id: str) -> dict[str, object]:

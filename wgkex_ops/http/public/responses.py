@@ -22,6 +22,7 @@ REASONS: Final[Mapping[str, int]] = {
     "method_not_allowed": 405,
     "too_large": 413,
     "expectation_failed": 417,
+    "rate_limited": 429,
     "mqtt_disconnected": 503,
     "publish_refused": 503,
     "publish_timeout": 503,
@@ -39,8 +40,10 @@ _REFUSALS: Final = {
 _JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
 _OK: Final = b'{"Message": "OK"}'
 
-# Nodes send their key again once a minute, whatever the response says; this is for all other clients.
-RETRY_AFTER_SECONDS: Final = 30
+# The statuses of what a client may well try again. Nodes send their key again once a minute, whatever the response
+# says; the seconds are for all other clients.
+_TEMPORARY: Final = (429, 503)
+_RETRY_AFTER: Final = "30"
 
 
 class RejectedError(Exception):
@@ -65,7 +68,9 @@ def error_response(reason: str, message: str, headers: Mapping[str, str] | None 
         message: what is wrong, in a sentence.
         headers: further headers.
     """
-    return _json({"error": {"message": message, "reason": reason}}, REASONS[reason], headers or {})
+    status = REASONS[reason]
+    retry = {"Retry-After": _RETRY_AFTER} if status in _TEMPORARY else {}
+    return _json({"error": {"message": message, "reason": reason}}, status, {**retry, **(headers or {})})
 
 
 def refusal_response(error: web.HTTPException) -> web.Response:
@@ -77,12 +82,7 @@ def refusal_response(error: web.HTTPException) -> web.Response:
 
 def crash_response() -> web.Response:
     """A bug of ours; the log has it."""
-    return unavailable_response("internal", "something went wrong here; try again later")
-
-
-def unavailable_response(reason: str, message: str) -> web.Response:
-    """The key could not be handed over: nodes try version 1 at once, and again in a minute."""
-    return error_response(reason, message, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return error_response("internal", "something went wrong here; try again later")
 
 
 def accepted_response() -> web.Response:

@@ -5,13 +5,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from ipaddress import ip_network
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from tests.helpers import CITY, WELT, key
+from tests.helpers import CITY, WELT, Clock, key
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, WorkerData, WorkerStatus
 from wgkex_ops.errors import DataplaneError
+from wgkex_ops.http.clients import ForwardingWatch, TrustedProxies
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.operator.page.broker import BrokerView
@@ -136,16 +138,6 @@ class FakeConnection:
         self.opened_at = time.monotonic() - 7500.0
 
 
-class Clock:
-    """Stands still unless a test sets it."""
-
-    def __init__(self) -> None:
-        self.now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class CountingGateways(Gateways):
     """Counts how often the sum over all gateways is made."""
 
@@ -168,6 +160,7 @@ class ABroker:
         self.receipts = ReceiptMetrics(registry, listed, NAMES)
         self.nodes = NodeMetrics(registry, listed, NAMES)
         self.gateway_metrics = GatewayMetrics(registry, listed, NAMES)
+        self.forwarding = ForwardingWatch(TrustedProxies([ip_network("10.0.0.0/8")]))
         self.connection = FakeConnection()
         self.mqtt_metrics = MqttMetrics(registry)
         self.problems: list[str] = []
@@ -182,6 +175,7 @@ class ABroker:
             gateway_metrics=self.gateway_metrics,
             receipt_metrics=self.receipts,
             node_metrics=self.nodes,
+            forwarding=self.forwarding,
             mqtt=MqttView(self.connection, self.mqtt_metrics, "mqtt.example.net:1883"),
             problems=lambda: self.problems,
             clock=self.clock,

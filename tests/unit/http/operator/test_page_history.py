@@ -5,16 +5,8 @@ import asyncio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tests.fakes import run_in_virtual_time
-from tests.helpers import running
+from tests.helpers import Clock, running
 from wgkex_ops.http.operator.page.history import INTERVAL, SPAN, History, read, read_one
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -12,7 +13,9 @@ from prometheus_client import CollectorRegistry, Counter
 from tests.helpers import DOMAINS, KEY, OTHER_KEY, WELT, Answer, moved, samples
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Origin, WorkerData, WorkerStatus
 from wgkex_ops.config import Listen
+from wgkex_ops.config.limits import LimitsConfig
 from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, PublishRefusedError, PublishTimeoutError
+from wgkex_ops.http.clients import TrustedProxies
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
@@ -20,6 +23,7 @@ from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
+from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
@@ -57,7 +61,7 @@ class Bus:
 class Broker:
     """The public application with its own registry, and one gateway in WELT."""
 
-    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, stopping: Callable[[], bool] = lambda: False, limits: LimitsConfig | None = None) -> None:
         self.bus = Bus()
         self.gateways = Gateways({}, DOMAINS)
         self.registry = CollectorRegistry()
@@ -73,15 +77,17 @@ class Broker:
             assignments=Counter("assignments", "x", ["worker", "domain"], registry=self.registry),
             timeouts=metrics.timeouts,
         )
-        exchange = KeyExchange(
+        self.exchange = KeyExchange(
             domains=DOMAINS,
+            proxies=TrustedProxies([ip_network("127.0.0.0/8")]),
+            limits=Limits(limits or LimitsConfig()),
             nodes=nodes,
             unconfirmed=self.unconfirmed,
             send=self.bus.send,
             assign=assigner.assign,
             metrics=KeyMetrics(self.registry, DOMAINS),
         )
-        self.app = PublicApp(exchange, HttpMetrics(self.registry, HANDLERS), stopping)
+        self.app = PublicApp(self.exchange, HttpMetrics(self.registry, HANDLERS), stopping)
         self.listen = Listen(port=0)
         for event in (
             WorkerStatus("gw04", online=True),

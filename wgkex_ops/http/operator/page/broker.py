@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wgkex_ops.http.clients import ForwardingWatch, describe_suspect
 from wgkex_ops.http.gateways.registry import Gateway, Gateways
 from wgkex_ops.http.gateways.silence import LIKELY_CAUSES, Silences
 from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall_clock, reasons
@@ -40,6 +41,7 @@ class BrokerView:
     gateway_metrics: GatewayMetrics
     receipt_metrics: ReceiptMetrics
     node_metrics: NodeMetrics
+    forwarding: ForwardingWatch
     mqtt: MqttView
     problems: Callable[[], Sequence[str]]
     clock: Callable[[], float] = time.monotonic
@@ -47,7 +49,14 @@ class BrokerView:
     def __post_init__(self) -> None:
         keys, gateways, receipts = self.keys, self.gateway_metrics, self.receipt_metrics
         counters = (
-            *(keys.published, keys.rejections, keys.failures, gateways.assignments, gateways.messages_rejected),
+            *(
+                keys.published,
+                keys.rejections,
+                keys.rate_limited,
+                keys.failures,
+                gateways.assignments,
+                gateways.messages_rejected,
+            ),
             *(receipts.unconfirmed, receipts.confirmed_nowhere, self.node_metrics.returned),
         )
         self.history = History([*counters, *self.mqtt.counters], self.clock)
@@ -64,6 +73,7 @@ class BrokerView:
                 *self._notices_of_gateways(),
                 *self._notices_of_receipts(recent),
                 *self._notices_of_keys(recent),
+                *self._notices_of_clients(recent),
                 *self.mqtt.notices(recent),
             ],
             tiles=[
@@ -228,6 +238,15 @@ class BrokerView:
         if refused := latest.total(self.gateway_metrics.messages_rejected):
             text = f"{things(refused, 'message')} of workers or brokers refused {latest.words}; the log has the reasons"
             yield Notice(Tone.WARN, text)
+
+    def _notices_of_clients(self, recent: Recent) -> Iterator[Notice]:
+        if self.forwarding.suspect:
+            yield Notice(
+                Tone.WARN, f"A{describe_suspect(self.forwarding.suspect)[1:]} Its nodes share one client's limits"
+            )
+        if limited := recent.latest.total(self.keys.rate_limited):
+            text = f"{things(limited, 'key')} refused {recent.latest.words}, because there were too many"
+            yield Notice(Tone.WARN, f"{text}: {reasons(recent.latest, self.keys.rate_limited)}")
 
 
 def _peers(gateway: Gateway, target: float, scale: float) -> str:
