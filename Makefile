@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: help run unit test check generated bench clean
+.PHONY: help run unit test check generated fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ READY_DEV := $(VENV)/.ready-dev
 
 # Arguments for `make run`, for example `make run ARGS="--nodes 0"`.
 ARGS ?= --nodes 20
+# For each target of `make fuzz`.
+FUZZ_SECONDS ?= 60
 
 help:  ## list these targets
 	@echo "Targets:"
@@ -21,7 +23,7 @@ run: $(READY)  ## try it out: everything in one process, with simulated nodes
 unit: $(READY_DEV)  ## run the unit tests: a minute, with nothing but Python
 	@$(BIN)/python scripts/run-tests unit
 
-test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: 20 minutes
+test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: half an hour
 	@scripts/debian-packages test
 	@$(BIN)/python scripts/run-tests
 
@@ -37,6 +39,11 @@ generated: $(READY_DEV)  ## make the metric reference, alert rules, manifests an
 	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m grafana
+
+fuzz: $(READY_DEV)  ## send what comes from outside broken inputs, guided by coverage: a minute each
+	@scripts/venv $(PYTHON) $(VENV) --group fuzz
+	@for target in $$($(BIN)/python -m tests.fuzz --list); do \
+	    echo "== $$target"; $(BIN)/python -m tests.fuzz $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 || exit 1; done
 
 bench: $(READY_DEV)  ## run the benchmarks
 	@scripts/debian-packages test
