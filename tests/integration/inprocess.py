@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -30,6 +30,8 @@ from wgkex_ops.model.keys import PublicKey, link_local
 from wgkex_ops.model.peers import DomainState
 from wgkex_ops.worker import Worker
 
+_NO_LIMIT: Final = {"burst": 1_000_000_000, "per_minute": 1_000_000_000}
+
 
 @functools.cache
 def _folder() -> str:
@@ -40,6 +42,8 @@ def _folder() -> str:
 
 def settings(mqtt_port: int, name: str = "gw01", /, **changes: object) -> dict[str, Any]:
     """A configuration for a broker and a worker of one name, on ports that the kernel chooses, and with no memories.
+
+    There are no limits: most tests do in seconds, and from one address, what nodes do in hours.
 
     Args:
         mqtt_port: of an MQTT server on loopback.
@@ -55,6 +59,7 @@ def settings(mqtt_port: int, name: str = "gw01", /, **changes: object) -> dict[s
         "broker_listen": anywhere,
         "broker": {"name": name, "metrics_listen": anywhere},
         "worker": {"name": name, "metrics_listen": anywhere, "dataplane": "memory"},
+        "limits": dict.fromkeys(("key", "network", "new_keys_per_network", "new_keys", "broker"), _NO_LIMIT),
     }
     document["worker"]["state_dir"] = tempfile.mkdtemp(dir=_folder())
     for section, content in changes.items():

@@ -92,10 +92,19 @@ async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_
             group.create_task(node.live(), name=f"node-{number}")
 
 
-async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) -> tuple[int, dict[str, Any]]:
+async def post_key(
+    broker: Listen, version: int, domain: str, key: PublicKey, client: str = ""
+) -> tuple[int, dict[str, Any]]:
     """POST a key as a node's wget does: with a form's content type, in chunks, without a length.
 
     A load balancer on this host seems to forward it, so that each node has an address of its own.
+
+    Args:
+        broker: where it listens.
+        version: of the API.
+        domain: the node's.
+        key: the node's.
+        client: the node's address; by default, one that follows from its key.
 
     Returns:
         the HTTP status and the JSON object of the response.
@@ -105,7 +114,7 @@ async def post_key(broker: Listen, version: int, domain: str, key: PublicKey) ->
         ValueError: the response is not HTTP, or its body is not a JSON object.
     """
     body = json.dumps({"domain": domain, "public_key": str(key)}).encode()
-    client = _TEST_ADDRESSES[int.from_bytes(key.raw[:2], "big")]
+    client = client or str(_TEST_ADDRESSES[int.from_bytes(key.raw[:2], "big")])
     reader, writer = await asyncio.open_connection(broker.host, broker.port)
     try:
         writer.write(

@@ -1,0 +1,176 @@
+"""A gateway's reboot, while somebody floods the broker with keys and holds connections open."""
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.faults.system import DOMAINS, Brokers, Workers, broker_place, place_settings, worker_place
+from tests.helpers import WELT
+from tests.integration.inprocess import new_key
+from tests.integration.loopback import eventually
+from tests.integration.servers import Bench, Mosquitto
+from wgkex_ops.config import Listen
+from wgkex_ops.demo.routers import post_key
+from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
+
+ROUTERS: Final = 2000
+BEHIND_ONE_ADDRESS: Final = 50
+# Ten times as fast as after a real reboot.
+SECONDS: Final = 12.0
+SLOW_CONNECTIONS: Final = 500
+# Documentation's (RFC 5737): one of many nodes, one of the abuser.
+CARRIER, ABUSER = "192.0.2.1", "203.0.113.1"
+
+# wrk sends as fast as it is answered, always new keys, always from one address.
+_FLOOD: Final = """
+local bodies, at = {}, 0
+function init(arguments)
+  for line in io.lines(arguments[1]) do
+    bodies[#bodies + 1] = wrk.format("POST", nil, { ["X-Forwarded-For"] = arguments[2] }, line)
+  end
+end
+function request()
+  at = at % #bodies + 1
+  return bodies[at]
+end
+function done(summary)
+  io.write(string.format('RESULT {"requests": %d, "refused": %d}\\n', summary.requests, summary.errors.status))
+end
+"""
+
+
+@dataclass
+class Reboot:
+    """Routers that have lost their gateway, and what they get."""
+
+    broker: Listen
+    statuses: Counter[int] = field(default_factory=Counter)
+    accepted: dict[str, set[PublicKey]] = field(default_factory=dict)
+    slowest: float = 0.0
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(ROUTERS):
+                client = CARRIER if number < BEHIND_ONE_ADDRESS else f"198.18.{number // 250}.{number % 250}"
+                group.create_task(self._router(DOMAINS[number % len(DOMAINS)], client, again=bool(number % 2)))
+
+    async def _router(self, domain: Domain, client: str, *, again: bool) -> None:
+        """Both versions, one after the other; every second router does so twice."""
+        await asyncio.sleep(random.uniform(0, SECONDS))
+        key = new_key()
+        for version in (2, 1, 2, 1) if again else (2, 1):
+            began = time.monotonic()
+            status, _ = await post_key(self.broker, version, domain.name, key, client)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.statuses[status] += 1
+        self.accepted.setdefault(domain.name, set()).add(key)
+
+
+@asynccontextmanager
+async def slow_connections(broker: Listen, count: int) -> AsyncIterator[None]:
+    """Connections that never end their request; one that is closed is opened again."""
+
+    async def hold() -> None:
+        while True:
+            reader, writer = await asyncio.open_connection(broker.host, broker.port)
+            try:
+                writer.write(b"POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: broker\r\nContent-Len")
+                await reader.read()
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+            await asyncio.sleep(0.5)
+
+    tasks = [asyncio.create_task(hold()) for _ in range(count)]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def flood(broker: Listen, folder: Path, seconds: float) -> tuple[int, int]:
+    """Random valid keys from one address for a while; how many there were, and how many of them were refused."""
+    bodies = [json.dumps({"domain": WELT.name, "public_key": str(new_key())}) for _ in range(50_000)]
+    (folder / "bodies").write_text("\n".join(bodies) + "\n")
+    (folder / "flood.lua").write_text(_FLOOD)
+    process = await asyncio.create_subprocess_exec(
+        *("wrk", "--threads", "1", "--connections", "8", "--duration", f"{seconds:.0f}s"),
+        *("--script", str(folder / "flood.lua"), f"http://{broker}/api/v1/wg/key/exchange"),
+        *("--", str(folder / "bodies"), ABUSER),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    found = json.loads(re.findall(rb"^RESULT (.*)$", output, re.MULTILINE)[0])
+    return found["requests"], found["refused"]
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Megabytes of a process: now, and at the most until now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    now, peak = (int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[0]) for name in ("VmRSS", "VmHWM"))
+    return now // 1024, peak // 1024
+
+
+async def start(bench: Bench, mosquitto: Mosquitto, folder: Path) -> tuple[Brokers, Workers]:
+    document = place_settings(mosquitto.port, "gw01", folder, limits=None)
+    broker, worker = broker_place(bench, document), worker_place(bench, document)
+    await worker.start()
+    await broker.start()
+    await worker.program.logs("worker_announced")
+    await broker.ready()
+    return broker, worker
+
+
+async def test_routers_that_come_back_are_served_beside_an_abuser(
+    bench: Bench, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    broker, worker = await start(bench, mosquitto, tmp_path)
+    before, _ = memory(broker.program.process.pid)
+    reboot = Reboot(broker.nodes)
+    async with slow_connections(broker.nodes, SLOW_CONNECTIONS):
+        flooding = asyncio.create_task(flood(broker.nodes, tmp_path, SECONDS + 8))
+        await reboot.run()
+        requests, refused = await flooding
+    _, peak = memory(broker.program.process.pid)
+    figures = (
+        f"slowest response {reboot.slowest:.2f} s; the abuser: {requests} requests, {requests - refused} served; "
+        f"the broker's memory: {before} MB before, {peak} MB at the most"
+    )
+    print(figures)  # noqa: T201  for people
+
+    # Who waits for a response, waits less than ten seconds: that is the node's limit, and not the machine's.
+    assert reboot.statuses == {200: ROUTERS * 3}
+    assert reboot.slowest < 10
+    await worker.has_all(reboot.accepted)
+    # In 20 s: what the bucket holds, and ten a minute.
+    installed = sum(map(len, (await worker.installed()).values()))
+    assert installed - ROUTERS <= 310
+    assert requests > 20_000
+    assert requests - refused < requests / 10
+    assert peak - before < 100
+
+
+async def test_same_key_is_published_a_few_times_a_minute(bench: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    broker, _ = await start(bench, mosquitto, tmp_path)
+    key = new_key()
+    began = time.monotonic()
+    for number in range(200):
+        await post_key(broker.nodes, 1, WELT.name, key, f"198.18.0.{number}")
+    minutes = (time.monotonic() - began) / 60
+    published = await broker.total("wgkex_broker_keys_published_total")
+    assert 6 <= published <= 6 + 4 * minutes + 1
+    await eventually(lambda: len(broker.program.logged("key_accepted")) >= published, "the log lines")
+    assert len(broker.program.logged("key_accepted")) == published
