@@ -72,12 +72,13 @@ class Broker:
             client_id=f"wgkex-broker-{name}",
             subscriptions=WORKER_EVENTS,
             # A server whose access rules do not know of receipts is no reason to serve no keys.
-            optional_subscriptions=(receipts,) if receipts else (),
+            # Workers of earlier revisions leave their name out of the topic.
+            optional_subscriptions=(receipts, f"{receipts}/+") if receipts else (),
             will=Will(status_topic, status_payload(online=False)),
             metrics=mqtt_metrics,
         )
         self._announcer = Announcer(self._session, status_topic=status_topic, publish_timeout=publish_timeout)
-        gateways = Gateways(config.workers, domains)
+        gateways = Gateways(config.workers, domains, only_listed=config.broker.workers_only_listed)
         silences = Silences(gateways)
         unconfirmed = UnconfirmedKeys(gateways, silences, receipt_topic=receipts, metrics=receipt_metrics)
         nodes = RecentNodes(gateways, node_metrics)
@@ -87,7 +88,6 @@ class Broker:
             unconfirmed,
             silences,
             broker=name,
-            receipt_topic=receipts,
             rejections=gateway_metrics.messages_rejected,
         )
         self._sender = KeySender(unconfirmed, self._session, publish_timeout=publish_timeout)

@@ -26,6 +26,7 @@ TOPICS: Final = st.one_of(
     st.builds("wireguard-metrics/{}/{}/connected_peers".format, LEVELS, LEVELS),
     st.builds("wireguard-broker/{}/status".format, LEVELS),
     st.builds("wgkex/receipts/{}".format, LEVELS),
+    st.builds("wgkex/receipts/{}/{}".format, LEVELS, LEVELS),
     # What the programs really listen to, more often than chance would have it.
     st.sampled_from(
         [
@@ -35,6 +36,7 @@ TOPICS: Final = st.one_of(
             f"wireguard-metrics/{WELT.name}/gw01/connected_peers",
             "wireguard-broker/gw01/status",
             "wgkex/receipts/gw01",
+            "wgkex/receipts/gw01/gw02",
         ]
     ),
 )

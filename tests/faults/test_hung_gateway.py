@@ -96,7 +96,7 @@ async def test_key_that_both_gateways_refuse_is_503_and_each_receipt_says_why(
     assert answer.status == 503
     for worker in ("gw01", "gw02"):
         await observer.sees(
-            "wgkex/receipts/gw01", json.dumps({"worker": worker, "result": "failed", "reason": "own_key"})
+            f"wgkex/receipts/gw01/{worker}", json.dumps({"worker": worker, "result": "failed", "reason": "own_key"})
         )
 
 

@@ -30,8 +30,9 @@ async def test_one_refused_key_fails_alone_and_its_receipt_says_why(
             )
         failed = json.dumps({"worker": "gw01", "result": "failed", "reason": error}).encode()
         installed = json.dumps({"worker": "gw01", "result": "installed"}).encode()
-        await eventually(lambda: len(observer.payloads(topic)) == 51, "a receipt for each key")
-        assert sorted(observer.payloads(topic)) == sorted([failed, *[installed] * 50])
+        receipts = f"{topic}/gw01"
+        await eventually(lambda: len(observer.payloads(receipts)) == 51, "a receipt for each key")
+        assert sorted(observer.payloads(receipts)) == sorted([failed, *[installed] * 50])
         for key in good:
             assert await worker.has(WELT, key)
         assert not await worker.has(WELT, refused)

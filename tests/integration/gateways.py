@@ -15,6 +15,7 @@ from wgkex_ops.bus.messages import (
     data_payload,
     key_subscription,
     receipt_payload,
+    receipt_topic_of,
     worker_data_topic,
     worker_status_topic,
 )
@@ -45,7 +46,8 @@ class Gateway:
 
     async def confirm(self, message: Message, reason: str = "") -> None:
         payload = receipt_payload(Receipt(self.name, reason))
-        await self.bus.publish(message.response_topic, payload, correlation=message.correlation)
+        topic = receipt_topic_of(self.name, message.response_topic)
+        await self.bus.publish(topic, payload, correlation=message.correlation)
 
 
 @contextlib.asynccontextmanager

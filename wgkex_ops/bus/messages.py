@@ -113,7 +113,7 @@ def parse_origin(properties: Mapping[str, str], response_topic: str = "", correl
     )
 
 
-# --- wgkex/receipts/{broker}: receipts, from workers to one broker
+# --- wgkex/receipts/{broker}/{worker}: receipts, from a worker to one broker
 
 # New topics are below wgkex/ only: old brokers take any other one for one of theirs.
 _RECEIPTS: Final = "wgkex/receipts/"
@@ -139,22 +139,35 @@ class _ReceiptObject(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def receipt_topic(broker: str) -> str:
+    """What a broker names as response topic."""
     return f"{_RECEIPTS}{broker}"
+
+
+def receipt_topic_of(worker: str, response_topic: str) -> str:
+    """Where a worker publishes its receipts: access rules can tie a topic with its name to its user."""
+    return f"{response_topic}/{worker}"
+
+
+def is_receipt(topic: str) -> bool:
+    return topic.startswith(_RECEIPTS)
 
 
 def receipt_payload(receipt: Receipt) -> bytes:
     return _encode(_ReceiptObject(receipt.worker, "failed" if receipt.reason else "installed", receipt.reason))
 
 
-def parse_receipt(payload: bytes) -> Receipt:
-    """Read a receipt.
+def parse_receipt(topic: str, payload: bytes) -> Receipt:
+    """Read a receipt. Workers of earlier revisions publish theirs to the response topic itself.
 
     Raises:
-        InvalidMessageError: reason ``malformed_payload``.
+        InvalidMessageError: reason ``malformed_payload``, or ``worker_mismatch``.
     """
     found = _decode(_ReceiptObject, payload, "a receipt")
     if not _is_worker(found.worker):
         raise _malformed_payload("a receipt names no worker")
+    _broker, *publisher = topic.removeprefix(_RECEIPTS).split("/")
+    if publisher not in ([], [found.worker]):
+        raise InvalidMessageError("worker_mismatch", "a receipt names another worker than its topic")
     if found.result == "installed":
         return Receipt(found.worker)
     if not isinstance(found.reason, str) or _VALID_REASON.fullmatch(found.reason) is None:

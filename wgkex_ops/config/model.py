@@ -87,6 +87,7 @@ class BrokerConfig(Section):
         confirm_timeout: seconds that version 2 waits for gateways to install a key; 0 waits for none.
         shutdown_delay: seconds of "not ready" before the end.
         trusted_proxies: load balancers, whose `X-Forwarded-For` names the client.
+        workers_only_listed: whether workers that are not listed under ``workers`` are ignored.
     """
 
     name: Name = Field(default_factory=socket.gethostname, validate_default=True)
@@ -95,6 +96,7 @@ class BrokerConfig(Section):
     confirm_timeout: Number = Field(default=0.75, ge=0, le=10)  # a node needs its key within that
     shutdown_delay: Number = Field(default=0, ge=0, le=300)  # a load balancer checks many times in that
     trusted_proxies: tuple[Network, ...] = _LOOPBACK_AND_PRIVATE
+    workers_only_listed: StrictBool = False
 
 
 class WorkerConfig(Section):

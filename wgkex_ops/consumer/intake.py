@@ -88,6 +88,9 @@ class Intake:
             return
         domain = self._domains.get(levels[1]) if len(levels) > 1 else None
         self._metrics.received.labels(domain.name if domain else UNKNOWN).inc()
+        if message.retained:
+            # Mosquitto's access rules cannot forbid it, and it would be installed again at each connection, for ever.
+            raise InvalidMessageError("retained_key", "brokers have no keys retained")
         requested = parse_key(message.topic, message.payload)
         if domain is None:
             raise InvalidMessageError(_UNKNOWN_DOMAIN, "the topic names no configured domain")

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from wgkex_ops.bus.messages import CORRELATION_BYTES, Receipt, ReceiptAddress, receipt_payload
+from wgkex_ops.bus.messages import CORRELATION_BYTES, Receipt, ReceiptAddress, receipt_payload, receipt_topic_of
 from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError
 from wgkex_ops.metrics.worker import ReceiptMetrics
@@ -110,7 +110,8 @@ class ReceiptSender:
             async with asyncio.timeout(within):
                 await self._idle.wait()
 
-    async def _send(self, topic: str, reason: str, correlations: Sequence[bytes]) -> None:
+    async def _send(self, response_topic: str, reason: str, correlations: Sequence[bytes]) -> None:
+        topic = receipt_topic_of(self._worker, response_topic)
         payload = receipt_payload(Receipt(self._worker, reason))
         try:
             await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, correlation=b"".join(correlations))

@@ -343,11 +343,12 @@ class GatewayMetrics:
         )
         self.messages_rejected = Counter(
             "wgkex_broker_message_rejections",
-            "Messages of workers and brokers that were dropped: malformed, or of an unknown domain or worker.",
+            "Messages of workers and brokers that were dropped: malformed, of an unknown domain or worker, or receipts "
+            "that name another worker than their topic (worker_mismatch): a worker pretends to be another one.",
             ["reason"],
             registry=registry,
         )
-        for reason in ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker"):
+        for reason in ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker", "worker_mismatch"):
             self.messages_rejected.labels(reason)
         self.brokers_online.set(1)
         listed = tuple(workers)

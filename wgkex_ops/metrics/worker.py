@@ -10,6 +10,7 @@ from wgkex_ops.model.names import UNKNOWN
 
 REJECTION_REASONS: Final = (
     "malformed_topic",
+    "retained_key",
     "unknown_domain",
     "invalid_public_key",
     "small_order_public_key",

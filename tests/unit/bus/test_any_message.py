@@ -30,6 +30,7 @@ TOPICS: Final = (
     "wireguard-broker/b1/status",
     "wireguard/d/all",
     "wgkex/receipts/b1",
+    "wgkex/receipts/b1/gw04",
 )
 DATA: Final[dict[str, Any]] = {
     "ExternalAddress": "gw04.example.net",
@@ -72,8 +73,8 @@ def parsed(parse: Callable[..., T], *arguments: object) -> T | str:
 def test_whatever_arrives_is_a_typed_message_or_invalid(topic: str, payload: bytes) -> None:
     event = parsed(parse_worker_event, topic, payload)
     assert isinstance(event, WorkerEvent) or event in ("malformed_topic", "malformed_payload")
-    receipt = parsed(parse_receipt, payload)
-    assert isinstance(receipt, Receipt) or receipt == "malformed_payload"
+    receipt = parsed(parse_receipt, topic, payload)
+    assert isinstance(receipt, Receipt) or receipt in ("malformed_payload", "worker_mismatch")
     key = parsed(parse_key, topic, payload)
     if isinstance(key, str):
         assert key in ("malformed_topic", "invalid_public_key", "small_order_public_key")

@@ -1,17 +1,30 @@
 """Receipts: literal payloads, and what becomes of all that break a rule."""
 
 import json
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgkex_ops.bus.messages import Receipt, parse_receipt, receipt_payload, receipt_topic, split_correlation
+from wgkex_ops.bus.messages import (
+    Receipt,
+    is_receipt,
+    parse_receipt,
+    receipt_payload,
+    receipt_topic,
+    receipt_topic_of,
+    split_correlation,
+)
 from wgkex_ops.errors import InvalidMessageError
+
+# That of workers of earlier revisions.
+TOPIC: Final = "wgkex/receipts/b1"
 
 
 def test_topic_and_payloads_are_those_of_the_contract() -> None:
     assert receipt_topic("b1") == "wgkex/receipts/b1"
+    assert receipt_topic_of("gw04", "wgkex/receipts/b1") == "wgkex/receipts/b1/gw04"
     assert receipt_payload(Receipt("gw04")) == b'{"worker": "gw04", "result": "installed"}'
     assert receipt_payload(Receipt("gw04", "ENODEV")) == b'{"worker": "gw04", "result": "failed", "reason": "ENODEV"}'
 
@@ -29,7 +42,8 @@ def test_topic_and_payloads_are_those_of_the_contract() -> None:
     ],
 )
 def test_receipt(payload: bytes, receipt: Receipt) -> None:
-    assert parse_receipt(payload) == receipt
+    assert parse_receipt(TOPIC, payload) == receipt
+    assert parse_receipt(f"{TOPIC}/{receipt.worker}", payload) == receipt
 
 
 @pytest.mark.parametrize(
@@ -64,8 +78,21 @@ def test_receipt(payload: bytes, receipt: Receipt) -> None:
 )
 def test_malformed_receipt(payload: bytes) -> None:
     with pytest.raises(InvalidMessageError) as caught:
-        parse_receipt(payload)
+        parse_receipt(TOPIC, payload)
     assert caught.value.reason == "malformed_payload"
+
+
+@pytest.mark.parametrize("publisher", ["gw05", "", "all", "GW04", "gw04/x", "/gw04", "gw04/gw04"])
+def test_a_receipt_in_the_name_of_another_worker(publisher: str) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        parse_receipt(f"{TOPIC}/{publisher}", receipt_payload(Receipt("gw04")))
+    assert caught.value.reason == "worker_mismatch"
+
+
+def test_receipts_are_known_by_their_topic() -> None:
+    assert is_receipt(TOPIC)
+    assert is_receipt(f"{TOPIC}/gw04")
+    assert not is_receipt("wireguard-worker/gw04/status")
 
 
 @given(
@@ -73,7 +100,8 @@ def test_malformed_receipt(payload: bytes) -> None:
     st.just("") | st.from_regex(r"[A-Za-z0-9_]{1,32}", fullmatch=True),
 )
 def test_a_broker_reads_the_receipt_that_a_worker_sends(worker: str, reason: str) -> None:
-    assert parse_receipt(receipt_payload(Receipt(worker, reason))) == Receipt(worker, reason)
+    topic = receipt_topic_of(worker, receipt_topic("b1"))
+    assert parse_receipt(topic, receipt_payload(Receipt(worker, reason))) == Receipt(worker, reason)
 
 
 def test_a_receipt_of_many_keys_is_split() -> None:

@@ -84,6 +84,14 @@ async def test_key_for_everybody_or_for_this_worker_is_installed_and_then_acknow
     assert bench.acknowledged == [topic]
 
 
+async def test_retained_key_is_rejected() -> None:
+    bench = Bench()
+    message = Message(f"wireguard/{WELT.name}/all", KEY.encode(), retained=True)
+    assert await bench.take_whole(message) == {received(WELT.name): 1, rejection("retained_key"): 1}
+    assert bench.acknowledged == [message.topic]
+    assert await bench.install() == []
+
+
 @pytest.mark.parametrize("payload", [KEY.encode(), b"garbage"], ids=("key", "garbage"))
 @pytest.mark.parametrize("domain", [WELT.name, "ffmuc_nowhere"])
 async def test_message_for_another_worker_is_acknowledged_and_counts_nothing(payload: bytes, domain: str) -> None:

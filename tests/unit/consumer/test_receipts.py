@@ -17,6 +17,7 @@ from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, Pu
 from wgkex_ops.metrics.worker import ReceiptMetrics
 
 TOPIC: Final = "wgkex/receipts/b1"
+ANOTHER_TOPIC: Final = "wgkex/receipts/b2"
 
 
 @dataclass
@@ -71,18 +72,18 @@ def test_brokers_get_the_result_with_their_own_marks() -> None:
     async def body(bench: Bench) -> None:
         assert bench.counts() == (0, 0, 0)
         one, two, three, four, five = addresses(5)
-        elsewhere = ReceiptAddress("wgkex/receipts/b2", two.correlation)
+        elsewhere = ReceiptAddress(ANOTHER_TOPIC, two.correlation)
         bench.sender.send([one, elsewhere], "")
         bench.sender.send([two], "EBUSY")
         bench.sender.send([three], "")
         bench.sender.send([four], "EBUSY")
         bench.sender.send([five], "EPERM")
         await settle()
-        assert [(topic, parse_receipt(payload), mark) for topic, payload, mark in bench.published] == [
-            (TOPIC, Receipt("gw01"), one.correlation + three.correlation),
-            ("wgkex/receipts/b2", Receipt("gw01"), two.correlation),
-            (TOPIC, Receipt("gw01", "EBUSY"), two.correlation + four.correlation),
-            (TOPIC, Receipt("gw01", "EPERM"), five.correlation),
+        assert [(topic, parse_receipt(topic, payload), mark) for topic, payload, mark in bench.published] == [
+            (f"{TOPIC}/gw01", Receipt("gw01"), one.correlation + three.correlation),
+            (f"{ANOTHER_TOPIC}/gw01", Receipt("gw01"), two.correlation),
+            (f"{TOPIC}/gw01", Receipt("gw01", "EBUSY"), two.correlation + four.correlation),
+            (f"{TOPIC}/gw01", Receipt("gw01", "EPERM"), five.correlation),
         ]
         assert bench.counts() == (3, 3, 0)
 
@@ -122,9 +123,9 @@ def test_a_broker_with_many_receipts_leaves_room_for_another_one() -> None:
     async def body(bench: Bench) -> None:
         bench.bus.seconds = 0.3
         bench.sender.send(addresses(100 * 256), "")
-        bench.sender.send(addresses(1, "wgkex/receipts/b2"), "")
+        bench.sender.send(addresses(1, ANOTHER_TOPIC), "")
         await asyncio.sleep(0.4)
-        assert [topic for topic, _, _ in bench.published].count("wgkex/receipts/b2") == 1
+        assert [topic for topic, _, _ in bench.published].count(f"{ANOTHER_TOPIC}/gw01") == 1
         assert len(bench.published) == 20
 
     bench(body)
@@ -150,13 +151,13 @@ def test_a_broker_with_too_many_receipts_costs_another_one_none() -> None:
     async def body(bench: Bench) -> None:
         await hold_up(bench)
         bench.sender.send(addresses(QUEUE_LIMIT - 1), "")
-        bench.sender.send(addresses(1, "wgkex/receipts/b2"), "")
+        bench.sender.send(addresses(1, ANOTHER_TOPIC), "")
         bench.sender.send(addresses(3), "EBUSY")
         assert bench.counts() == (0, 0, 3)
         bench.bus.seconds = 0.0
         await bench.sender.flush(2000.0)
         assert bench.counts() == (20 + QUEUE_LIMIT - 3, 3, 3)
-        assert [topic for topic, _, _ in bench.published].count("wgkex/receipts/b2") == 1
+        assert [topic for topic, _, _ in bench.published].count(f"{ANOTHER_TOPIC}/gw01") == 1
 
     bench(body)
 

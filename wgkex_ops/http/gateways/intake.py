@@ -8,7 +8,7 @@ from typing import Final, NoReturn, Protocol
 import structlog
 from prometheus_client import Counter
 
-from wgkex_ops.bus.messages import parse_receipt, parse_worker_event, split_correlation
+from wgkex_ops.bus.messages import is_receipt, parse_receipt, parse_worker_event, split_correlation
 from wgkex_ops.bus.session import Message
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
@@ -42,7 +42,6 @@ class GatewayIntake:
         keys: what receipts are for.
         silences: the gateways that send none.
         broker: this broker's name.
-        receipt_topic: where receipts arrive; empty where none can.
         rejections: counts the messages that are dropped, by reason.
     """
 
@@ -54,7 +53,6 @@ class GatewayIntake:
         silences: Silences,
         *,
         broker: str,
-        receipt_topic: str,
         rejections: Counter,
     ) -> None:
         self._session = session
@@ -62,7 +60,6 @@ class GatewayIntake:
         self._keys = keys
         self._silences = silences
         self._broker = broker
-        self._receipt_topic = receipt_topic
         self._rejections = rejections
 
     @property
@@ -75,7 +72,7 @@ class GatewayIntake:
         """Take in what arrives, for ever."""
         async for message in self._session.messages():
             try:
-                if message.topic == self._receipt_topic:
+                if is_receipt(message.topic):
                     self._take_receipt(message)
                 else:
                     self._take_event(message)
@@ -107,7 +104,7 @@ class GatewayIntake:
         self._gateways.update(event, heard_at)
 
     def _take_receipt(self, message: Message) -> None:
-        receipt = parse_receipt(message.payload)
+        receipt = parse_receipt(message.topic, message.payload)
         # Nothing is wrong with unknown ones: a key that was sent twice is confirmed twice, and some receipts are late.
         found = [key for mark in split_correlation(message.correlation) if (key := self._keys.find(mark)) is not None]
         # Receipts of invented workers would fill the memory.

@@ -97,13 +97,15 @@ class Gateways:
     Args:
         weights: configured weights by worker; a worker that is not listed weighs 1.
         domains: names of the configured domains.
+        only_listed: whether workers without a configured weight are unknown.
     """
 
-    def __init__(self, weights: Mapping[str, float], domains: Collection[str]) -> None:
+    def __init__(self, weights: Mapping[str, float], domains: Collection[str], *, only_listed: bool = False) -> None:
         self._weights = weights
         # With no weights at all, or with nothing but zeros, the sum is 1.
         self._sum_of_weights = sum(weights.values()) or 1
         self._domains = frozenset(domains)
+        self._unlisted_limit = 0 if only_listed else UNLISTED_LIMIT
         self._gateways: dict[str, Gateway] = {worker: Gateway() for worker in weights}
         self._brokers: dict[str, float] = {}
 
@@ -154,7 +156,7 @@ class Gateways:
                 beginning of the connection that brought it.
 
         Raises:
-            UnknownOriginError: it names a domain that is not configured, or is one unlisted worker too many.
+            UnknownOriginError: it names a domain that is not configured, or comes from an unlisted worker too many.
         """
         match event:
             case BrokerStatus(broker, online):
@@ -241,7 +243,7 @@ class Gateways:
     def _gateway(self, worker: str, heard_at: float) -> Gateway:
         gateway = self._gateways.get(worker)
         if gateway is None:
-            if len(self._gateways) - len(self._weights) >= UNLISTED_LIMIT:
+            if len(self._gateways) - len(self._weights) >= self._unlisted_limit:
                 raise UnknownOriginError("unknown_worker")
             gateway = self._gateways[worker] = Gateway()
         if gateway.last_seen is None:

@@ -35,7 +35,6 @@ class Receiving(Fleet):
             self.keys,
             self.silences,
             broker="b1",
-            receipt_topic=RECEIPT_TOPIC,
             rejections=self.rejections,
         )
 
@@ -82,6 +81,19 @@ async def test_acknowledged_receipt_confirms_each_of_its_keys_once() -> None:
         await broker.arrive(RECEIPT_TOPIC, receipt_payload(Receipt("gw01")), correlation=marks)
         assert [broker.has(key) for key in (first, second, third)] == [False, False, True]
         assert broker.moved()[installs("gw01")] == 2
+
+
+@in_virtual_time
+async def test_receipt_on_the_topic_of_its_worker_confirms_and_on_that_of_another_one_is_dropped_and_counted() -> None:
+    async with receiving() as broker:
+        await broker.announce("gw01", retained=True)
+        key = broker.accept()
+        payload = receipt_payload(Receipt("gw01"))
+        await broker.arrive(f"{RECEIPT_TOPIC}/gw02", payload, correlation=key.correlation)
+        assert (key.receipts, broker.rejected("worker_mismatch")) == ({}, 1)
+        await broker.arrive(f"{RECEIPT_TOPIC}/gw01", payload, correlation=key.correlation)
+        assert not broker.has(key)
+        assert broker.rejected("worker_mismatch") == 1
 
 
 @in_virtual_time

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import key
 from tests.unit.http.gateways.fleet import come_online, endpoint, gateways_of, send_node
-from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, WorkerData, WorkerStatus
+from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, WorkerData, WorkerEvent, WorkerStatus
 from wgkex_ops.http.gateways.registry import BROKERS_LIMIT, UNLISTED_LIMIT, Gateways, UnknownOriginError
 
 D = "ffmuc_welt"
@@ -204,6 +204,19 @@ def test_unlisted_workers_are_limited_and_listed_ones_are_not() -> None:
     for worker in (*listed, "unlisted0"):
         gateways.update(WorkerStatus(worker, online=True), 0.0)
     assert len(gateways.workers) == 100 + UNLISTED_LIMIT
+
+
+@pytest.mark.parametrize(
+    "event", [WorkerStatus("b", online=True), ConnectedPeers("b", D, 1), WorkerData("b", D, endpoint("b"))]
+)
+def test_unlisted_worker_is_refused_where_only_listed_ones_are_served(event: WorkerEvent) -> None:
+    gateways = Gateways({"a": 1}, [D], only_listed=True)
+    with pytest.raises(UnknownOriginError) as caught:
+        gateways.update(event, 0.0)
+    assert caught.value.reason == "unknown_worker"
+    assert gateways.workers.keys() == {"a"}
+    gateways.update(WorkerStatus("a", online=True), 0.0)
+    assert gateways.workers["a"].online
 
 
 @pytest.mark.parametrize("event", [ConnectedPeers("a", "x", 1), WorkerData("a", "x", endpoint("a"))])
