@@ -30,13 +30,14 @@ _SERVICES_HEAD: Final = f"""\
 # For processes that run in the cluster. Each ServiceMonitor needs a Service with its labels and a port with the name
 # `{PORT_NAME}`, and `metrics_listen` must set an address that Prometheus reaches. The rules select by `job`, which
 # would be the name of the Service. Use this file or scrapeconfig.yaml for a program, never both. Leave out what you do
-# not have, such as a canary (wgkex-probe).
+# not have, such as a canary (wgkex-probe). TLS and passwords: see docs/stacks.md.
 """
 _HOSTS_HEAD: Final = f"""\
 {_MADE}
 # For processes on hosts outside of the cluster. Copy it, and put your hosts in place of the examples under `targets`.
 # The Prometheus of the operator needs a `scrapeConfigSelector` that matches these labels. Leave out what you do not
-# have, such as a canary (wgkex-probe).
+# have, such as a canary (wgkex-probe). Names that are not the hosts' own ones belong into their setting
+# `metrics_listen.allowed_hosts`. TLS and passwords: see docs/stacks.md.
 """
 
 

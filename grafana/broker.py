@@ -20,7 +20,13 @@ from grafana.queries import (
 from grafana.styles import bad_from, coloured, coloured_matching, dashed, steps
 from grafana.targets import line, number
 
-_MESSAGE_REJECTION_REASONS = ("malformed_topic", "malformed_payload", "unknown_domain", "unknown_worker")
+_MESSAGE_REJECTION_REASONS = (
+    "malformed_topic",
+    "malformed_payload",
+    "unknown_domain",
+    "unknown_worker",
+    "worker_mismatch",
+)
 
 
 def _state() -> Section:
@@ -159,7 +165,8 @@ def _gateways() -> Section:
                 Head(
                     "Dropped messages of gateways",
                     "Messages of workers and brokers that brokers dropped. unknown_worker or unknown_domain: a gateway"
-                    " is missing in the configuration. malformed: another program writes to the bus.",
+                    " is missing in the configuration. malformed: another program writes to the bus. worker_mismatch: a"
+                    " worker sends receipts in the name of another one.",
                     "cps",
                 ),
                 by("reason", rate("wgkex_broker_message_rejections_total")),

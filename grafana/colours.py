@@ -39,6 +39,8 @@ REASONS: Final = {
     "small_order_public_key": "dark-orange",
     "unknown_domain": "light-blue",
     "unknown_worker": "dark-blue",
+    "worker_mismatch": "semi-dark-orange",
+    "retained_key": "semi-dark-yellow",
     "too_large": "light-purple",
     "rate_limited": "dark-yellow",
     "own_key": "dark-purple",

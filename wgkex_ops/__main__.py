@@ -14,7 +14,7 @@ from typing import Final, get_args
 import structlog
 
 from wgkex_ops.cli import probe as probe_command
-from wgkex_ops.config import Config, LogLevel, config_path, load, parse
+from wgkex_ops.config import Config, LogLevel, config_path, load, load_web_config, parse, warnings
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
 from wgkex_ops.probe.choice import Choice
@@ -44,14 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `wgkex-ops`, and return its exit status."""
     arguments = _arguments(sys.argv[1:] if argv is None else argv)
     once = arguments.command == "probe" and arguments.once
+    path = _config_file(arguments)
     try:
-        config = _load(arguments)
+        config = _with_web_config(_load(path), arguments)
         choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201  for the person who typed the command; there are no logs yet
         return probe_command.print_unknown(error.problems[0]) if once else EXIT_CONFIGURATION
     if arguments.check_config:
+        for warning in warnings(config, path):
+            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
         print("The configuration is fine.")  # noqa: T201
         return EXIT_OK
     supervisor = Supervisor.from_environment(os.environ, os.getpid())
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure(arguments.log_level or "critical", arguments.log_format)
         return _run(_until_signal(command, supervisor, 0), stopped=probe_command.UNKNOWN, failed=probe_command.UNKNOWN)
     configure(arguments.log_level or config.log_level, arguments.log_format)
+    for warning in warnings(config, path):
+        _log.warning("configuration_warning", detail=warning)
     delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
     be_responsive()
     return _run(_until_signal(command, supervisor, delay))
@@ -137,6 +142,15 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--log-format", choices=get_args(LogFormat), default="auto", help="auto: console on a terminal, else json"
     )
+    # For the programs that have a listener of their own.
+    web = argparse.ArgumentParser(add_help=False)
+    web.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        type=Path,
+        metavar="FILE",
+        help="TLS and users of the operators' listener; default: metrics_listen.web_config_file of the configuration",
+    )
     top = argparse.ArgumentParser(
         prog="wgkex-ops",
         description="WireGuard key exchange for community mesh networks.",
@@ -144,12 +158,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("broker", parents=[common], help="take keys from nodes and hand them to the gateways")
-    commands.add_parser("worker", parents=[common], help="install the keys as WireGuard peers on this gateway")
+    commands.add_parser("broker", parents=[common, web], help="take keys from nodes and hand them to the gateways")
+    commands.add_parser("worker", parents=[common, web], help="install the keys as WireGuard peers on this gateway")
     probe_command.add_options(
         commands.add_parser(
             "probe",
-            parents=[common],
+            parents=[common, web],
             help="find out, as a router would, whether nodes get a tunnel",
             description="The canary: a router in software. Without --once it goes round after round, with /metrics.",
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
@@ -174,10 +188,33 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError("should be from 0 to 10000")
 
 
-def _load(arguments: argparse.Namespace) -> Config:
+def _config_file(arguments: argparse.Namespace) -> Path | None:
+    """Find the configuration; None for that of the demonstration."""
     if arguments.command == "up" and arguments.config is None and not os.environ.get("WGKEX_CONFIG_FILE"):
-        return parse(DEMONSTRATION, "demonstration")
-    return load(config_path(arguments.config, os.environ))
+        return None
+    return config_path(arguments.config, os.environ)
+
+
+def _load(path: Path | None) -> Config:
+    return parse(DEMONSTRATION, "demonstration") if path is None else load(path)
+
+
+def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
+    """Put --web.config.file in the place of the setting, and check the file that will be used.
+
+    Raises:
+        ConfigError: it has problems.
+    """
+    command = arguments.command
+    if command != "up" and arguments.web_config_file is not None:
+        section = getattr(config, command)
+        listen = section.metrics_listen.model_copy(update={"web_config_file": arguments.web_config_file})
+        config = config.model_copy(update={command: section.model_copy(update={"metrics_listen": listen})})
+    for name in ("broker", "worker") if command == "up" else (command,):
+        path = getattr(config, name).metrics_listen.web_config_file
+        if path is not None:
+            load_web_config(path).ssl_context(path)
+    return config
 
 
 def _run(

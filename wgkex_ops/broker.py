@@ -21,6 +21,7 @@ from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.sender import KeySender
 from wgkex_ops.http.gateways.silence import Silences
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
@@ -134,8 +135,10 @@ class Broker:
             receipt_metrics=receipt_metrics,
             node_metrics=node_metrics,
         )
+        self._access = Access(config.broker.metrics_listen, setting="broker.metrics_listen", names=[name])
         self._operator_app = create_operator_app(
-            OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh)
+            OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh),
+            self._access,
         )
 
     @contextlib.asynccontextmanager
@@ -149,7 +152,12 @@ class Broker:
         # The listener for operators comes first: a second process, started by mistake, fails on it before it takes the
         # place of the first one on the bus.
         async with (
-            serve(self._operator_app, config.metrics_listen, setting="broker.metrics_listen") as metrics_listen,
+            serve(
+                self._operator_app,
+                config.metrics_listen,
+                setting="broker.metrics_listen",
+                ssl_context=self._access.ssl_context,
+            ) as metrics_listen,
             self._session,
             self._announcer.goodbye(),
             asyncio.TaskGroup() as group,

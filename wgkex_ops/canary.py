@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.bus.session import Session
 from wgkex_ops.config import Config, Listen
 from wgkex_ops.errors import CannotProbeError
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.canary import CanaryView
 from wgkex_ops.http.server import serve
@@ -153,8 +154,9 @@ class Canary:
             last=self._recorder.last,
             problems=self.problems,
         )
+        self._access = Access(config.probe.metrics_listen, setting="probe.metrics_listen")
         self._operator_app = create_operator_app(
-            OperatorPages(registry=registry, problems=self.problems, page=self._view.page)
+            OperatorPages(registry=registry, problems=self.problems, page=self._view.page), self._access
         )
 
     @contextlib.asynccontextmanager
@@ -175,7 +177,10 @@ class Canary:
             await self._tunnels.check(choice.domains[0])
             async with (
                 serve(
-                    self._operator_app, self._config.probe.metrics_listen, setting="probe.metrics_listen"
+                    self._operator_app,
+                    self._config.probe.metrics_listen,
+                    setting="probe.metrics_listen",
+                    ssl_context=self._access.ssl_context,
                 ) as metrics_listen,
                 _requesting(self._config, choice, goes_around=True) as request,
                 asyncio.TaskGroup() as group,

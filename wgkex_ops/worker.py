@@ -27,6 +27,7 @@ from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.errors import BusError
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.operator.page.worker import WorkerView
@@ -157,6 +158,11 @@ class Worker:
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
             problems=self.problems,
         )
+        self._access = Access(
+            config.worker.metrics_listen,
+            setting="worker.metrics_listen",
+            names=[worker, config.external_name or worker],
+        )
         self._pages = OperatorPages(
             registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh
         )
@@ -168,14 +174,17 @@ class Worker:
         Yields:
             where it listens for operators.
         """
-        operator_app = create_operator_app(self._pages)
+        operator_app = create_operator_app(self._pages, self._access)
         async with self.dataplane:
             await self._announcer.refresh()
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
             # the first one in the journal and on the bus.
             async with (
                 serve(
-                    operator_app, self._config.worker.metrics_listen, setting="worker.metrics_listen"
+                    operator_app,
+                    self._config.worker.metrics_listen,
+                    setting="worker.metrics_listen",
+                    ssl_context=self._access.ssl_context,
                 ) as metrics_listen,
                 self._journal,
             ):

@@ -67,8 +67,9 @@ def _worker_event(data: bytes) -> None:
 
 
 def _receipt(data: bytes) -> None:
+    topic, payload = _topic_and_payload(data)
     with contextlib.suppress(InvalidMessageError):
-        messages.parse_receipt(data)
+        messages.parse_receipt(topic, payload)
     messages.split_correlation(data)
 
 
@@ -133,7 +134,10 @@ TARGETS: Final[Mapping[str, Target]] = {
             b"wireguard-broker/b1/status\n0",
         ],
     ),
-    "receipt": Target(_receipt, [b'{"worker": "gw01", "result": "failed", "reason": "EBUSY"}']),
+    "receipt": Target(
+        _receipt,
+        [b"wgkex/receipts/b1/gw01\n" + b'{"worker": "gw01", "result": "failed", "reason": "EBUSY"}'],
+    ),
     "forwarded": Target(_forwarded, [b"192.0.2.1, 10.0.0.1\n", b"::ffff:192.0.2.1, fe80::1%eth0\n2001:db8::1"]),
     "configuration": Target(_configuration, [(ROOT / "wgkex.yaml.example").read_bytes()], on_the_loop=False),
     "journal": Target(_journal, [_journal_of_a_peer()], on_the_loop=False),

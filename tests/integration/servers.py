@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
@@ -309,6 +309,7 @@ class Bench:
         rules: str = "",
         alertmanager: Alertmanager | None = None,
         storage: Path | None = None,
+        scrape: Mapping[str, Any] = MappingProxyType({}),
     ) -> Prometheus:
         """Start a Prometheus.
 
@@ -318,6 +319,7 @@ class Bench:
             rules: the text of a file of rules.
             alertmanager: gets the alerts; it is known when this returns.
             storage: where its data is, if it has some already.
+            scrape: further settings of each job.
         """
         name = self.name("prometheus")
         config, rules_file = self.folder / f"{name}.yml", self.folder / f"{name}.rules.yml"
@@ -326,7 +328,11 @@ class Bench:
         document = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": [each] if isinstance(each, str) else list(each)}]}
+                {
+                    "job_name": job,
+                    **scrape,
+                    "static_configs": [{"targets": [each] if isinstance(each, str) else [*each]}],
+                }
                 for job, each in targets.items()
             ],
             "rule_files": [str(rules_file)],

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from tests.helpers import key, running, samples
 from tests.kernel.lab import Namespace
 from wgkex_ops.bus.messages import Origin
-from wgkex_ops.config import CleanupConfig, Listen
+from wgkex_ops.config import CleanupConfig, Listen, MetricsListen
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
@@ -22,6 +22,7 @@ from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.server import serve
@@ -111,11 +112,12 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         raise NotImplementedError
 
     pages = OperatorPages(registry=registry, problems=list, page=no_page, refresh=collector.refresh)
+    access = Access(MetricsListen(port=0), setting="worker.metrics_listen")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(dataplane)
         await stack.enter_async_context(journal)
         listen = await stack.enter_async_context(
-            serve(create_operator_app(pages), Listen(port=0), shutdown_timeout=0.0)
+            serve(create_operator_app(pages, access), Listen(port=0), shutdown_timeout=0.0)
         )
         await stack.enter_async_context(running(installer.run()))
         yield Gateway(installer, cleanup, journal, monotonic, registry, listen)

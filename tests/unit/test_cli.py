@@ -103,6 +103,28 @@ def test_good_configuration_is_fine(here: Callable[..., Done], command: str, con
     assert (done.status, done.stdout, done.stderr) == (0, "The configuration is fine.\n", "")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_warning_of_the_check_is_on_standard_error_and_no_failure(
+    here: Callable[..., Done], command: str, config: Path
+) -> None:
+    config.write_text(GOOD.replace("}", ", password: secret, tls: {verify: false}}"))
+    config.chmod(0o644)
+    done = here(command, "--check-config", "--config", str(config))
+    assert (done.status, done.stdout) == (0, "The configuration is fine.\n")
+    lines = done.stderr.splitlines()
+    assert [line.split(" ")[:2] for line in lines] == [["warning:", f"{config}:"], ["warning:", "mqtt.tls.verify:"]]
+    assert "secret" not in done.stderr
+
+
+def test_a_warning_is_logged_at_the_start(config: Path) -> None:
+    config.write_text(f"{GOOD.replace('}', ', password: secret}')}broker: {{metrics_listen: {{host: 192.0.2.1}}}}\n")
+    config.chmod(0o644)
+    done = run("broker", "--config", str(config))
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    [warning] = [event for event in events if event["event"] == "configuration_warning"]
+    assert (warning["level"], str(config) in warning["detail"]) == ("warning", True)
+
+
 @pytest.mark.parametrize("program", ["wgkex-broker", "wgkex-worker"])
 def test_old_names_run_their_command(program: str, config: Path) -> None:
     done = run("--check-config", program=program, environment={"WGKEX_CONFIG_FILE": str(config)})

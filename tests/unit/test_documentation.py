@@ -26,8 +26,8 @@ def test_every_option_is_documented_and_every_documented_option_exists(capsys: p
             parser().parse_args(arguments)
     text = (ROOT / "docs" / "commands.md").read_text()
 
-    options = re.findall(r"^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
-    assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == set(options)
+    options = re.findall(r"^  (?:-h, )?(--[a-z.-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(re.findall(r"^\| `(--[a-z.-]+)", text, re.MULTILINE)) == set(options)
     assert set(re.findall(r"^\| `wgkex-ops ([a-z]+)`", text, re.MULTILINE)) == set(commands)
 
 

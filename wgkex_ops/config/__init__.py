@@ -5,9 +5,11 @@ The layout of the file is that of the older wgkex: a file written for it works u
 
 from wgkex_ops.config.fields import LogLevel, broker_url
 from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
-from wgkex_ops.config.model import CleanupConfig, Config, settings
+from wgkex_ops.config.model import CleanupConfig, Config, MetricsListen, settings
 from wgkex_ops.config.mqtt import MqttConfig, TlsConfig
 from wgkex_ops.config.section import Listen
+from wgkex_ops.config.warnings import warnings
+from wgkex_ops.config.web import WebConfig, load_web_config
 
 __all__ = [
     "DEFAULT_PATH",
@@ -16,11 +18,15 @@ __all__ = [
     "Config",
     "Listen",
     "LogLevel",
+    "MetricsListen",
     "MqttConfig",
     "TlsConfig",
+    "WebConfig",
     "broker_url",
     "config_path",
     "load",
+    "load_web_config",
     "parse",
     "settings",
+    "warnings",
 ]

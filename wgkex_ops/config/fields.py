@@ -98,7 +98,7 @@ def _public_key(value: object) -> PublicKey:
         raise ValueError("should be a WireGuard public key (44 characters of base64)") from None
 
 
-def _readable(path: Path) -> Path:
+def readable(path: Path) -> Path:
     """Open the file: an operator shall learn of a wrong path or right now, not at the first connection."""
     try:
         # A FIFO is none: opening it would wait for a writer.
@@ -137,7 +137,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, AfterValidator(broker_url)]
 DomainNames = Annotated[tuple[Annotated[str, AfterValidator(_domain_name)], ...], AfterValidator(_domain_names)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
+ReadableFile = Annotated[Path, AfterValidator(readable)]
 LoggingLevel = Annotated[LogLevel, BeforeValidator(_log_level)]
 Key = Annotated[PublicKey, BeforeValidator(_public_key)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]

@@ -2,16 +2,17 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wgkex_ops.config.model import Config, settings
+from wgkex_ops.config.section import Section
 from wgkex_ops.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/wgkex.yaml")
@@ -43,6 +44,7 @@ _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 Place = tuple[str | int, ...]
+_Root = TypeVar("_Root", bound=Section)
 
 
 def config_path(argument: Path | None, environ: Mapping[str, str]) -> Path:
@@ -58,14 +60,28 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: it cannot be read, or `parse` finds problems.
     """
+    return load_as(Config, path, hint=f"; name a file with --config or {ENVIRONMENT_VARIABLE}")
+
+
+def load_as(section: type[_Root], path: Path, *, hint: str = "") -> _Root:
+    """Read a file of another kind. Its validators get its folder as their context.
+
+    Args:
+        section: the kind.
+        path: the file.
+        hint: what to do if it does not exist.
+
+    Raises:
+        ConfigError: it cannot be read, or has problems.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) <= _MAX_BYTES:
-            return parse(data.decode("utf-8-sig"), str(path))
+            return _Document(data.decode("utf-8-sig"), section, path.parent).result(str(path))
         problem = f"is larger than {_MAX_BYTES} bytes, which no configuration is"
     except FileNotFoundError:
-        problem = f"does not exist; name a file with --config or {ENVIRONMENT_VARIABLE}"
+        problem = f"does not exist{hint}"
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
@@ -84,32 +100,33 @@ def parse(text: str, source: str) -> Config:
     Raises:
         ConfigError: with all problems of the file, in the order of its lines.
     """
-    document = _Document(text)
-    problems = document.problems()
-    if document.config is None or problems:
-        raise ConfigError([f"{source}: {problem}" for problem in problems])
-    return document.config
+    return _Document(text, Config).result(source)
 
 
-class _Document:
+class _Document(Generic[_Root]):
     """A file's text, read and checked.
 
     A scalar stays text as it is written, except for null, true and false: its setting decides what it is. So a password
     0123 is not an octal number.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, section: type[_Root], folder: Path | None = None) -> None:
+        self._section = section
+        self._folder = folder
         self._lines: dict[Place, int] = {}
         self._problems: dict[Place, tuple[int, str]] = {}
         self._value_count = 0
-        self.config: Config | None = None
+        self._root: _Root | None = None
         data = self._read(text)
         if isinstance(data, dict):
             self._check(data)
 
-    def problems(self) -> list[str]:
-        in_order = sorted(self._problems.items(), key=lambda item: item[1][0])
-        return [f"{_place(place, line)}{sentence}" for place, (line, sentence) in in_order]
+    def result(self, source: str) -> _Root:
+        """What is in it; raises ConfigError if there are problems."""
+        if self._root is None or self._problems:
+            in_order = sorted(self._problems.items(), key=lambda item: item[1][0])
+            raise ConfigError([f"{source}: {_place(place, line)}{sentence}" for place, (line, sentence) in in_order])
+        return self._root
 
     def _report(self, place: Place, sentence: str, line: int | None = None) -> None:
         """Note a problem; a place has one at the most, since the first one may be what causes the next one."""
@@ -139,7 +156,7 @@ class _Document:
         else:
             if not isinstance(data, dict):
                 what = "is empty" if data is None else "should be a mapping of settings"
-                self._report((), f"{what}; start from wgkex.yaml.example")
+                self._report((), f"{what}; start from wgkex.yaml.example" if self._section is Config else what)
             return data
         return None
 
@@ -216,32 +233,31 @@ class _Document:
 
     def _check(self, data: dict[str, object]) -> None:
         try:
-            self.config = Config.model_validate(data)
+            self._root = self._section.model_validate(data, context=self._folder)
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_input=False):
                 place = detail["loc"]
-                # What is wrong with the name of a worker has a place of its own.
-                if detail["type"] == "value_error" and place[-1:] == ("[key]",):
+                # What is wrong with a name, as that of a worker, has a place of its own.
+                if place[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
                     place = place[:-1]
-                self._report(place, _sentence(place, detail))
+                self._report(place, self._sentence(place, detail))
+
+    def _sentence(self, place: Place, detail: ErrorDetails) -> str:
+        match detail["type"]:
+            case "value_error":
+                return str(detail["ctx"]["error"])
+            case "extra_forbidden":
+                return _unknown_key(place, settings(self._section))
+            case kind:
+                return _SENTENCES.get(kind) or detail["msg"].removeprefix("Input ")
 
 
-def _sentence(place: Place, detail: ErrorDetails) -> str:
-    match detail["type"]:
-        case "value_error":
-            return str(detail["ctx"]["error"])
-        case "extra_forbidden":
-            return _unknown_key(place)
-        case kind:
-            return _SENTENCES.get(kind) or detail["msg"].removeprefix("Input ")
-
-
-def _unknown_key(place: Place) -> str:
+def _unknown_key(place: Place, settings: Sequence[str]) -> str:
     """Name the few places that have this very key, or the closest key of this section."""
     *parents, key = map(str, place)
     if parents[:1] == ["workers"]:
         parents = ["workers", "*"]
-    known = [setting.split(".") for setting in settings()]
+    known = [setting.split(".") for setting in settings]
     here = [path[-1] for path in known if path[:-1] == parents]
     elsewhere = [".".join(path) for path in known if path[-1] == key]
     guesses = elsewhere if len(elsewhere) in {1, 2, 3} else difflib.get_close_matches(key, here, n=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, get_args, get_origin
 
-from pydantic import ConfigDict, Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
 from wgkex_ops.config.fields import (
     DomainNames,
@@ -39,15 +39,27 @@ class _BrokerListen(Listen):
     port: Port = 5000
 
 
-class _BrokerMetricsListen(Listen):
+class MetricsListen(Listen):
+    """Where /metrics and the operator's other paths are served, and to whom.
+
+    Attributes:
+        allowed_hosts: further names that requests may be for.
+        web_config_file: TLS and users; None for neither. `load_web_config` reads it.
+    """
+
+    allowed_hosts: tuple[Host, ...] = ()
+    web_config_file: Path | None = None
+
+
+class _BrokerMetricsListen(MetricsListen):
     port: Port = 9690
 
 
-class _WorkerMetricsListen(Listen):
+class _WorkerMetricsListen(MetricsListen):
     port: Port = 9691
 
 
-class _ProbeMetricsListen(Listen):
+class _ProbeMetricsListen(MetricsListen):
     port: Port = 9692
 
 
@@ -195,6 +207,13 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
     probe: ProbeConfig = ProbeConfig()
 
+    @field_validator("broker")
+    @classmethod
+    def _serves_somebody(cls, broker: BrokerConfig, info: ValidationInfo) -> BrokerConfig:
+        if broker.workers_only_listed and info.data.get("listed_workers") == {}:
+            raise ValueError("has workers_only_listed, and no workers are listed: nodes would get no gateway")
+        return broker
+
     @cached_property
     def domains(self) -> tuple[Domain, ...]:
         """In the file's order, no two with the same interfaces."""
@@ -229,9 +248,9 @@ class Config(Section):
 
 
 @cache
-def settings() -> tuple[str, ...]:
+def settings(section: type[Section] = Config) -> tuple[str, ...]:
     """Every key that the file may have, as dotted paths; ``*`` stands for the name of a worker."""
-    return tuple(_walk(Config, ""))
+    return tuple(_walk(section, ""))
 
 
 def _walk(section: type[Section], prefix: str) -> Iterator[str]:

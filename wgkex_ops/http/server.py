@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -114,6 +115,7 @@ async def serve(
     listen: Listen,
     *,
     setting: str = "",
+    ssl_context: ssl.SSLContext | None = None,
     shutdown_timeout: float = 0.0,
     **settings: Any,  # noqa: ANN401  aiohttp's
 ) -> AsyncIterator[Listen]:
@@ -123,6 +125,7 @@ async def serve(
         app: the application, or what serves each request without one.
         listen: where to listen.
         setting: the name of the setting that this comes from, for the message of an error.
+        ssl_context: for TLS; None for plain HTTP.
         shutdown_timeout: seconds that a request in progress has to finish at the end, and once more to clean up.
         settings: further arguments of aiohttp's request handler.
 
@@ -142,19 +145,21 @@ async def serve(
         runner = web.ServerRunner(_Server(app, **settings), shutdown_timeout=timeout)
     await runner.setup()
     try:
-        async with _listening(runner, listen, setting) as (host, port):
+        async with _listening(runner, listen, setting, ssl_context) as (host, port):
             yield Listen(host=host, port=port)
     finally:
         await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
-async def _listening(runner: web.BaseRunner, listen: Listen, setting: str) -> AsyncIterator[tuple[str, int]]:
+async def _listening(
+    runner: web.BaseRunner, listen: Listen, setting: str, ssl_context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[str, int]]:
     """Accept connections while the context lasts."""
     loop = asyncio.get_running_loop()
     handlers = cast("web.Server", runner.server)  # there is one since its set-up
     try:
-        server = await loop.create_server(handlers, listen.host, listen.port)
+        server = await loop.create_server(handlers, listen.host, listen.port, ssl=ssl_context)
     except OSError as error:
         raise ListenError(_explain(error, listen, setting)) from error
     try:

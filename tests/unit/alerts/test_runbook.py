@@ -25,6 +25,7 @@ OTHERS: Final = frozenset(
         "acl_file",
         "ffmuc_welt",
         "max_inflight_messages",
+        "use_username_as_clientid",
         "mosquitto_sub",
         "runbook_url",
         "scrape_timeout",

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import KEY, ROOT
 from tests.unit.config.samples import BROKEN, MINIMAL, problems
+from wgkex_ops.config import parse
 
 MAPPING: Final = "should be a mapping of settings"
 LIST: Final = "should be a list, each item on a line of its own that starts with '- '"
@@ -197,3 +198,11 @@ def test_a_host_whose_name_cannot_be_a_topic() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f"wgkex_ops.errors.ConfigError: f: worker.name: {NAME} 'gw/01'"
+
+
+def test_only_listed_workers_without_any() -> None:
+    setting = "broker: {workers_only_listed: true}\n"
+    assert problems(MINIMAL + setting) == (
+        "broker (line 5): has workers_only_listed, and no workers are listed: nodes would get no gateway",
+    )
+    assert parse(f"{MINIMAL}workers: {{gw01: {{}}}}\n{setting}", "f").broker.workers_only_listed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.exposition import metrics_handler
 from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.operator.page.rendering import Renderer
@@ -33,8 +34,8 @@ class OperatorPages:
     refresh: Callable[[], Awaitable[None]] = _nothing
 
 
-def create_operator_app(pages: OperatorPages) -> web.Application:
-    """Make the application of the operators' listener."""
+def create_operator_app(pages: OperatorPages, access: Access) -> web.Application:
+    """Make the application of the operators' listener: what it shows, and to whom. All of it can only be read."""
     renderer = Renderer()
 
     async def healthy(_request: web.Request) -> web.Response:
@@ -50,7 +51,8 @@ def create_operator_app(pages: OperatorPages) -> web.Application:
         page = await pages.page()
         return web.Response(body=await asyncio.to_thread(renderer.render, page), headers=renderer.headers)
 
-    app = web.Application()
+    app = web.Application(middlewares=[access.check])
+    app.on_response_prepare.append(access.add_headers)
     app.router.add_get("/metrics", metrics_handler(pages.registry, pages.refresh))
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", ready)

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.registry import Collector
 
 from tests.helpers import Answer, request, send
-from wgkex_ops.config import Listen
+from wgkex_ops.config import Listen, MetricsListen
+from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.parts import Page
 from wgkex_ops.http.server import serve
@@ -32,7 +33,8 @@ class Process:
         pages = OperatorPages(
             registry=self.registry, problems=lambda: self.problems, page=self._page, refresh=self._refresh
         )
-        self.app = create_operator_app(pages)
+        access = Access(MetricsListen(port=0, allowed_hosts=("broker.example.net",)), setting="worker.metrics_listen")
+        self.app = create_operator_app(pages, access)
         self.listen = Listen(port=0)
 
     async def _page(self) -> Page:
