@@ -64,6 +64,7 @@ BROKER: Final = BOTH | {
     "wgkex_broker_keys_returned": ("counter", "worker"),
     "wgkex_broker_keys_unconfirmed": ("counter", "worker"),
     "wgkex_broker_message_rejections": ("counter", "reason"),
+    "wgkex_broker_rate_limited": ("counter", "limit"),
     "wgkex_broker_worker_assigned_nodes": ("counter", "worker"),
     "wgkex_broker_worker_assignments": ("counter", "domain worker"),
     "wgkex_broker_worker_confirming": ("gauge", "worker"),

@@ -52,7 +52,7 @@ def test_bucket_lets_a_burst_through_and_then_its_rate() -> None:
 
 @given(
     st.integers(1, 20),
-    st.floats(0.5, 600),
+    st.floats(1, 600),
     st.lists(st.tuples(st.floats(0, 30), st.sampled_from("ab")), max_size=200),
 )
 def test_no_owner_gets_more_than_a_full_bucket_and_what_has_dripped(
