@@ -110,7 +110,8 @@ class Broker:
             assign=assigner.assign,
             metrics=key_metrics,
         )
-        self._app = PublicApp(exchange, HttpMetrics(registry, HANDLERS), lambda: self._supervisor.stopping)
+        http_metrics = HttpMetrics(registry, HANDLERS)
+        self._app = PublicApp(exchange, http_metrics, self.problems, lambda: self._supervisor.stopping)
 
         self._view = BrokerView(
             name=name,

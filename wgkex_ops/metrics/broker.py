@@ -25,8 +25,9 @@ FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeo
 # From a local server's round trip to the longest that a node waits (10 s).
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-# Status codes of a handler, and those where there is none for the path or the method.
+# Status codes of the exchange, of what load balancers ask, and where no handler is for the path or the method.
 _HANDLER_CODES: Final = ("200", "400", "413", "429", "503")
+_READY_CODES: Final = ("200", "503")
 _ROUTER_CODES: Final = ("404", "405")
 
 
@@ -267,7 +268,7 @@ class HttpMetrics:
         )
         for method, handler in handlers:
             self.duration.labels(handler)
-            for code in _HANDLER_CODES:
+            for code in _HANDLER_CODES if method == "POST" else _READY_CODES:
                 self.requests.labels(method, handler, code)
         self.duration.labels(UNKNOWN)
         for method in (*self.METHODS, UNKNOWN):

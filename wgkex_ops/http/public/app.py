@@ -1,7 +1,7 @@
 """The public listener: routes, and what every request on it gets."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import Final
 
@@ -9,7 +9,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from wgkex_ops.http.public.exchange import KeyExchange
-from wgkex_ops.http.public.responses import crash_response, error_response
+from wgkex_ops.http.public.responses import crash_response, error_response, ready_response
 from wgkex_ops.metrics.broker import HttpMetrics
 from wgkex_ops.model.names import UNKNOWN
 
@@ -17,7 +17,8 @@ _log = structlog.get_logger(__name__)
 
 PATH_V1: Final = "/api/v1/wg/key/exchange"
 PATH_V2: Final = "/api/v2/wg/key/exchange"
-HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2))
+PATH_READY: Final = "/api"
+HANDLERS: Final = (("POST", PATH_V1), ("POST", PATH_V2), ("GET", PATH_READY), ("HEAD", PATH_READY))
 
 # Serves a request, whose id it gets.
 _Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
@@ -31,17 +32,25 @@ class PublicApp:
     Args:
         exchange: serves the submissions.
         metrics: count the requests.
+        problems: why this process should get no requests now, a sentence each; empty if it should. Load balancers ask
+            for them by `GET /api`.
         stopping: whether the process is about to stop: each response is then the last one on its connection, so that
             no client sends its next request into a connection that is being closed.
     """
 
     def __init__(
-        self, exchange: KeyExchange, metrics: HttpMetrics, stopping: Callable[[], bool] = lambda: False
+        self,
+        exchange: KeyExchange,
+        metrics: HttpMetrics,
+        problems: Callable[[], Sequence[str]],
+        stopping: Callable[[], bool],
     ) -> None:
         self._routes: Mapping[str, Mapping[str, _Handler]] = {
             PATH_V1: {"POST": exchange.serve_v1},
             PATH_V2: {"POST": exchange.serve_v2},
+            PATH_READY: {"GET": self._serve_ready, "HEAD": self._serve_ready},
         }
+        self._problems = problems
         self._metrics = metrics
         self._stopping = stopping
 
@@ -72,6 +81,9 @@ class PublicApp:
         route = path if handler is not None else UNKNOWN
         self._metrics.count(request.method, route, response.status, time.perf_counter() - start, request_id)
         return response
+
+    async def _serve_ready(self, _request: web.BaseRequest, _request_id: str) -> web.Response:
+        return ready_response(self._problems())
 
     async def _respond(self, handler: _Handler, request: web.BaseRequest, request_id: str) -> web.Response:
         try:

@@ -1,7 +1,7 @@
 """The broker's HTTP responses to nodes: all of them JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -102,6 +102,13 @@ def endpoint_response(endpoint: Endpoint) -> web.Response:
             }
         }
     )
+
+
+def ready_response(problems: Sequence[str]) -> web.Response:
+    """Whether a load balancer should send requests here, and if not, why."""
+    if problems:
+        return _json({"ready": False, "reasons": list(problems)}, 503, {"Retry-After": _RETRY_AFTER})
+    return _json({"ready": True})
 
 
 def _json(document: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:

@@ -87,7 +87,8 @@ class Broker:
             assign=assigner.assign,
             metrics=KeyMetrics(self.registry, DOMAINS),
         )
-        self.app = PublicApp(self.exchange, HttpMetrics(self.registry, HANDLERS), stopping)
+        self.problems: list[str] = []
+        self.app = PublicApp(self.exchange, HttpMetrics(self.registry, HANDLERS), lambda: self.problems, stopping)
         self.listen = Listen(port=0)
         for event in (
             WorkerStatus("gw04", online=True),

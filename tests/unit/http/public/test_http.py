@@ -8,7 +8,7 @@ from aiohttp import ClientSession
 
 from tests.helpers import KEY, WELT, connection, read_answer, request, send, settle, until
 from tests.unit.http.public.application import Broker, assert_error, submission
-from wgkex_ops.http.public.app import PATH_V1, PATH_V2
+from wgkex_ops.http.public.app import PATH_READY, PATH_V1, PATH_V2
 
 
 async def test_100_continue_is_sent_before_the_body_comes(broker: Broker) -> None:
@@ -40,7 +40,7 @@ async def test_requests_to_a_proxy_are_404(broker: Broker, no_tracebacks: None) 
 async def test_upgrade_to_another_protocol_is_declined(broker: Broker, no_tracebacks: None) -> None:
     headers = ("Connection: upgrade", "Upgrade: websocket")
     async with connection(broker.listen) as (reader, writer):
-        writer.write(request("GET", "/api", None, *headers, close=False))
+        writer.write(request("GET", "/", None, *headers, close=False))
         assert_error(await read_answer(reader), 404, "not_found")
 
 
@@ -63,7 +63,7 @@ async def test_other_methods_are_405(broker: Broker, no_tracebacks: None, path: 
     "path",
     [
         "/",
-        "/api",
+        "/api/",
         "/metrics",
         "/-/healthy",
         "/-/ready",
@@ -84,6 +84,29 @@ async def test_other_paths_are_404(broker: Broker, no_tracebacks: None, method: 
     assert_error(answer, 404, "not_found")
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
     assert broker.moved() == {}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_load_balancers_learn_whether_to_send_nodes_here(
+    broker: Broker, no_tracebacks: None, method: str
+) -> None:
+    answer = await send(broker.listen, request(method, PATH_READY, None), head_only=method == "HEAD")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    broker.problems += ["shutting down", "there is no connection with the MQTT server"]
+    refusal = await send(broker.listen, request(method, PATH_READY, None), head_only=method == "HEAD")
+    assert refusal.status == 503
+    assert int(refusal.headers["retry-after"]) > 0
+    if method == "GET":
+        assert answer.json == {"ready": True}
+        assert refusal.json == {"ready": False, "reasons": broker.problems}
+    assert broker.moved() == {}
+
+
+async def test_nothing_is_posted_to_what_load_balancers_ask(broker: Broker) -> None:
+    answer = await send(broker.listen, request("POST", PATH_READY, submission()))
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, HEAD"
 
 
 async def test_query_does_not_matter(broker: Broker) -> None:
@@ -193,7 +216,7 @@ async def test_pipelined_requests_get_their_responses_in_order(broker: Broker) -
             request("POST", PATH_V1, submission(), close=False)
             + request("POST", PATH_V1, submission("x"), close=False, chunked=True)
             + request("POST", PATH_V2, submission(), close=False)
-            + request("GET", "/api")
+            + request("GET", "/nothing")
         )
         answers = [await read_answer(reader) for _ in range(4)]
         assert await reader.read() == b""
