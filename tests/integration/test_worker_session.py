@@ -223,7 +223,7 @@ async def test_a_worker_says_that_it_sends_receipts_where_it_can(
 async def test_each_key_is_answered_with_its_brokers_own_mark(mosquitto: Mosquitto) -> None:
     async with (
         running_worker(configuration(mosquitto.port)) as worker,
-        client(mosquitto.port, subscriptions=[RECEIPTS]) as tester,
+        client(mosquitto.port, subscriptions=[f"{RECEIPTS}/gw01"]) as tester,
     ):
         own = PublicKey((await worker.state(WELT)).public_key)
         refused, good = new_key(), new_key()
@@ -266,8 +266,10 @@ async def test_nobody_makes_a_worker_publish_anywhere_else(bench: Bench, mosquit
                 key_topic(WELT.name), str(key).encode(), response_topic=topic, correlation=topic.encode()
             )
             await eventually_answered(lambda key=key: worker.has(WELT, key), "a peer")  # type: ignore[misc]
-        await observer.sees(RECEIPTS, json.dumps({"worker": "gw01", "result": "installed"}))
-        assert [message.topic for message in observer.messages if b'"result"' in message.payload] == [RECEIPTS]
+        await observer.sees(f"{RECEIPTS}/gw01", json.dumps({"worker": "gw01", "result": "installed"}))
+        assert [message.topic for message in observer.messages if b'"result"' in message.payload] == [
+            f"{RECEIPTS}/gw01"
+        ]
 
 
 async def test_receipts_that_nobody_wants_any_more_are_counted_and_hold_up_nothing(mosquitto: Mosquitto) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from ipaddress import IPv4Network
 from typing import Any, Final
+from zlib import crc32
 
 import structlog
 
@@ -104,7 +105,7 @@ async def post_key(
         version: of the API.
         domain: the node's.
         key: the node's.
-        client: the node's address; by default, one that follows from its key.
+        client: the node's address; by default, one that follows from domain and key.
 
     Returns:
         the HTTP status and the JSON object of the response.
@@ -114,7 +115,7 @@ async def post_key(
         ValueError: the response is not HTTP, or its body is not a JSON object.
     """
     body = json.dumps({"domain": domain, "public_key": str(key)}).encode()
-    client = client or str(_TEST_ADDRESSES[int.from_bytes(key.raw[:2], "big")])
+    client = client or str(_TEST_ADDRESSES[crc32(body) % _TEST_ADDRESSES.num_addresses])
     reader, writer = await asyncio.open_connection(broker.host, broker.port)
     try:
         writer.write(
