@@ -169,7 +169,10 @@ async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(mo
         assert key.raw not in await worker.dataplane.installed(WELT)
         worker.dataplane.snapshot_error = None
         await has_all(worker, [key])
-        assert worker.metric("wgkex_worker_message_rejections_total", reason="static_key") == 1
+        await eventually(
+            lambda: worker.metric("wgkex_worker_message_rejections_total", reason="static_key") == 1,
+            "the refusal counted",
+        )
         (kept,) = (peer for peer in (await worker.state(WELT)).peers if peer.public_key == static.raw)
         assert kept.link_local == bytes(16)
 
