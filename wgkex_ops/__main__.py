@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return probe_command.print_unknown(error.problems[0]) if once else EXIT_CONFIGURATION
     if arguments.check_config:
         for warning in warnings(config, path):
-            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+            print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the same
         print("The configuration is fine.")  # noqa: T201
         return EXIT_OK
     supervisor = Supervisor.from_environment(os.environ, os.getpid())

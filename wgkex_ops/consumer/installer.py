@@ -34,6 +34,7 @@ CAPACITY: Final = 20_000
 # What one call of the dataplane gets: enough to make the cost of a call negligible, and little enough for a key that
 # arrives now not to wait long for the one before it.
 BATCH_LIMIT: Final = 500
+
 # The pause before another attempt doubles from 0.5 s: a key is given up about 8 s after it came. Its node needs the
 # peer within 10 s, and requests it again within a minute.
 ATTEMPTS: Final = 5

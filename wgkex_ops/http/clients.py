@@ -16,6 +16,8 @@ _NETWORK_BYTES: Final = 7
 
 # So many new nodes in a row, all from one address that may forward and sent no header, are no single client.
 SUSPICIOUS_NODES: Final = 10
+# For the page and the log.
+LIKELY_CAUSE: Final = "a load balancer without X-Forwarded-For?"
 
 
 def network_of(address: str) -> bytes:
@@ -30,15 +32,8 @@ def network_of(address: str) -> bytes:
     return packed if len(packed) == _IPV4_BYTES else packed[:_NETWORK_BYTES]
 
 
-def describe(network: bytes) -> str:
-    """A network as people write it: `192.0.2.1`, `2001:db8:1:200::/56`."""
-    if len(network) == _IPV4_BYTES:
-        return socket.inet_ntop(socket.AF_INET, network)
-    return f"{socket.inet_ntop(socket.AF_INET6, network.ljust(16, bytes(1)))}/56"
-
-
 class TrustedProxies:
-    """Whose word about the client counts.
+    """Who is believed about the client of a request.
 
     Args:
         networks: of the load balancers.
@@ -114,12 +109,8 @@ class ForwardingWatch:
         self._peer = peer
         if self._nodes >= SUSPICIOUS_NODES and self.suspect != peer:
             self.suspect = peer
-            _log.warning("clients_not_forwarded", address=peer, detail=f"{describe_suspect(peer)}; see trusted_proxies")
-
-
-def describe_suspect(peer: str) -> str:
-    """What is wrong, for the log and the page."""
-    return f"all requests come from {peer}: a load balancer without X-Forwarded-For?"
+            detail = f"all requests come from {peer}: {LIKELY_CAUSE}; see trusted_proxies"
+            _log.warning("clients_not_forwarded", address=peer, detail=detail)
 
 
 def _pack(address: str) -> bytes:

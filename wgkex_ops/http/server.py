@@ -63,7 +63,7 @@ class _RequestHandler(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send a response; in JSON even if aiohttp refused the request before any middleware saw it."""
         if isinstance(resp, web.HTTPException):
-            resp = refusal_response(resp)
+            resp = refusal_response(resp.status, resp.headers.get("Allow", ""))
         return await super().finish_response(request, resp, start_time)
 
 

@@ -120,7 +120,7 @@ class _WebFile:
             try:
                 config, context = self._read()
                 if (context is None) != (self.context is None):
-                    raise ConfigError([f"{self._path}: TLS is switched on and off by a restart only"])  # noqa: TRY301
+                    raise ConfigError([f"{self._path}: TLS is switched on and off by a restart only"])  # noqa: TRY301  a problem of the file like any other
             except ConfigError as error:
                 _log.error("web_config_rejected", problems=list(error.problems), detail="what was there before counts")
             else:

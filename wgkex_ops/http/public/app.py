@@ -9,7 +9,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from wgkex_ops.http.public.exchange import KeyExchange
-from wgkex_ops.http.public.responses import crash_response, error_response, ready_response
+from wgkex_ops.http.public.responses import crash_response, ready_response, refusal_response
 from wgkex_ops.metrics.broker import HttpMetrics
 from wgkex_ops.model.names import UNKNOWN
 
@@ -65,14 +65,13 @@ class PublicApp:
         self._metrics.in_progress.inc()
         try:
             if hdrs.EXPECT in request.headers and not await _meets_expectation(request):
-                response = error_response("expectation_failed", "the only expectation that can be met is 100-continue")
+                response = refusal_response(417)
             elif handler is not None:
                 response = await self._respond(handler, request, request_id)
             elif handlers:
-                message, allowed = "this path does not support this method", ", ".join(handlers)
-                response = error_response("method_not_allowed", message, {"Allow": allowed})
+                response = refusal_response(405, ", ".join(handlers))
             else:
-                response = error_response("not_found", "there is nothing under this path")
+                response = refusal_response(404)
         finally:
             self._metrics.in_progress.dec()
         response.headers["X-Request-Id"] = request_id
@@ -96,7 +95,7 @@ class PublicApp:
 
 
 async def _meets_expectation(request: web.BaseRequest) -> bool:
-    """Let a client send its body that waits for a word (RFC 9110, section 10.1.1); one of HTTP/1.0 does not."""
+    """Let a client send its body that waits for our consent (RFC 9110, section 10.1.1); one of HTTP/1.0 does not."""
     if request.version != HttpVersion11:
         return True
     if request.headers[hdrs.EXPECT].lower() != "100-continue":

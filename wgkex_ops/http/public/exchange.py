@@ -36,7 +36,7 @@ class KeyExchange:
 
     Args:
         domains: configured domains by name.
-        proxies: whose word about the client of a request counts.
+        proxies: who is believed about the client of a request.
         limits: how much each client may ask for.
         nodes: knows which nodes have asked lately.
         unconfirmed: keeps each key until the gateways have confirmed it.
@@ -91,11 +91,15 @@ class KeyExchange:
         domain: Domain | None = None
         try:
             peer, client = self._origin(request)
+            network = network_of(client)
             # Before anything else is done for it.
-            self._limits.request(network_of(client))
+            self._limits.request(network)
             submission = parse_submission(await read_body(request.content), self._domains)
             domain = submission.domain
-            self._admit(submission, peer, client)
+            self._limits.key(domain, submission.key)
+            if not self._nodes.knows(domain, submission.key):
+                self._limits.new_key(domain, network)
+                self.forwarding.note(peer, client)
             response = await self._hand_over(submission, request_id, api_version, respond)
         except RejectedError as error:
             domain = error.domain
@@ -120,17 +124,6 @@ class KeyExchange:
         # Some proxies add a header of their own, and do not extend the one that is there.
         forwarded_for = ",".join(headers.getall("X-Forwarded-For", ()))
         return peer, self._proxies.client(peer, forwarded_for, headers.get("X-Real-IP", ""))
-
-    def _admit(self, submission: Submission, peer: str, client: str) -> None:
-        """Let pass what does not exceed a limit.
-
-        Raises:
-            RateLimitedError: it does.
-        """
-        self._limits.key(submission.domain, submission.key)
-        if not self._nodes.knows(submission.domain, submission.key):
-            self._limits.new_key(submission.domain, network_of(client))
-            self.forwarding.note(peer, client)
 
     async def _hand_over(
         self, submission: Submission, request_id: str, api_version: str, respond: _Respond

@@ -30,7 +30,7 @@ REASONS: Final[Mapping[str, int]] = {
     "internal": 503,
 }
 
-# What aiohttp refuses by itself, before or instead of a handler, by its status.
+# What is refused before or instead of a handler, by its status.
 _REFUSALS: Final = {
     404: ("not_found", "there is nothing under this path"),
     405: ("method_not_allowed", "this path does not support this method"),
@@ -38,12 +38,13 @@ _REFUSALS: Final = {
 }
 
 _JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OK: Final = b'{"Message": "OK"}'
 
 # The statuses of what a client may well try again. Nodes send their key again once a minute, whatever the response
 # says; the seconds are for all other clients.
 _TEMPORARY: Final = (429, 503)
-_RETRY_AFTER: Final = "30"
+_RETRY: Final = {"Retry-After": "30"}
 
 
 class RejectedError(Exception):
@@ -60,7 +61,7 @@ class RejectedError(Exception):
         self.domain = domain
 
 
-def error_response(reason: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def error_response(reason: str, message: str, headers: Mapping[str, str] = _NO_HEADERS) -> web.Response:
     """An error object, with the status of its reason.
 
     Args:
@@ -68,16 +69,18 @@ def error_response(reason: str, message: str, headers: Mapping[str, str] | None 
         message: what is wrong, in a sentence.
         headers: further headers.
     """
-    status = REASONS[reason]
-    retry = {"Retry-After": _RETRY_AFTER} if status in _TEMPORARY else {}
-    return _json({"error": {"message": message, "reason": reason}}, status, {**retry, **(headers or {})})
+    return _json({"error": {"message": message, "reason": reason}}, REASONS[reason], headers)
 
 
-def refusal_response(error: web.HTTPException) -> web.Response:
-    """A refusal of aiohttp's own."""
-    reason, message = _REFUSALS.get(error.status, ("bad_request", "the request was refused"))
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    return error_response(reason, message, headers)
+def refusal_response(status: int, allow: str = "") -> web.Response:
+    """A request that no handler takes, or that aiohttp itself refuses.
+
+    Args:
+        status: 404, 405, 417, or any other one that aiohttp gives.
+        allow: the methods that the path supports, for 405.
+    """
+    reason, message = _REFUSALS.get(status, ("bad_request", "the request was refused"))
+    return error_response(reason, message, {"Allow": allow} if allow else _NO_HEADERS)
 
 
 def crash_response() -> web.Response:
@@ -107,9 +110,10 @@ def endpoint_response(endpoint: Endpoint) -> web.Response:
 def ready_response(problems: Sequence[str]) -> web.Response:
     """Whether a load balancer should send requests here, and if not, why."""
     if problems:
-        return _json({"ready": False, "reasons": list(problems)}, 503, {"Retry-After": _RETRY_AFTER})
+        return _json({"ready": False, "reasons": list(problems)}, 503)
     return _json({"ready": True})
 
 
-def _json(document: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
-    return web.Response(body=json.dumps(document).encode(), status=status, headers={**_JSON, **headers})
+def _json(document: object, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS) -> web.Response:
+    retry = _RETRY if status in _TEMPORARY else _NO_HEADERS
+    return web.Response(body=json.dumps(document).encode(), status=status, headers={**_JSON, **retry, **headers})

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from wgkex_ops.http.clients import ForwardingWatch, describe_suspect
+from wgkex_ops.http.clients import LIKELY_CAUSE, ForwardingWatch
 from wgkex_ops.http.gateways.registry import Gateway, Gateways
 from wgkex_ops.http.gateways.silence import LIKELY_CAUSES, Silences
 from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall_clock, reasons
@@ -240,10 +240,9 @@ class BrokerView:
             yield Notice(Tone.WARN, text)
 
     def _notices_of_clients(self, recent: Recent) -> Iterator[Notice]:
-        if self.forwarding.suspect:
-            yield Notice(
-                Tone.WARN, f"A{describe_suspect(self.forwarding.suspect)[1:]} Its nodes share one client's limits"
-            )
+        if suspect := self.forwarding.suspect:
+            text = f"All requests come from {suspect}: {LIKELY_CAUSE} Its nodes share one client's limits"
+            yield Notice(Tone.WARN, text)
         if limited := recent.latest.total(self.keys.rate_limited):
             text = f"{things(limited, 'key')} refused {recent.latest.words}, because there were too many"
             yield Notice(Tone.WARN, f"{text}: {reasons(recent.latest, self.keys.rate_limited)}")
