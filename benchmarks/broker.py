@@ -10,19 +10,20 @@ limit but the one that is measured has an effect.
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gateway import responding, running
+from benchmarks.gateway import listening, responding, running
+from tests import wrk
+from tests.integration.loopback import free_port
 from tests.kernel.network import eventually
 from wgkex_ops.model.keys import PublicKey
 
@@ -34,7 +35,6 @@ REQUESTS: Final = 40_000
 _DOMAIN: Final = "ffmuc_welt"
 _V1: Final = "/api/v1/wg/key/exchange"
 _V2: Final = "/api/v2/wg/key/exchange"
-_PORTS: Final = 6
 
 _CONFIG: Final = """
 domains: [ffmuc_welt]
@@ -53,28 +53,6 @@ user root
 max_queued_messages 100000
 max_inflight_messages 0
 set_tcp_nodelay true
-"""
-# The results come as one line of JSON; wrk's own report is for people.
-_WRK: Final = """
-local requests, at = {}, 0
-function init(arguments)
-  for line in io.lines(arguments[1]) do
-    local client, body = line:match("^(%S+) (.*)$")
-    local headers = { ["X-Forwarded-For"] = client, ["Connection"] = arguments[2] }
-    requests[#requests + 1] = wrk.format("POST", nil, headers, body)
-  end
-end
-function request()
-  at = at % #requests + 1
-  return requests[at]
-end
-function done(summary, latency)
-  local errors = summary.errors
-  local broken = errors.connect + errors.read + errors.write + errors.timeout
-  io.write(string.format('RESULT {"requests": %d, "seconds": %f, "refused": %d, "broken": %d, "p50": %f, "p99": %f}\\n',
-    summary.requests, summary.duration / 1e6, errors.status, broken,
-    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
-end
 """
 
 
@@ -104,56 +82,30 @@ CASES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Result:
-    """Requests a second, and latencies in milliseconds."""
-
-    rate: float
-    p50: float
-    p99: float
-
-
-def write_requests(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """Prepare requests, each of a client of its own; those of the flood have one in common."""
-    first = int(IPv4Address("198.18.0.0"))  # RFC 2544: for benchmarks
-    lines: dict[str, list[str]] = {"valid": [], "invalid": [], "flood": []}
-    for number in range(REQUESTS):
-        client = IPv4Address(first + number)
-        body = json.dumps({"domain": _DOMAIN, "public_key": str(PublicKey(os.urandom(32)))})
-        lines["valid"].append(f"{client} {body}")
-        lines["invalid"].append(f'{client} {body[:-4]}"}}')
-        lines["flood"].append(f"{IPv4Address(first)} {body}")
-    for name, texts in lines.items():
-        (folder / name).write_text("\n".join(texts) + "\n")
-    (folder / "wrk.lua").write_text(_WRK)
+    first = IPv4Address("198.18.0.0")  # RFC 2544: for benchmarks
+    bodies = [json.dumps({"domain": _DOMAIN, "public_key": str(PublicKey(os.urandom(32)))}) for _ in range(REQUESTS)]
+    wrk.write_requests(folder / "valid", ((str(first + number), body) for number, body in enumerate(bodies)))
+    wrk.write_requests(
+        folder / "invalid", ((str(first + number), f'{body[:-4]}"}}') for number, body in enumerate(bodies))
+    )
+    wrk.write_requests(folder / "flood", ((str(first), body) for body in bodies))
 
 
-def load(port: int, path: str, folder: Path, bodies: str, connection: str) -> tuple[Result, int, int]:
-    """Send requests for some seconds.
-
-    Returns:
-        the result, how many were refused, and how many there were.
-    """
-    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{SECONDS}s", "--latency"]
-    command += ["--script", str(folder / "wrk.lua"), f"http://127.0.0.1:{port}{path}", "--", str(folder / bodies)]
-    output = subprocess.run([*command, connection], check=True, capture_output=True, text=True).stdout
-    found = json.loads(next(line for line in output.splitlines() if line.startswith("RESULT")).removeprefix("RESULT"))
-    assert not found["broken"], output
-    result = Result(found["requests"] / found["seconds"], found["p50"], found["p99"])
-    return result, found["refused"], found["requests"]
-
-
-def free_ports() -> list[int]:
-    """Ports that are free, and different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(_PORTS)]
-        return [one.getsockname()[1] for one in sockets]
+def load(port: int, path: str, requests: Path, connection: str) -> wrk.Result:
+    """Send requests for some seconds."""
+    url = f"http://127.0.0.1:{port}{path}"
+    command = wrk.command(url, requests, connections=CONNECTIONS, seconds=SECONDS, connection=connection)
+    result = wrk.parse(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert not result.broken, result
+    return result
 
 
 @contextmanager
 def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
     """All processes, ready to serve; the ports of the bare handler and of the broker."""
-    bare, mqtt, broker, broker_pages, worker_pages, _ = free_ports()
+    bare, mqtt, broker, broker_pages, worker_pages = (free_port() for _ in range(5))
     names = {"mqtt": mqtt, "broker": broker, "broker_pages": broker_pages, "worker_pages": worker_pages}
     (folder / "wgkex.yaml").write_text(_CONFIG.format(folder=folder, **names))
     (folder / "mosquitto.conf").write_text(_MOSQUITTO.format(mqtt=mqtt))
@@ -166,7 +118,7 @@ def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
 
         start("mosquitto", "mosquitto", "-c", str(folder / "mosquitto.conf"))
         start("bare", sys.executable, "-m", "benchmarks.bare_http", str(bare))
-        eventually(_listening(mqtt), "Mosquitto listens")
+        eventually(listening(mqtt), "Mosquitto listens")
         if with_worker:
             start("worker", *ours, "worker", *config)
             eventually(responding(f"http://127.0.0.1:{worker_pages}/-/ready"), "the worker is ready")
@@ -174,16 +126,8 @@ def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
             start("subscriber", "mosquitto_sub", "-p", str(mqtt), "-q", "1", "-t", "wireguard/#", "-F", "%t")
         start("broker", *ours, "broker", *config)
         eventually(responding(f"http://127.0.0.1:{broker_pages}/-/ready"), "the broker is ready")
-        eventually(_listening(bare), "the bare handler listens")
+        eventually(listening(bare), "the bare handler listens")
         yield bare, broker
-
-
-def _listening(port: int) -> Callable[[], bool]:
-    def listens() -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", port)) == 0
-
-    return listens
 
 
 @dataclass(frozen=True)
@@ -203,7 +147,7 @@ def measure(cases: Sequence[Case], rounds: int) -> None:
             continue
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_requests(folder)
+            prepare(folder)
             with servers(folder, with_worker=with_worker) as (bare, broker):
                 for case in chosen:
                     for connection in ("keep-alive", "close"):
@@ -214,14 +158,14 @@ def _measure(case: Case, connection: str, rounds: int, place: Place) -> None:
     ratios, results, limits = [], [], []
     # The first round warms up.
     for number in range(rounds + 1):
-        limit, _, _ = load(place.bare, _V1, place.folder, "valid", connection)
-        result, refused, requests = load(place.broker, case.path, place.folder, case.bodies, connection)
+        limit = load(place.bare, _V1, place.folder / "valid", connection)
+        result = load(place.broker, case.path, place.folder / case.bodies, connection)
         # A bucket lets some through before it is empty.
-        assert (refused > 0.9 * requests) if case.refused else not refused, f"{refused} of {requests} were refused"
+        assert (result.refused > 0.9 * result.requests) if case.refused else not result.refused, result
         if number:
+            limits.append(limit.rate)
             ratios.append(result.rate / limit.rate)
             results.append(result)
-            limits.append(limit.rate)
     print(
         f"{case.name}, {connection}: {statistics.median(ratios):.2f} of bare ({min(ratios):.2f} to {max(ratios):.2f}): "
         f"{statistics.median(one.rate for one in results):.0f}/s of {statistics.median(limits):.0f}/s, "

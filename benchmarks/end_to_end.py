@@ -16,12 +16,12 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway, running
+from benchmarks.gateway import DOMAIN, HTTP_PORT, gateway, listening, running
 from benchmarks.installing import seconds
 from benchmarks.old_way import install_the_old_way
 from tests.kernel.network import eventually
@@ -115,14 +115,6 @@ def processor_times(pids: Mapping[str, int]) -> dict[str, float]:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         found[name] = (int(fields[11]) + int(fields[12])) / ticks
     return found
-
-
-def listening(port: int) -> Callable[[], bool]:
-    def listens() -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", port)) == 0
-
-    return listens
 
 
 def old() -> None:

@@ -1,5 +1,6 @@
 """A gateway's processes, real ones, on this host's loopback: Mosquitto, worker, broker."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -90,6 +91,14 @@ def responding(url: str) -> Callable[[], bool]:
         return True
 
     return responds
+
+
+def listening(port: int) -> Callable[[], bool]:
+    def listens() -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", port)) == 0
+
+    return listens
 
 
 @contextmanager

@@ -15,19 +15,13 @@ from typing import Final
 
 from benchmarks.gateway import DOMAIN, MQTT_PORT, WORKER_PAGES, fetch, gateway, metric
 from benchmarks.installing import seconds
+from tests.helpers import megabytes
 from tests.kernel.network import eventually
 
 PEERS: Final = 20_000
 _SCRAPES: Final = 5
 # Seconds: more than from one scan of the reconciler to the next.
 _SCAN: Final = 70
-
-
-def megabytes(pid: int) -> tuple[float, float]:
-    """What a process holds now, and at its peak."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["VmRSS"].split()[0]) * 1024 / 1e6, int(fields["VmHWM"].split()[0]) * 1024 / 1e6
 
 
 def report(peers: int, pid: int) -> None:

@@ -170,3 +170,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def megabytes(pid: int) -> tuple[float, float]:
+    """Memory that a process holds now, and at its peak."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["VmRSS"].split()[0]) * 1024 / 1e6, int(fields["VmHWM"].split()[0]) * 1024 / 1e6

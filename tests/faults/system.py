@@ -139,3 +139,13 @@ def broker_place(bench: Bench, document: Mapping[str, Any]) -> Brokers:
 
 def worker_place(bench: Bench, document: Mapping[str, Any]) -> Workers:
     return Workers(bench, "worker", document, Listen(**document["worker"]["metrics_listen"]))
+
+
+async def running_places(bench: Bench, document: Mapping[str, Any]) -> tuple[Brokers, Workers]:
+    """A broker and a worker that run, and know of each other."""
+    broker, worker = broker_place(bench, document), worker_place(bench, document)
+    await worker.start()
+    await broker.start()
+    await worker.program.logs("worker_announced")
+    await broker.ready()
+    return broker, worker

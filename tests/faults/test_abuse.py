@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.faults.system import DOMAINS, Brokers, Workers, broker_place, place_settings, worker_place
-from tests.helpers import WELT
+from tests import wrk
+from tests.faults.system import DOMAINS, place_settings, running_places
+from tests.helpers import WELT, megabytes
 from tests.integration.inprocess import new_key
 from tests.integration.loopback import eventually
 from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.config import Listen
 from wgkex_ops.demo.routers import post_key
+from wgkex_ops.http.public.app import PATH_V1
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
@@ -29,23 +30,6 @@ SECONDS: Final = 12.0
 SLOW_CONNECTIONS: Final = 500
 # Documentation's (RFC 5737): one of many nodes, one of the abuser.
 CARRIER, ABUSER = "192.0.2.1", "203.0.113.1"
-
-# wrk sends as fast as it is answered, always new keys, always from one address.
-_FLOOD: Final = """
-local bodies, at = {}, 0
-function init(arguments)
-  for line in io.lines(arguments[1]) do
-    bodies[#bodies + 1] = wrk.format("POST", nil, { ["X-Forwarded-For"] = arguments[2] }, line)
-  end
-end
-function request()
-  at = at % #bodies + 1
-  return bodies[at]
-end
-function done(summary)
-  io.write(string.format('RESULT {"requests": %d, "refused": %d}\\n', summary.requests, summary.errors.status))
-end
-"""
 
 
 @dataclass
@@ -101,53 +85,30 @@ async def slow_connections(broker: Listen, count: int) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def flood(broker: Listen, folder: Path, seconds: float) -> tuple[int, int]:
-    """Random valid keys from one address for a while; how many there were, and how many of them were refused."""
-    bodies = [json.dumps({"domain": WELT.name, "public_key": str(new_key())}) for _ in range(50_000)]
-    (folder / "bodies").write_text("\n".join(bodies) + "\n")
-    (folder / "flood.lua").write_text(_FLOOD)
-    process = await asyncio.create_subprocess_exec(
-        *("wrk", "--threads", "1", "--connections", "8", "--duration", f"{seconds:.0f}s"),
-        *("--script", str(folder / "flood.lua"), f"http://{broker}/api/v1/wg/key/exchange"),
-        *("--", str(folder / "bodies"), ABUSER),
-        stdout=asyncio.subprocess.PIPE,
-    )
+async def flood(broker: Listen, folder: Path, seconds: float) -> wrk.Result:
+    """Random valid keys from one address for a while."""
+    bodies = (json.dumps({"domain": WELT.name, "public_key": str(new_key())}) for _ in range(50_000))
+    wrk.write_requests(folder / "flood", ((ABUSER, body) for body in bodies))
+    command = wrk.command(f"http://{broker}{PATH_V1}", folder / "flood", connections=8, seconds=seconds)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
-    found = json.loads(re.findall(rb"^RESULT (.*)$", output, re.MULTILINE)[0])
-    return found["requests"], found["refused"]
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """Megabytes of a process: now, and at the most until now."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    now, peak = (int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[0]) for name in ("VmRSS", "VmHWM"))
-    return now // 1024, peak // 1024
-
-
-async def start(bench: Bench, mosquitto: Mosquitto, folder: Path) -> tuple[Brokers, Workers]:
-    document = place_settings(mosquitto.port, "gw01", folder, limits=None)
-    broker, worker = broker_place(bench, document), worker_place(bench, document)
-    await worker.start()
-    await broker.start()
-    await worker.program.logs("worker_announced")
-    await broker.ready()
-    return broker, worker
+    return wrk.parse(output.decode())
 
 
 async def test_routers_that_come_back_are_served_beside_an_abuser(
     bench: Bench, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    broker, worker = await start(bench, mosquitto, tmp_path)
-    before, _ = memory(broker.program.process.pid)
+    broker, worker = await running_places(bench, place_settings(mosquitto.port, "gw01", tmp_path, limits=None))
+    before, _ = megabytes(broker.program.process.pid)
     reboot = Reboot(broker.nodes)
     async with slow_connections(broker.nodes, SLOW_CONNECTIONS):
         flooding = asyncio.create_task(flood(broker.nodes, tmp_path, SECONDS + 8))
         await reboot.run()
-        requests, refused = await flooding
-    _, peak = memory(broker.program.process.pid)
+        flooded = await flooding
+    _, peak = megabytes(broker.program.process.pid)
     figures = (
-        f"slowest response {reboot.slowest:.2f} s; the abuser: {requests} requests, {requests - refused} served; "
-        f"the broker's memory: {before} MB before, {peak} MB at the most"
+        f"slowest response {reboot.slowest:.2f} s; the abuser: {flooded.requests} requests, "
+        f"{flooded.refused} refused; the broker's memory: {before:.0f} MB before, {peak:.0f} MB at the most"
     )
     print(figures)  # noqa: T201  for people
 
@@ -158,13 +119,13 @@ async def test_routers_that_come_back_are_served_beside_an_abuser(
     # In 20 s: what the bucket holds, and ten a minute.
     installed = sum(map(len, (await worker.installed()).values()))
     assert installed - ROUTERS <= 310
-    assert requests > 20_000
-    assert requests - refused < requests / 10
+    assert flooded.requests > 20_000
+    assert flooded.requests - flooded.refused < flooded.requests / 10
     assert peak - before < 100
 
 
 async def test_same_key_is_published_a_few_times_a_minute(bench: Bench, mosquitto: Mosquitto, tmp_path: Path) -> None:
-    broker, _ = await start(bench, mosquitto, tmp_path)
+    broker, _ = await running_places(bench, place_settings(mosquitto.port, "gw01", tmp_path, limits=None))
     key = new_key()
     began = time.monotonic()
     for number in range(200):

@@ -12,9 +12,8 @@ from tests.faults.system import (
     DOMAINS,
     Brokers,
     Workers,
-    broker_place,
     place_settings,
-    worker_place,
+    running_places,
 )
 from tests.integration.loopback import eventually_answered
 from tests.integration.servers import Bench, Mosquitto
@@ -40,12 +39,7 @@ class System:
 
 @pytest.fixture
 async def system(bench: Bench, mosquitto: Mosquitto, tmp_path: Path) -> System:
-    document = place_settings(mosquitto.port, "gw01", tmp_path)
-    broker, worker = broker_place(bench, document), worker_place(bench, document)
-    await worker.start()
-    await broker.start()
-    await worker.program.logs("worker_announced")
-    await broker.ready()
+    broker, worker = await running_places(bench, place_settings(mosquitto.port, "gw01", tmp_path))
     return System(mosquitto, broker, worker, Storm(DOMAINS, [broker.nodes]))
 
 
