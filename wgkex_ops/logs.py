@@ -5,6 +5,8 @@ import contextlib
 import json
 import logging
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, TypeVar
 
@@ -25,6 +27,9 @@ _QUIET: Final = {
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.CRITICAL,
 }
+
+# Lines with one reason; see `LineSample`.
+SAMPLED_PER_SECOND: Final = 5
 
 # Where passwords are in use, they are local variables.
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -77,6 +82,39 @@ class LineBatch:
     def _flush(self) -> None:
         contexts, self._contexts = self._contexts, []
         log_each(self._name, self._event, contexts)
+
+
+class LineSample:
+    """Writes some lines of an event that strangers can cause as often as they like; metrics count all of them.
+
+    Args:
+        name: the logger's name.
+        event: the event's name.
+        clock: seconds, never set back.
+    """
+
+    def __init__(self, name: str, event: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lines = LineBatch(name, event)
+        self._clock = clock
+        self._since = -1.0
+        self._seen: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def add(self, reason: str, context: EventDict) -> None:
+        """Add a line at level info, unless there were enough with this reason in this second.
+
+        The next one says by `left_out` how many were not written before it.
+        """
+        now = self._clock()
+        if now - self._since >= 1.0:
+            self._since = now
+            self._seen.clear()
+        self._seen[reason] += 1
+        if self._seen[reason] > SAMPLED_PER_SECOND:
+            self._left_out[reason] += 1
+            return
+        left_out = {"left_out": number} if (number := self._left_out.pop(reason, 0)) else {}
+        self._lines.add({"reason": reason, **context, **left_out})
 
 
 def _write(text: str) -> None:

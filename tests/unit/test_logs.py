@@ -1,5 +1,6 @@
 """Log lines as they leave a process: JSON for programs, text on a terminal, and no noise from libraries."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from wgkex_ops.logs import log_each
+from wgkex_ops.logs import SAMPLED_PER_SECOND, LineSample, log_each
 
 PREAMBLE = """
 import logging, sys
@@ -214,7 +215,7 @@ def test_a_line_that_cannot_be_written_stops_nothing(trouble: str) -> None:
 
 def test_lines_of_many_keys_are_written_at_once_and_look_like_single_lines() -> None:
     script = """
-        from wgkex_ops.logs import log_each
+        from wgkex_ops.logs import SAMPLED_PER_SECOND, LineSample, log_each
         configure("info", "json")
         written = []
         sys.stderr.write = lambda text: (written.append(text), sys.__stdout__)[0]
@@ -236,7 +237,7 @@ def test_lines_of_many_keys_are_written_at_once_and_look_like_single_lines() -> 
 
 def test_lines_of_many_keys_respect_the_level() -> None:
     script = """
-        from wgkex_ops.logs import log_each
+        from wgkex_ops.logs import SAMPLED_PER_SECOND, LineSample, log_each
         configure("warning", "json")
         log_each("wgkex_ops.test", "seen", [{"number": 1}])
     """
@@ -245,7 +246,7 @@ def test_lines_of_many_keys_respect_the_level() -> None:
 
 def test_lines_of_many_keys_are_text_on_a_terminal() -> None:
     script = """
-        from wgkex_ops.logs import log_each
+        from wgkex_ops.logs import SAMPLED_PER_SECOND, LineSample, log_each
         configure("info", "auto")
         log_each("wgkex_ops.test", "seen", [{"number": 1}, {"number": 2}])
     """
@@ -271,3 +272,18 @@ def test_names_of_others_leave_as_ascii(name: str) -> None:
     assert line.isascii()
     assert '": ' not in line, "one spelling, so that grep finds it"
     assert [json.loads(one)["name"] for one in line.splitlines()] == [name, name]
+
+
+async def test_what_strangers_can_cause_is_written_in_part(capfd: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    sample = LineSample("wgkex_ops.test", "key_rejected", lambda: now)
+    for _ in range(1000):
+        sample.add("malformed_json", {"request_id": "a"})
+    sample.add("unknown_domain", {"request_id": "b"})
+    now += 1
+    sample.add("malformed_json", {"request_id": "c"})
+    await asyncio.sleep(0)
+    written = capfd.readouterr().err
+    assert written.count("malformed_json") == SAMPLED_PER_SECOND + 1
+    assert written.count("unknown_domain") == 1
+    assert str(1000 - SAMPLED_PER_SECOND) in written.splitlines()[-1]

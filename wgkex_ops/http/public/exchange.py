@@ -20,7 +20,7 @@ from wgkex_ops.http.public.responses import (
     error_response,
 )
 from wgkex_ops.http.public.submission import Submission, parse_submission, read_body
-from wgkex_ops.logs import LineBatch
+from wgkex_ops.logs import LineBatch, LineSample
 from wgkex_ops.metrics.broker import KeyMetrics
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.names import UNKNOWN
@@ -70,7 +70,7 @@ class KeyExchange:
         self._assign = assign
         self._metrics = metrics
         self._accepted = LineBatch(__name__, "key_accepted")
-        self._rejected = LineBatch(__name__, "key_rejected")
+        self._rejected = LineSample(__name__, "key_rejected")
 
     async def serve_v1(self, request: web.BaseRequest, request_id: str) -> web.Response:
         """`POST /api/v1/wg/key/exchange`."""
@@ -106,7 +106,7 @@ class KeyExchange:
             self._metrics.reject(error.reason)
             if isinstance(error, RateLimitedError):
                 self._metrics.limit(error.limit)
-            self._rejected.add({"reason": error.reason, "api_version": api_version, "request_id": request_id})
+            self._rejected.add(error.reason, {"api_version": api_version, "request_id": request_id})
             response = error_response(error.reason, str(error))
         except ConnectionError:
             # The client has gone, and gets no response.
