@@ -128,6 +128,28 @@ def _http() -> Section:
                 ],
                 thresholds=bad_from(critical=LIMITS.slow_seconds),
             ),
+            lines(
+                Head(
+                    "Connections",
+                    "Open connections on the public listener. Near limits.connections.total for long: clients hold them"
+                    " without a request; see the panel to the right.",
+                    "none",
+                    12,
+                ),
+                [line(by_process(series("wgkex_broker_connections"), "broker"), "{{process}}")],
+            ),
+            lines(
+                Head(
+                    "Connections cut",
+                    "Connections that were cut or not accepted. slow: clients that send no request, or read no"
+                    " response. network: one client has too many. total: the listener is full, and whoever has waited"
+                    " longest without a request goes.",
+                    "cps",
+                    12,
+                ),
+                [line(by("reason", rate("wgkex_broker_connections_refused_total")), "{{reason}}")],
+                stacked=True,
+            ),
         ],
     )
 

@@ -200,7 +200,7 @@ def _load(path: Path | None) -> Config:
 
 
 def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
-    """Put --web.config.file in the place of the setting, and check the file that will be used.
+    """Put --web.config.file in the place of the setting, and check the files that listeners will use.
 
     Raises:
         ConfigError: it has problems.
@@ -214,6 +214,8 @@ def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
         path = getattr(config, name).metrics_listen.web_config_file
         if path is not None:
             load_web_config(path).ssl_context(path)
+        if name == "broker" and config.broker_listen.tls is not None:
+            config.broker_listen.tls.ssl_context("broker_listen.tls")
     return config
 
 

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.bus.messages import WORKER_EVENTS, broker_status_topic, receipt_topic, status_payload
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.http.clients import TrustedProxies
+from wgkex_ops.http.clients import TrustedProxies, network_of
+from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.gateways.announcer import Announcer
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
@@ -21,6 +22,7 @@ from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.sender import KeySender
 from wgkex_ops.http.gateways.silence import Silences
+from wgkex_ops.http.listening import most_connections
 from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
@@ -29,7 +31,15 @@ from wgkex_ops.http.public.app import HANDLERS, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.server import serve
-from wgkex_ops.metrics.broker import GatewayMetrics, HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
+from wgkex_ops.http.tls import Certificate
+from wgkex_ops.metrics.broker import (
+    ConnectionMetrics,
+    GatewayMetrics,
+    HttpMetrics,
+    KeyMetrics,
+    NodeMetrics,
+    ReceiptMetrics,
+)
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.supervisor import Supervisor
@@ -39,8 +49,9 @@ _log = structlog.get_logger(__name__)
 # A stop takes 5 s at the most: first the requests in progress are finished, then the broker's status is published.
 # aiohttp takes this time twice: it waits for a request, cancels it, and waits again.
 _SHUTDOWN_TIMEOUT: Final = 1.25
-# Longer than a load balancer keeps an idle connection, and no reason to hold one for an hour.
-_KEEPALIVE_TIMEOUT: Final = 75.0
+# Bounds of a request's head, far above what a node and a load balancer send.
+_LONGEST_LINE: Final = 1024
+_MOST_HEADERS: Final = 32
 
 
 class Broker:
@@ -100,9 +111,10 @@ class Broker:
             assignments=gateway_metrics.assignments,
             timeouts=receipt_metrics.timeouts,
         )
+        self._proxies = TrustedProxies(config.broker.trusted_proxies)
         exchange = KeyExchange(
             domains=domains,
-            proxies=TrustedProxies(config.broker.trusted_proxies),
+            proxies=self._proxies,
             limits=Limits(config.limits),
             nodes=nodes,
             unconfirmed=unconfirmed,
@@ -112,6 +124,12 @@ class Broker:
         )
         http_metrics = HttpMetrics(registry, HANDLERS)
         self._app = PublicApp(exchange, http_metrics, self.problems, lambda: self._supervisor.stopping)
+        self._tls = Certificate(listen.tls, "broker_listen.tls") if (listen := config.broker_listen).tls else None
+        connection_metrics = ConnectionMetrics(registry)
+        self._connections = Connections(
+            most_connections(config.limits.connections), lambda reason: connection_metrics.refused.labels(reason).inc()
+        )
+        connection_metrics.open.set_function(lambda: len(self._connections))
 
         self._view = BrokerView(
             name=name,
@@ -167,8 +185,14 @@ class Broker:
                 self._app,
                 self._config.broker_listen,
                 setting="broker_listen",
+                ssl_context=self._tls.context if self._tls is not None else None,
+                connections=self._connections,
+                network_of=self._network_of,
+                reuse_port=self._config.broker_listen.reuse_port,
                 shutdown_timeout=_SHUTDOWN_TIMEOUT,
-                keepalive_timeout=_KEEPALIVE_TIMEOUT,
+                max_line_size=_LONGEST_LINE,
+                max_field_size=_LONGEST_LINE,
+                max_headers=_MOST_HEADERS,
             ) as listen,
         ):
             _log.info("broker_started", listen=str(listen), metrics=str(metrics_listen), name=config.name)
@@ -193,6 +217,10 @@ class Broker:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _network_of(self, address: str) -> bytes | None:
+        """The network that a connection counts for; None for a load balancer's, whose clients share it."""
+        return None if address in self._proxies else network_of(address)
 
     async def refresh(self) -> None:
         """Bring the metrics that are read at a scrape up to date."""

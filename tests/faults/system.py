@@ -30,16 +30,18 @@ class Place:
         command: `broker` or `worker`.
         settings: its configuration.
         pages: where it serves operators.
+        descriptors: how many file descriptors it may have; None for as many as these tests.
     """
 
     bench: Bench
     command: str
     settings: Mapping[str, Any]
     pages: Listen
+    descriptors: int | None = None
     program: Program = field(init=False)
 
     async def start(self) -> None:
-        self.program = self.bench.wgkex(self.command, self.settings)
+        self.program = self.bench.wgkex(self.command, self.settings, descriptors=self.descriptors)
         await self.program.logs(f"{self.command}_started")
 
     async def is_ready(self) -> bool:
@@ -141,9 +143,12 @@ def worker_place(bench: Bench, document: Mapping[str, Any]) -> Workers:
     return Workers(bench, "worker", document, Listen(**document["worker"]["metrics_listen"]))
 
 
-async def running_places(bench: Bench, document: Mapping[str, Any]) -> tuple[Brokers, Workers]:
-    """A broker and a worker that run, and know of each other."""
+async def running_places(
+    bench: Bench, document: Mapping[str, Any], *, descriptors: int | None = None
+) -> tuple[Brokers, Workers]:
+    """A broker, perhaps with fewer file descriptors than usual, and a worker that run, and know of each other."""
     broker, worker = broker_place(bench, document), worker_place(bench, document)
+    broker.descriptors = descriptors
     await worker.start()
     await broker.start()
     await worker.program.logs("worker_announced")

@@ -385,12 +385,15 @@ class Bench:
 
         await eventually_answered(is_ready, f"{process.command[0]} that is ready")
 
-    def wgkex(self, command: str, settings: Mapping[str, Any], *options: str) -> Program:
-        """Start our broker or worker with a configuration."""
+    def wgkex(
+        self, command: str, settings: Mapping[str, Any], *options: str, descriptors: int | None = None
+    ) -> Program:
+        """Start our broker or worker with a configuration, and perhaps with fewer file descriptors than usual."""
         name = self.name(command)
         config = self.folder / f"{name}.yaml"
         config.write_text(json.dumps(settings))  # JSON is YAML
-        program = (sys.executable, "-m", "wgkex_ops", command)
+        limited = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
+        program = (*limited, sys.executable, "-m", "wgkex_ops", command)
         return Program(self.start(name, *program, "--config", str(config), *options))
 
 

@@ -45,6 +45,8 @@ BOTH: Final = {
 }
 BROKER: Final = BOTH | {
     "wgkex_broker_brokers_online": ("gauge", ""),
+    "wgkex_broker_connections": ("gauge", ""),
+    "wgkex_broker_connections_refused": ("counter", "reason"),
     "wgkex_broker_http_request_duration_seconds": ("histogram", "handler"),
     "wgkex_broker_http_requests": ("counter", "code handler method"),
     "wgkex_broker_http_requests_in_progress": ("gauge", ""),

@@ -8,6 +8,7 @@ from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_p
 from wgkex_ops.config.model import CleanupConfig, Config, MetricsListen, settings
 from wgkex_ops.config.mqtt import MqttConfig, TlsConfig
 from wgkex_ops.config.section import Listen
+from wgkex_ops.config.tls import ServerTls
 from wgkex_ops.config.warnings import warnings
 from wgkex_ops.config.web import WebConfig, load_web_config
 
@@ -20,6 +21,7 @@ __all__ = [
     "LogLevel",
     "MetricsListen",
     "MqttConfig",
+    "ServerTls",
     "TlsConfig",
     "WebConfig",
     "broker_url",

@@ -53,6 +53,19 @@ class _BrokerBucket(Bucket):
     per_minute: _PerMinute = 60_000
 
 
+class ConnectionLimits(Section):
+    """How many connections may be open at the same time.
+
+    Attributes:
+        total: of all clients; fewer where the process may not have as many file descriptors.
+        per_network: of each client network, but for load balancers.
+    """
+
+    # A connection of a node lasts for a second. Of these, a few tens of megabytes of memory at the most.
+    total: Annotated[Integer, Field(ge=16, le=100_000)] = 2000
+    per_network: Annotated[Integer, Field(ge=1, le=100_000)] = 200
+
+
 class LimitsConfig(Section):
     """What a broker serves before it answers 429.
 
@@ -62,6 +75,7 @@ class LimitsConfig(Section):
         new_keys_per_network: of each client network, keys that nobody has asked for in the last five minutes.
         new_keys: of each domain, the same.
         broker: of all clients together, after their networks' limits.
+        connections: open at the same time.
     """
 
     key: _KeyBucket = _KeyBucket()
@@ -69,3 +83,4 @@ class LimitsConfig(Section):
     new_keys_per_network: _NewKeysOfNetworkBucket = _NewKeysOfNetworkBucket()
     new_keys: _NewKeysBucket = _NewKeysBucket()
     broker: _BrokerBucket = _BrokerBucket()
+    connections: ConnectionLimits = ConnectionLimits()

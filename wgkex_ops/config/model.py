@@ -30,13 +30,23 @@ from wgkex_ops.config.fields import (
 from wgkex_ops.config.limits import LimitsConfig
 from wgkex_ops.config.mqtt import MqttConfig
 from wgkex_ops.config.section import Listen, Section
+from wgkex_ops.config.tls import ServerTls
 from wgkex_ops.model.domains import Domain, parse_domain
 
 # --- sections
 
 
-class _BrokerListen(Listen):
+class BrokerListen(Listen):
+    """Where nodes are served.
+
+    Attributes:
+        tls: None for plain HTTP.
+        reuse_port: whether several brokers of this host listen there, and share the connections.
+    """
+
     port: Port = 5000
+    tls: ServerTls | None = None
+    reuse_port: StrictBool = False
 
 
 class MetricsListen(Listen):
@@ -196,7 +206,7 @@ class Config(Section):
     listed_workers: Mapping[Name, ListedWorker] = Field(default={}, alias="workers")
     external_name: Host | None = Field(default=None, alias="externalName")
     mqtt: MqttConfig
-    broker_listen: _BrokerListen = _BrokerListen()
+    broker_listen: BrokerListen = BrokerListen()
     logging_config: LoggingConfig = LoggingConfig()
     own_log_level: LoggingLevel | None = Field(default=None, alias="log_level")
     # Validated when absent, too: not every host's name can be a name in topics.
@@ -231,7 +241,8 @@ class Config(Section):
             return self.probe.url
         anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what listens everywhere is also on loopback
         listen = self.broker_listen
-        return f"http://{Listen(host=anywhere.get(listen.host, listen.host), port=listen.port)}"
+        scheme = "https" if listen.tls is not None else "http"
+        return f"{scheme}://{Listen(host=anywhere.get(listen.host, listen.host), port=listen.port)}"
 
     @property
     def probe_keys(self) -> Path:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from wgkex_ops.config.fields import readable
 from wgkex_ops.config.loader import load_as
 from wgkex_ops.config.section import Section
+from wgkex_ops.config.tls import server_context
 from wgkex_ops.errors import ConfigError
 
 _CLIENT_CHECKS: Final = {
@@ -112,12 +113,10 @@ class WebConfig(Section):
         tls = self.tls_server_config
         if tls is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
-        context.verify_mode = _CLIENT_CHECKS[tls.client_auth_type]
         try:
-            # Without a password OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+            context = server_context(tls.cert_file, tls.key_file)
+            context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
+            context.verify_mode = _CLIENT_CHECKS[tls.client_auth_type]
             if tls.client_ca_file is not None:
                 context.load_verify_locations(tls.client_ca_file)
         except (OSError, ValueError) as error:  # SSLError is an OSError

@@ -2,20 +2,20 @@
 
 import asyncio
 import contextlib
-import errno
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from wgkex_ops.config import Listen
-from wgkex_ops.errors import ListenError
-from wgkex_ops.http.public.responses import crash_response, error_response, refusal_response
+from wgkex_ops.http.connections import OPERATORS_CONNECTIONS, Connections
+from wgkex_ops.http.listening import Acceptor, accepting
+from wgkex_ops.http.public.responses import crash_response, refusal_response
 
 _log = structlog.get_logger(__name__)
 
@@ -25,16 +25,97 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 # aiohttp takes 0 for "as long as the request takes".
 _SHORTEST_TIMEOUT: Final = 0.001
 
-# Why one cannot listen somewhere, and which part of the setting to change.
-_LISTEN_ERRORS: Final = {
-    errno.EADDRINUSE: ("another program uses this port", "port"),
-    errno.EACCES: ("this user may not use this port", "port"),
-    errno.EADDRNOTAVAIL: ("this host does not have this address", "host"),
-}
+# Seconds that a client has for the head of a request, and again to take its response. A node sends all of its request
+# in one piece.
+CLIENT_TIMEOUT: Final = 10.0
+# Longer than a load balancer keeps an idle connection, and no reason to hold one for an hour.
+IDLE_TIMEOUT: Final = 75.0
+# Then a client may connect again: none keeps its connection for ever.
+REQUESTS_PER_CONNECTION: Final = 100
+# Requests of one connection that wait for the one before them; routers and load balancers send none of these.
+_MOST_WAITING: Final = 8
+# Bytes of one request that are not its body: more than the longest head, and a body in the smallest chunks, have. What
+# goes on after that are chunk extensions, which mean nothing here.
+_MOST_OVERHEAD: Final = 65_536
+# Bytes that are read at once. All clients together have that much of each in memory, and asyncio's default is 256 KiB.
+_READ_SIZE: Final = 16_384
+# Seconds that are read on, once it is clear that a body is refused: a client that is still sending would otherwise get
+# a reset in place of the response.
+_LINGERING_TIME: Final = 2.0
+# Seconds between two searches for slow clients.
+_SLOW_EVERY: Final = 0.5
 
 
 class _RequestHandler(web.RequestHandler):
-    __slots__ = ()
+    """One connection."""
+
+    __slots__ = ("_accepted", "_due", "_idle", "_received", "opening")
+
+    def __init__(self, *arguments: Any, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
+        super().__init__(*arguments, loop=loop, **settings)
+        self.opening: asyncio.Task[None] | None = None
+        self._accepted: asyncio.Transport | None = None
+        # When the client should have done what is waited for, by the loop's clock; whether that is its next request, of
+        # which nothing has come yet; and how many bytes of the present one have.
+        self._due = loop.time() + CLIENT_TIMEOUT
+        self._idle = False
+        self._received = 0
+
+    def waits_for_client(self) -> bool:
+        """Whether its request is not complete, or its response is not taken."""
+        request = self._current_request
+        return request is None or not request.content.is_eof()
+
+    def is_slow(self, now: float) -> bool:
+        """Whether the client should have sent a head, or taken a response, by now. A body has a limit of its own."""
+        return self._due <= now and self._current_request is None
+
+    def cut(self) -> None:
+        """Close it at once."""
+        if self._accepted is not None:
+            self._accepted.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._accepted = cast("asyncio.Transport", transport)
+        # asyncio has no parameter for it.
+        cast("Any", transport).max_size = _READ_SIZE
+        # What the kernel does not take at once, a client has not read: it gets no further response before.
+        self._accepted.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._idle:
+            self._idle = False
+            self._due = self._loop.time() + CLIENT_TIMEOUT
+        self._received += len(data)
+        super().data_received(data)
+        if self._messages and not isinstance(broken := self._messages[-1][0], RawRequestMessage):
+            # Not HTTP, and what comes after it is none either. The error holds the frame that holds it, and with that
+            # all that was read, until the garbage collector comes.
+            broken.exc.__traceback__ = None
+            self.close()
+        if len(self._messages) > _MOST_WAITING:
+            # What is behind them gets no response.
+            while len(self._messages) > _MOST_WAITING:
+                self._messages.pop()
+            self.close()
+        if self._received > _MOST_OVERHEAD:
+            self._refuse_overhead()
+
+    def _refuse_overhead(self) -> None:
+        """Read no further where there is next to no body in what comes."""
+        if self._current_request is not None:
+            content = self._current_request.content
+        elif self._messages:
+            content = self._messages[0][1]
+        else:
+            return
+        if self._received - content.total_bytes > _MOST_OVERHEAD and not content.is_eof():
+            content.set_exception(web.RequestPayloadError("there is more around the body than in it"))
+            content.feed_eof()
+            self.close()
 
     def handle_error(
         self,
@@ -53,10 +134,9 @@ class _RequestHandler(web.RequestHandler):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("request_crashed", method=request.method, path=request.path, exc_info=exc)
             response = crash_response()
-        else:
-            response = error_response("bad_request", "this is not an HTTP request that can be understood")
-        response.force_close()
-        return response
+            response.force_close()
+            return response
+        return refusal_response(400)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -64,49 +144,76 @@ class _RequestHandler(web.RequestHandler):
         """Send a response; in JSON even if aiohttp refused the request before any middleware saw it."""
         if isinstance(resp, web.HTTPException):
             resp = refusal_response(resp.status, resp.headers.get("Allow", ""))
-        return await super().finish_response(request, resp, start_time)
+        if self._close or self._request_count >= REQUESTS_PER_CONNECTION:
+            resp.force_close()
+        now = self._loop.time()
+        self._due = now + CLIENT_TIMEOUT
+        finished = await super().finish_response(request, resp, start_time)
+        self._due = now + IDLE_TIMEOUT
+        self._idle = True
+        self._received = 0
+        if self._manager is not None:
+            cast("_Server", self._manager).accepted.use(self)
+        return finished
+
+
+class _Request(web.BaseRequest):
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """Say nothing about which software serves here."""
+        del response.headers[hdrs.SERVER]
 
 
 class _Server(web.Server):
-    """Knows each transport that it has accepted until that is closed; aiohttp's own server forgets them before."""
+    """Knows each connection until it is closed; aiohttp's own server forgets them before."""
 
-    def __init__(self, handler: Handler, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
+    def __init__(self, handler: Handler, connections: Connections, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
         super().__init__(handler, **settings)
-        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
-        self._all_closed = asyncio.Event()
-        self._all_closed.set()
+        self.accepted = connections
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> _RequestHandler:
         return _RequestHandler(self, loop=self._loop, **self._kwargs)
 
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._open[handler] = transport
-        self._all_closed.clear()
+    def _make_request(
+        self,
+        message: Any,  # noqa: ANN401  aiohttp does not publish the type
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return _Request(message, payload, protocol, writer, task, self._loop)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        del self._open[handler]
-        if not self._open:
-            self._all_closed.set()
+        self.accepted.remove(cast("_RequestHandler", handler))
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  as aiohttp has it
         """Close all connections: after this, none is left that a client could hold open by not reading."""
         try:
             await super().shutdown(timeout)
         finally:
-            for transport in self._open.values():
-                transport.abort()
-            # That takes an iteration of the event loop, whatever a client does.
-            await self._all_closed.wait()
+            await self.accepted.close()
 
 
 class _Runner(web.AppRunner):
-    __slots__ = ()
+    __slots__ = ("_connections",)
+
+    def __init__(self, app: web.Application, connections: Connections, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
+        super().__init__(app, **settings)
+        self._connections = connections
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
+        factory = made.request_factory
+        return _Server(made.request_handler, self._connections, request_factory=factory, **made._kwargs)  # noqa: SLF001
+
+
+def _count_nothing(_reason: str) -> None:
+    """Only the listener for everybody has metrics."""
+
+
+def _no_network(_address: str) -> None:
+    """All clients share the room that there is."""
 
 
 @contextlib.asynccontextmanager
@@ -116,6 +223,9 @@ async def serve(
     *,
     setting: str = "",
     ssl_context: ssl.SSLContext | None = None,
+    connections: Connections | None = None,
+    network_of: Callable[[str], bytes | None] = _no_network,
+    reuse_port: bool = False,
     shutdown_timeout: float = 0.0,
     **settings: Any,  # noqa: ANN401  aiohttp's
 ) -> AsyncIterator[Listen]:
@@ -126,6 +236,9 @@ async def serve(
         listen: where to listen.
         setting: the name of the setting that this comes from, for the message of an error.
         ssl_context: for TLS; None for plain HTTP.
+        connections: limits them; None for as many as operators need.
+        network_of: the network that an address counts for; None for no limit of its own.
+        reuse_port: whether other processes may listen there as well, and get a share of the connections.
         shutdown_timeout: seconds that a request in progress has to finish at the end, and once more to clean up.
         settings: further arguments of aiohttp's request handler.
 
@@ -135,50 +248,46 @@ async def serve(
     Raises:
         ListenError: the port is in use, the address is not this host's, and the like.
     """
+    if connections is None:
+        connections = Connections(OPERATORS_CONNECTIONS, _count_nothing)
     # Compressed bodies stay as they are: no node sends any, and a client could make a few bytes grow to any size.
-    settings |= {"access_log": None, "auto_decompress": False}
+    settings |= {
+        "access_log": None,
+        "auto_decompress": False,
+        "lingering_time": _LINGERING_TIME,
+        "read_bufsize": _READ_SIZE,
+    }
     timeout = max(shutdown_timeout, _SHORTEST_TIMEOUT)
     runner: web.BaseRunner
     if isinstance(app, web.Application):
-        runner = _Runner(app, shutdown_timeout=timeout, **settings)
+        runner = _Runner(app, connections, shutdown_timeout=timeout, **settings)
     else:
-        runner = web.ServerRunner(_Server(app, **settings), shutdown_timeout=timeout)
+        runner = web.ServerRunner(_Server(app, connections, **settings), shutdown_timeout=timeout)
     await runner.setup()
     try:
-        async with _listening(runner, listen, setting, ssl_context) as (host, port):
-            yield Listen(host=host, port=port)
+        acceptor = Acceptor(cast("_Server", runner.server), connections, network_of, ssl_context)
+        async with (
+            accepting(listen, setting, acceptor, reuse_port=reuse_port) as accepted_at,
+            _cutting_slow(connections),
+        ):
+            yield accepted_at
     finally:
         await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    runner: web.BaseRunner, listen: Listen, setting: str, ssl_context: ssl.SSLContext | None
-) -> AsyncIterator[tuple[str, int]]:
-    """Accept connections while the context lasts."""
+async def _cutting_slow(connections: Connections) -> AsyncIterator[None]:
+    """Cut slow clients now and then while the context lasts."""
     loop = asyncio.get_running_loop()
-    handlers = cast("web.Server", runner.server)  # there is one since its set-up
-    try:
-        server = await loop.create_server(handlers, listen.host, listen.port, ssl=ssl_context)
-    except OSError as error:
-        raise ListenError(_explain(error, listen, setting)) from error
-    try:
-        yield server.sockets[0].getsockname()[:2]
-    finally:
-        # asyncio makes a transport one iteration after it has accepted a connection. If the server were closed in
-        # between, it would drop the transport half made, and with its socket open.
-        for listening in server.sockets:
-            loop.remove_reader(listening)
-        await asyncio.sleep(0)
-        server.close()
 
+    async def cut() -> NoReturn:
+        while True:
+            await asyncio.sleep(_SLOW_EVERY)
+            connections.cut_slow(loop.time())
 
-def _explain(error: OSError, listen: Listen, setting: str) -> str:
-    if isinstance(error, socket.gaierror):
-        reason, part = "this name has no address", "host"
-    else:
-        # From Python 3.13 on asyncio leaves the number out for addresses that this host does not have.
-        code = error.errno or errno.EADDRNOTAVAIL
-        reason, part = _LISTEN_ERRORS.get(code, (os.strerror(code), "port"))
-    advice = f"; to use another one, set {setting}.{part}" if setting else ""
-    return f"cannot listen on {listen}: {reason}{advice}"
+    async with asyncio.TaskGroup() as group:
+        cutting = group.create_task(cut())
+        try:
+            yield
+        finally:
+            cutting.cancel()

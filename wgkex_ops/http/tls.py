@@ -2,7 +2,15 @@
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
+
+import structlog
+
+from wgkex_ops.config import ServerTls
+from wgkex_ops.errors import ConfigError
+
+_log = structlog.get_logger(__name__)
 
 
 class NewestContext(ssl.SSLContext):
@@ -29,3 +37,49 @@ class NewestContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """Begin the TLS of a connection."""
         return self._newest().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+class Certificate:
+    """A listener's certificate, read again when one of its files has changed. One that cannot be used changes nothing.
+
+    Args:
+        config: its files.
+        setting: the name of their section, for messages.
+
+    Attributes:
+        context: for the listener.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+
+    def __init__(self, config: ServerTls, setting: str) -> None:
+        self._config = config
+        self._setting = setting
+        self._seen = self._versions()
+        self._newest = config.ssl_context(setting)
+        self.context = NewestContext(self._renewed)
+
+    def _renewed(self) -> ssl.SSLContext:
+        versions = self._versions()
+        if versions != self._seen:
+            self._seen = versions
+            try:
+                self._newest = self._config.ssl_context(self._setting)
+            except ConfigError as error:
+                _log.error("certificate_rejected", problems=list(error.problems), detail="the one before is used")
+            else:
+                _log.info("certificate_read", file=str(self._config.cert_file))
+        return self._newest
+
+    def _versions(self) -> tuple[object, object]:
+        return file_version(self._config.cert_file), file_version(self._config.key_file)
+
+
+def file_version(path: Path) -> object:
+    """What is another when a file has changed; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

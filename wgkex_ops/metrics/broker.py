@@ -295,6 +295,30 @@ class HttpMetrics:
         self._durations[(handler,)].observe(seconds, exemplar)
 
 
+class ConnectionMetrics:
+    """Connections of the public listener.
+
+    Args:
+        registry: where the instruments live.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.open = Gauge(
+            "wgkex_broker_connections",
+            "Open connections on the public listener; limits.connections says how many there may be.",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "wgkex_broker_connections_refused",
+            "Connections that were cut or not accepted: there were too many (total), or too many from one client "
+            "network (network), or the client was too slow to send its request or to read the response (slow).",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("total", "network", "slow"):
+            self.refused.labels(reason)
+
+
 class GatewayMetrics:
     """What the broker knows of the gateways.
 

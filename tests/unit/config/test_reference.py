@@ -44,7 +44,7 @@ def test_example_is_valid_as_it_stands() -> None:
 def test_example_has_every_setting_and_no_other(tmp_path: Path) -> None:
     text = uncommented(EXAMPLE.read_text())
     assert {path for path, _ in paths(yaml.safe_load(text))} == set(settings())
-    for name in ("ca.pem", "client.pem", "client.key"):
+    for name in ("ca.pem", "client.pem", "client.key", "broker.crt", "broker.key"):
         (tmp_path / name).touch()
     config = parse(text.replace("/etc/wgkex/", f"{tmp_path}/"), "f")
     assert config.mqtt.tls == TlsConfig(
@@ -103,9 +103,11 @@ def given_value(path: str, value: object) -> dict[str, Any]:
 def test_reference_has_the_defaults(path: str) -> None:
     _, default = reference()[path]
     if default == "needed":
-        data: dict[str, Any] = yaml.safe_load(MINIMAL)
+        data = section = given_value(path, None)
         *parents, key = path.split(".")
-        del (data[parents[0]] if parents else data)[key]
+        for parent in parents:
+            section = section[parent]
+        section.pop(key, None)
         assert any(problem.startswith(path) and "is missing" in problem for problem in problems(yaml.safe_dump(data)))
     elif default == "the worker's name":
         assert parse(MINIMAL, "f").external_name is None

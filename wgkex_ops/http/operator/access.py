@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 
 from wgkex_ops.config import MetricsListen, WebConfig, load_web_config
 from wgkex_ops.errors import ConfigError
-from wgkex_ops.http.tls import NewestContext
+from wgkex_ops.http.tls import NewestContext, file_version
 
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +79,8 @@ class Access:
 
     async def add_headers(self, _request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add the headers that each response has."""
+        # Which software serves here is nobody's business.
+        response.headers.pop(hdrs.SERVER, None)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         if self._file is not None:
@@ -116,7 +118,7 @@ class _WebFile:
 
     def newest(self) -> WebConfig:
         """What is in force: what was read last without problems."""
-        if [_version(path) for path in self._files] != self._versions:
+        if [file_version(path) for path in self._files] != self._versions:
             try:
                 config, context = self._read()
                 if (context is None) != (self.context is None):
@@ -137,19 +139,11 @@ class _WebFile:
 
     def _read(self) -> tuple[WebConfig, ssl.SSLContext | None]:
         # The versions come first: what changes while it is read is read again.
-        self._versions = [_version(path) for path in self._files]
+        self._versions = [file_version(path) for path in self._files]
         config = load_web_config(self._path)
         self._files = [self._path, *config.files]
-        self._versions[1:] = [_version(path) for path in config.files]
+        self._versions[1:] = [file_version(path) for path in config.files]
         return config, config.ssl_context(self._path)
-
-
-def _version(path: Path) -> object:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 class _Passwords:

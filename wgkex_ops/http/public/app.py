@@ -64,7 +64,9 @@ class PublicApp:
         handler = handlers.get(request.method)
         self._metrics.in_progress.inc()
         try:
-            if hdrs.EXPECT in request.headers and not await _meets_expectation(request):
+            if hdrs.TRANSFER_ENCODING in request.headers and not _understands_encoding(request):
+                response = refusal_response(400)
+            elif hdrs.EXPECT in request.headers and not await _meets_expectation(request):
                 response = refusal_response(417)
             elif handler is not None:
                 response = await self._respond(handler, request, request_id)
@@ -92,6 +94,12 @@ class PublicApp:
         except Exception:  # noqa: BLE001  the outermost edge of a request
             _log.exception("request_crashed", method=request.method, path=request.path, request_id=request_id)
             return crash_response()
+
+
+def _understands_encoding(request: web.BaseRequest) -> bool:
+    """Whether the body comes in chunks, and nothing else: all else is read by some as another body (RFC 9112, 6.1)."""
+    encodings = request.headers.getall(hdrs.TRANSFER_ENCODING)
+    return request.version == HttpVersion11 and [encoding.lower() for encoding in encodings] == ["chunked"]
 
 
 async def _meets_expectation(request: web.BaseRequest) -> bool:

@@ -32,6 +32,7 @@ REASONS: Final[Mapping[str, int]] = {
 
 # What is refused before or instead of a handler, by its status.
 _REFUSALS: Final = {
+    400: ("bad_request", "this is not an HTTP request that can be understood"),
     404: ("not_found", "there is nothing under this path"),
     405: ("method_not_allowed", "this path does not support this method"),
     417: ("expectation_failed", "the only expectation that can be met is 100-continue"),
@@ -73,14 +74,16 @@ def error_response(reason: str, message: str, headers: Mapping[str, str] = _NO_H
 
 
 def refusal_response(status: int, allow: str = "") -> web.Response:
-    """A request that no handler takes, or that aiohttp itself refuses.
+    """A request that no handler takes, or that aiohttp itself refuses. No node sends one: the connection ends.
 
     Args:
         status: 404, 405, 417, or any other one that aiohttp gives.
         allow: the methods that the path supports, for 405.
     """
     reason, message = _REFUSALS.get(status, ("bad_request", "the request was refused"))
-    return error_response(reason, message, {"Allow": allow} if allow else _NO_HEADERS)
+    response = error_response(reason, message, {"Allow": allow} if allow else _NO_HEADERS)
+    response.force_close()
+    return response
 
 
 def crash_response() -> web.Response:

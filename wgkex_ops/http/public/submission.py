@@ -42,11 +42,11 @@ async def read_body(content: StreamReader) -> bytes:
         RejectedError: it has more than BODY_LIMIT bytes, is not complete in time, or its encoding is broken.
         ConnectionError: the client has gone.
     """
-    if content.is_eof() and content.total_bytes <= BODY_LIMIT:
-        # All of it came with the head, as nodes send it.
-        return content.read_nowait()
     body = bytearray()
     try:
+        if content.is_eof() and content.total_bytes <= BODY_LIMIT:
+            # All of it came with the head, as nodes send it.
+            return content.read_nowait()
         async with asyncio.timeout(BODY_TIMEOUT):
             async for piece in content.iter_any():
                 body += piece
