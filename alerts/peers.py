@@ -14,6 +14,7 @@ def peers(settings: Settings) -> list[Alert]:
         worker_peers_lost(settings),
         peers_lost_everywhere(settings),
         _cleanup_stalled(settings),
+        _table_full(settings),
     ]
 
 
@@ -98,5 +99,27 @@ def _cleanup_stalled(settings: Settings) -> Alert:
             f"{{{{ $labels.instance }}}} has completed no cleanup for {ago}: the peers of departed nodes stay in its "
             "kernel. Users notice nothing, but everything that reads the kernel gets slower. First check the "
             "worker's log for peers_not_removed and snapshot_failed."
+        ),
+    )
+
+
+def _table_full(settings: Settings) -> Alert:
+    """Peers that had to go, or keys that were refused for want of room."""
+    window = settings.window(settings.table_window)
+    evicted = f"increase(wgkex_worker_peers_evicted_total{{{settings.worker}}}[{window}])"
+    refused = f'increase(wgkex_worker_message_rejections_total{{{settings.worker}, reason="table_full"}}[{window}])'
+    return Alert(
+        name="WgkexTableFull",
+        severity="warning",
+        expr=f"sum {settings.by('job', 'instance')} ({evicted})\n"
+        f"+ {settings.on('job', 'instance')} sum {settings.by('job', 'instance')} ({refused}) > 0",
+        hold="5m",
+        summary="A gateway has no room for new peers.",
+        description=(
+            f"{{{{ $labels.instance }}}} has had to remove peers that never connected, or to refuse keys, "
+            f"{{{{ $value | humanize }}}} in {settings.span(settings.table_window)}: a domain has worker.max_peers of "
+            "them. Nodes that are connected notice nothing; new ones may get no tunnel. First check on the brokers' "
+            "dashboard whether somebody requests keys without end (new_keys, network), and in wgkex_worker_peers how "
+            "many of the peers never connected."
         ),
     )

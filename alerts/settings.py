@@ -94,6 +94,7 @@ class Settings:
         limited_window, limited_ratio, limited_min_keys: more refusals by limits than this are too many. The number is
             what one router makes that asks twice a second.
         limited_network_per_second: a client network that is refused as often keeps a broker busy alone.
+        table_window: a peer that was evicted in it, or a key that was refused, means that there is no room.
         slow_window, slow_seconds: how many seconds nodes wait from the POST until the key is installed.
         slow_min_minutes: in so many minutes of the window there must be late keys. What a gateway takes at once when it
             is back is one or two, whether these are 5 keys or 5,000; so this number does not depend on the size.
@@ -193,6 +194,7 @@ class Settings:
     limited_ratio: float = 0.25
     limited_min_keys: int = 1800
     limited_network_per_second: float = 20
+    table_window: str = "15m"
 
     slow_window: str = "30m"
     slow_seconds: float = 10

@@ -10,10 +10,12 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from wgkex_ops.bus.messages import Origin, ReceiptAddress
+from wgkex_ops.config import MAX_PEERS
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
@@ -51,12 +53,12 @@ class Installing:
         registry = CollectorRegistry()
         self.dataplane = KernelDataplane(domains, NetlinkMetrics(registry))
         self._registry = registry
-        self._metrics = ConsumerMetrics(registry, [domain.name for domain in domains], CAPACITY)
+        self._metrics = ConsumerMetrics(registry, [domain.name for domain in domains], CAPACITY, MAX_PEERS)
         self._journal = Journal(state_dir, JournalMetrics(registry)) if state_dir else None
         serialized = SerializedDataplane(self.dataplane)
         self._installer = Installer(
             serialized,
-            Admission(domains, Requests(), serialized.snapshot),
+            Admission(domains, Requests(), serialized.snapshot, Table()),
             self._journal or _NoJournal(),
             self._metrics,
             send_receipts=_send_nothing,

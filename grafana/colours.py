@@ -47,6 +47,7 @@ REASONS: Final = {
     "static_key": "purple",
     "live_elsewhere": "semi-dark-purple",
     "address_taken": "super-light-purple",
+    "table_full": "semi-dark-blue",
     "mqtt_disconnected": "red",
     "publish_refused": "dark-red",
     "publish_timeout": "light-red",

@@ -82,8 +82,9 @@ def intake() -> Section:
                     "Rejections by reason",
                     "Keys that workers refused. live_elsewhere: the key has a live session in another domain of the"
                     " gateway. address_taken: its derived address belongs to another live peer. Both: a client"
-                    " requests another node's key, see WgkexKeyRejectionsHigh in the runbook. Other reasons: another"
-                    " program than a broker writes to the bus, check the access rules of the MQTT server.",
+                    " requests another node's key, see WgkexKeyRejectionsHigh in the runbook. table_full: see"
+                    " WgkexTableFull. Other reasons: another program than a broker writes to the bus, check the access"
+                    " rules of the MQTT server.",
                     "cps",
                     12,
                 ),

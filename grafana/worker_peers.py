@@ -10,6 +10,10 @@ from grafana.styles import bad_from, up_or_down
 from grafana.targets import buckets, line
 
 _AGES = "wgkex_worker_peer_handshake_age_seconds"
+_USED = (
+    f"{by('job, instance, domain', series('wgkex_worker_peers'))}"
+    f" / on (job, instance, domain) {series('wgkex_worker_peers_limit')}"
+)
 
 
 def peers() -> Section:
@@ -72,6 +76,29 @@ def peers() -> Section:
                 ),
                 [line(newest, "{{domain}}")],
                 thresholds=bad_from(warning=180),
+            ),
+            lines(
+                Head(
+                    "Used room",
+                    "Peers of a domain on a gateway, of the worker.max_peers that it may have. Near 1 with few active"
+                    " peers: somebody requests keys that no node has. See WgkexTableFull in the runbook.",
+                    "percentunit",
+                    12,
+                ),
+                [line(f"({named(_USED, 'worker')})", "{{process}} {{domain}}")],
+                thresholds=bad_from(warning=0.9),
+                maximum=1,
+            ),
+            lines(
+                Head(
+                    "Evicted",
+                    "Peers that never connected and had to go for newer keys, as their domain has worker.max_peers of"
+                    " them. See WgkexTableFull in the runbook.",
+                    "none",
+                    12,
+                ),
+                [line(by("domain", increase("wgkex_worker_peers_evicted_total")), "{{domain}}")],
+                decimals=0,
             ),
         ],
     )

@@ -288,6 +288,7 @@ class Network:
         yield "wgkex_worker_info", {"worker": gateway.name}, 1
         yield "wgkex_worker_collector_success", {"collector": "wireguard"}, 1
         yield "wgkex_worker_journal_up", {}, 1
+        yield "wgkex_worker_message_rejections_total", {"reason": "table_full"}, 0
         yield "wgkex_worker_queue_length", {}, 0
         yield "wgkex_worker_queue_capacity", {}, 20_000
         yield "wgkex_worker_cleanup_last_success_timestamp_seconds", {}, 600 * (self._minute // 10)
@@ -299,6 +300,7 @@ class Network:
             counts = {"active": gateway.active[domain], "idle": gateway.idle[domain]}
             for state in _STATES:
                 yield "wgkex_worker_peers", {"domain": domain, "state": state}, counts.get(state, 0)
+            yield "wgkex_worker_peers_evicted_total", {"domain": domain}, 0
             yield "wgkex_worker_peer_sessions_started_total", {"domain": domain}, gateway.sessions[domain]
             for part in ("route", "fdb", "peer"):
                 yield "wgkex_worker_incomplete_peers", {"domain": domain, "missing": part}, 0

@@ -22,6 +22,7 @@ from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.peer_names import PeerNames
 from wgkex_ops.consumer.receipts import ReceiptSender
+from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
@@ -87,7 +88,7 @@ class Worker:
         self._process_metrics = ProcessMetrics(registry, "worker", worker)
         self.dataplane = make_dataplane(config, NetlinkMetrics(registry))
         self._snapshots = SharedSnapshots(self.dataplane)
-        metrics = ConsumerMetrics(registry, names, CAPACITY)
+        metrics = ConsumerMetrics(registry, names, CAPACITY, config.worker.max_peers)
         mqtt_metrics = MqttMetrics(registry)
         self._session = Session(
             config.mqtt,
@@ -109,9 +110,14 @@ class Worker:
         )
         serialized = SerializedDataplane(self.dataplane)
         requests = Requests()
-        admission = Admission(config.domains, requests, self._snapshots.read)
         journal_metrics = JournalMetrics(registry)
         self._journal = Journal(config.worker.state_dir, journal_metrics)
+        table = Table(
+            config.worker.max_peers,
+            rows=lambda: self._journal.rows,
+            protected=frozenset(key.raw for key in config.cleanup.protected_keys),
+        )
+        admission = Admission(config.domains, requests, self._snapshots.read, table)
         session_metrics = SessionMetrics(registry, names)
         connectivity = Connectivity(config.domains, session_metrics)
         self._reconciler = Reconciler(
@@ -149,6 +155,7 @@ class Worker:
             domains=config.domains,
             stale_after=config.cleanup.stale_after,
             installs_nothing=isinstance(self.dataplane, MemoryDataplane),
+            max_peers=config.worker.max_peers,
             read=self._snapshots.read,
             keys=metrics,
             sessions=session_metrics,

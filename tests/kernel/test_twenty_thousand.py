@@ -14,12 +14,13 @@ from prometheus_client import CollectorRegistry
 from tests.helpers import key, running, samples
 from tests.kernel.lab import Namespace
 from wgkex_ops.bus.messages import Origin
-from wgkex_ops.config import CleanupConfig, Listen, MetricsListen
+from wgkex_ops.config import MAX_PEERS, CleanupConfig, Listen, MetricsListen
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
 from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.http.operator.access import Access
@@ -88,7 +89,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     journal = Journal(folder, JournalMetrics(registry), timeout=60)
     serialized = SerializedDataplane(dataplane)
     requests = Requests(monotonic)
-    admission = Admission(tuple(COUNTS), requests, dataplane.snapshot)
+    admission = Admission(tuple(COUNTS), requests, dataplane.snapshot, Table(rows=lambda: journal.rows))
     cleanup = Cleanup(
         serialized,
         journal,
@@ -102,7 +103,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         serialized,
         admission,
         journal,
-        ConsumerMetrics(registry, NAMES, CAPACITY),
+        ConsumerMetrics(registry, NAMES, CAPACITY, MAX_PEERS),
         send_receipts=lambda to, reason: None,
     )
     collector = WireGuardCollector(SharedSnapshots(dataplane).read, tuple(COUNTS), stale_after=10_800)

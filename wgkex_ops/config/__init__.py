@@ -4,6 +4,7 @@ The layout of the file is that of the older wgkex: a file written for it works u
 """
 
 from wgkex_ops.config.fields import LogLevel, broker_url
+from wgkex_ops.config.limits import MAX_PEERS
 from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
 from wgkex_ops.config.model import CleanupConfig, Config, MetricsListen, settings
 from wgkex_ops.config.mqtt import MqttConfig, TlsConfig
@@ -15,6 +16,7 @@ from wgkex_ops.config.web import WebConfig, load_web_config
 __all__ = [
     "DEFAULT_PATH",
     "ENVIRONMENT_VARIABLE",
+    "MAX_PEERS",
     "CleanupConfig",
     "Config",
     "Listen",

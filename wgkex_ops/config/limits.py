@@ -1,11 +1,14 @@
 """The section of the limits: how much of the broker one client, one key and one domain may use."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from wgkex_ops.config.fields import Integer, Number
 from wgkex_ops.config.section import Section
+
+# Peers of a domain on one gateway: some times of what the largest networks have, and what a kernel handles well.
+MAX_PEERS: Final = 25_000
 
 _Burst = Annotated[Integer, Field(ge=1, le=1_000_000_000)]
 _PerMinute = Annotated[Number, Field(ge=1, le=1_000_000_000)]
@@ -42,8 +45,8 @@ class _NewKeysOfNetworkBucket(Bucket):
 
 
 class _NewKeysBucket(Bucket):
-    # A table has room for 25,000 peers of a domain, and all of them may come back within an hour.
-    burst: _Burst = 25_000
+    # All that a gateway has room for may come back within an hour.
+    burst: _Burst = MAX_PEERS
     per_minute: _PerMinute = 400
 
 

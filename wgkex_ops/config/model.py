@@ -27,7 +27,7 @@ from wgkex_ops.config.fields import (
     Port,
     Url,
 )
-from wgkex_ops.config.limits import LimitsConfig
+from wgkex_ops.config.limits import MAX_PEERS, LimitsConfig
 from wgkex_ops.config.mqtt import MqttConfig
 from wgkex_ops.config.section import Listen, Section
 from wgkex_ops.config.tls import ServerTls
@@ -130,6 +130,7 @@ class WorkerConfig(Section):
         dataplane: ``memory`` installs nothing, for trying out.
         state_dir: where the worker remembers its peers; whether it can is known only when it runs.
         route_protocol: marks routes as ours; values below 5 have a meaning to the kernel (linux/rtnetlink.h).
+        max_peers: of a domain; beyond that, peers that never connected make room for new ones.
     """
 
     name: Name = Field(default_factory=socket.gethostname, validate_default=True)
@@ -137,6 +138,7 @@ class WorkerConfig(Section):
     dataplane: Literal["kernel", "memory"] = "kernel"
     state_dir: Path = Path("/var/lib/wgkex")
     route_protocol: Integer = Field(default=158, ge=5, le=255)
+    max_peers: Integer = Field(default=MAX_PEERS, ge=1, le=1_000_000)
 
 
 class CleanupConfig(Section):

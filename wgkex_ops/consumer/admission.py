@@ -8,15 +8,17 @@ where it is.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from wgkex_ops.consumer.table import Table
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.names import ADDRESS_TAKEN, LIVE_ELSEWHERE, OWN_KEY, STATIC_KEY
+from wgkex_ops.model.names import ADDRESS_TAKEN, LIVE_ELSEWHERE, OWN_KEY, STATIC_KEY, TABLE_FULL
 from wgkex_ops.model.peers import DomainState, Snapshot, is_active
 
 
@@ -34,10 +36,12 @@ class Verdict:
     Attributes:
         refused: why (a reason of the metric `wgkex_worker_message_rejections_total`), by the address of the change.
         displaced: removals to be carried out first: peers without a live session, whose address another one gets.
+        evicted: removals to be carried out first: peers that never connected, in a full table.
     """
 
     refused: dict[bytes, str] = field(default_factory=dict)
     displaced: list[Change] = field(default_factory=list)
+    evicted: list[Change] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,14 @@ class _Known:
         static: keys of peers whose allowed IPs are not the derived address, by the domain's name.
         reserved: addresses of the interfaces themselves, and of peers that have several and so are not ours.
         holders: the peers that have one address, by that address.
+        sizes: how many peers each domain has, by the domain's name.
     """
 
     own: dict[str, bytes]
     static: dict[str, frozenset[bytes]]
     reserved: frozenset[bytes]
     holders: dict[bytes, Holder]
+    sizes: dict[str, int]
 
 
 class Requests:
@@ -92,6 +98,7 @@ class Admission:
         domains: the configured domains.
         requests: gets to know each key that is judged.
         read: reads a snapshot, or raises DataplaneError.
+        table: how many peers a domain may have.
         clock: seconds, never set back.
 
     Attributes:
@@ -103,13 +110,17 @@ class Admission:
         domains: Sequence[Domain],
         requests: Requests,
         read: Callable[[], Awaitable[Snapshot]],
+        table: Table,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._table = table
         self._domains = {domain.name: domain for domain in domains}
         self._requests = requests
         self._read = read
         self._clock = clock
-        self._known = _Known({}, {}, frozenset(), {})
+        self._known = _Known({}, {}, frozenset(), {}, {})
+        # How many peers each domain has, about: a new snapshot decides whether it is full.
+        self._sizes: Counter[str] = Counter()
         # What was installed since the latest snapshot was begun, and when.
         self._installed: dict[bytes, tuple[Holder, float]] = {}
         self.ready = asyncio.Event()
@@ -124,11 +135,27 @@ class Admission:
         # Thousands of peers take a while.
         self._known = await asyncio.to_thread(_summarize, snapshot)
         self._installed = {address: known for address, known in self._installed.items() if known[1] >= begun}
+        self._sizes = Counter(self._known.sizes)
+        self._sizes.update(
+            holder.domain for address, (holder, _) in self._installed.items() if self._is_new(address, holder)
+        )
         self.ready.set()
 
     def note(self, change: Change) -> None:
         """A peer was installed."""
-        self._installed[change.address] = (Holder(change.domain.name, change.key), self._clock())
+        holder = Holder(change.domain.name, change.key)
+        if change.address not in self._installed and self._is_new(change.address, holder):
+            self._sizes[holder.domain] += 1
+        self._installed[change.address] = (holder, self._clock())
+
+    def forget(self, change: Change) -> None:
+        """A peer was evicted."""
+        self._installed.pop(change.address, None)
+        self._sizes[change.domain.name] -= 1
+
+    def _is_new(self, address: bytes, holder: Holder) -> bool:
+        """Whether a peer was not there at the latest snapshot."""
+        return self._known.holders.get(address) != holder
 
     async def judge(self, wanted: Sequence[Change]) -> Verdict:
         """Decide on installations.
@@ -141,6 +168,8 @@ class Admission:
         """
         verdict = Verdict()
         contested: dict[bytes, Holder] = {}
+        # Those that have no peer there yet, by domain.
+        new: dict[str, list[Change]] = {}
         for change in wanted:
             domain, key = wanted_by = Holder(change.domain.name, change.key)
             self._requests.note(key)
@@ -150,11 +179,47 @@ class Admission:
                 verdict.refused[change.address] = STATIC_KEY
             elif change.address in self._known.reserved:
                 verdict.refused[change.address] = ADDRESS_TAKEN
-            elif self._holder_of(change.address) not in (None, wanted_by):
-                contested[change.address] = wanted_by
-        if contested:
-            _settle(await self._read(), contested, self._domains, verdict)
+            elif (holder := self._holder_of(change.address)) != wanted_by:
+                new.setdefault(domain, []).append(change)
+                if holder is not None:
+                    contested[change.address] = wanted_by
+        full = [domain for domain, changes in new.items() if self._sizes[domain] + len(changes) > self._table.limit]
+        if contested or full:
+            snapshot = await self._read()
+            _settle(snapshot, contested, self._domains, verdict)
+            for domain in full:
+                # Those that the snapshot may not show yet.
+                latest = {holder.key for holder, _ in self._installed.values() if holder.domain == domain}
+                # Thousands of peers take a while.
+                await asyncio.to_thread(
+                    self._make_room, snapshot.domains[domain], latest, new[domain], wanted=wanted, verdict=verdict
+                )
         return verdict
+
+    def _make_room(
+        self,
+        state: DomainState,
+        latest: set[bytes],
+        new: Sequence[Change],
+        *,
+        wanted: Sequence[Change],
+        verdict: Verdict,
+    ) -> None:
+        """Evict as many peers of a domain as there is no room for new ones, and refuse those that still have none.
+
+        Where its interfaces are missing, nothing can be installed, and nothing has to make room.
+        """
+        domain = new[0].domain
+        there = latest.union(peer.public_key for peer in state.peers)
+        coming = [one for one in new if one.key not in there and one.address not in verdict.refused]
+        short = min(len(there) + len(coming) - self._table.limit, len(coming))
+        if short <= 0 or not state.ready:
+            return
+        needed = {change.key for change in (*wanted, *verdict.displaced)}
+        evicted = self._table.removal_candidates(state, short, self._requests.age, needed)
+        verdict.evicted.extend(Change.remove(domain, PublicKey(key)) for key in evicted)
+        refused = coming[len(coming) - short + len(evicted) :]
+        verdict.refused.update((change.address, TABLE_FULL) for change in refused)
 
     def _holder_of(self, address: bytes) -> Holder | None:
         installed = self._installed.get(address)
@@ -173,6 +238,7 @@ def _summarize(snapshot: Snapshot) -> _Known:
         {domain: _static_keys(state) for domain, state in snapshot.domains.items()},
         frozenset(address for state in snapshot.domains.values() for address in _reserved(state)),
         holders,
+        {domain: len(state.peers) for domain, state in snapshot.domains.items()},
     )
 
 

@@ -123,7 +123,7 @@ class _Result(NamedTuple):
     Attributes:
         outcomes: of the keys that could be tried.
         refused: those that may not be installed, and why.
-        gone: keys (32 bytes) whose peers were displaced.
+        gone: keys (32 bytes) whose peers were displaced or evicted.
     """
 
     outcomes: list[tuple[_Waiting, Outcome]]
@@ -273,18 +273,32 @@ class Installer:
         except DataplaneError as error:
             return _Result([(waiting, error) for waiting in batch], [], [])
         admitted = [change for change in changes if change.address not in verdict.refused]
-        # In this order: a peer that has the address goes before another one gets it.
-        outcomes = await self._dataplane.apply([*verdict.displaced, *admitted])
-        outcomes = outcomes[len(verdict.displaced) :]
+        # In this order: a peer that has the address, or the room, goes before another one gets it.
+        removals = [*verdict.displaced, *verdict.evicted]
+        outcomes = await self._dataplane.apply([*removals, *admitted])
+        self._report_evicted(verdict.evicted, outcomes[len(verdict.displaced) :])
+        outcomes = outcomes[len(removals) :]
         result = _Result(
             [(changes[change], outcome) for change, outcome in zip(admitted, outcomes, strict=True)],
             [(waiting, reason) for waiting in batch if (reason := verdict.refused.get(waiting.change.address))],
-            [change.key for change in verdict.displaced],
+            [change.key for change in removals],
         )
         for waiting, outcome in result.outcomes:
             if outcome is None:
                 self._admission.note(waiting.change)
         return result
+
+    def _report_evicted(self, evicted: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
+        removed = [change for change, outcome in zip(evicted, outcomes, strict=False) if outcome is None]
+        for change in removed:
+            self._admission.forget(change)
+            self._metrics.evicted.labels(change.domain.name).inc()
+        if removed:
+            log_each(
+                __name__,
+                "peer_evicted",
+                ({"domain": one.domain.name, "public_key": str(PublicKey(one.key))} for one in removed),
+            )
 
     async def _conclude(self, result: _Result) -> None:
         """Inform the journal, then the bus and the brokers. Until then each key waits, and takes later messages in."""

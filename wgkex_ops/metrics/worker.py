@@ -18,6 +18,7 @@ REJECTION_REASONS: Final = (
     "static_key",
     "live_elsewhere",
     "address_taken",
+    "table_full",
 )
 # From a local bus to the 10 s that nodes bear, and on to the minute after which they ask again.
 _PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -56,9 +57,12 @@ class ConsumerMetrics:
         registry: where the instruments live.
         domains: names of the configured domains.
         queue_capacity: how many keys may wait.
+        max_peers: how many peers a domain may have.
     """
 
-    def __init__(self, registry: CollectorRegistry, domains: Iterable[str], queue_capacity: int) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, domains: Iterable[str], queue_capacity: int, max_peers: int
+    ) -> None:
         self.received = Counter(
             "wgkex_worker_messages_received",
             "Keys for this worker that arrived on MQTT, valid or not.",
@@ -74,7 +78,8 @@ class ConsumerMetrics:
         self.rejections = Counter(
             "wgkex_worker_message_rejections",
             "Keys that were refused, by reason. live_elsewhere, address_taken: a client requests another node's key; "
-            "any other one: another program than a broker writes to the bus.",
+            "table_full: the domain has worker.max_peers peers, and none of them may go; any other one: another "
+            "program than a broker writes to the bus.",
             ["reason"],
             registry=registry,
         )
@@ -100,6 +105,19 @@ class ConsumerMetrics:
             ["domain"],
             registry=registry,
         )
+        self.evicted = Counter(
+            "wgkex_worker_peers_evicted",
+            "Peers that never connected, removed for newer keys because the domain has worker.max_peers of them: "
+            "somebody requests keys that no node has, or the limit is too low.",
+            ["domain"],
+            registry=registry,
+        )
+        self.limit = Gauge(
+            "wgkex_worker_peers_limit",
+            "How many peers a domain may have (worker.max_peers).",
+            ["domain"],
+            registry=registry,
+        )
         self._propagation = Histogram(
             "wgkex_worker_key_propagation_seconds",
             "From a key's acceptance at the broker to its installation here, by two clocks: without NTP on both "
@@ -113,6 +131,8 @@ class ConsumerMetrics:
             self.deduplicated.labels(domain)
             self.installed.labels(domain)
             self.install_failures.labels(domain)
+            self.evicted.labels(domain)
+            self.limit.labels(domain).set(max_peers)
         self.received.labels(UNKNOWN)
         for reason in REJECTION_REASONS:
             self.rejections.labels(reason)

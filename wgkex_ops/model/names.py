@@ -14,3 +14,5 @@ STATIC_KEY: Final = "static_key"
 LIVE_ELSEWHERE: Final = "live_elsewhere"
 ADDRESS_TAKEN: Final = "address_taken"
 KEY_REFUSALS: Final = frozenset((OWN_KEY, STATIC_KEY, LIVE_ELSEWHERE, ADDRESS_TAKEN))
+# Why a worker refuses one that it would take if there were room.
+TABLE_FULL: Final = "table_full"

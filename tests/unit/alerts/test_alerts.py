@@ -29,6 +29,7 @@ EXPECTED: Final = {
     "WgkexMQTTFlapping": [("15m", "warning")],
     "WgkexKeyRejectionsHigh": [("30m", "warning")],
     "WgkexRateLimitingHigh": [("15m", "warning")],
+    "WgkexTableFull": [("5m", "warning")],
     "WgkexInstallSlow": [("15m", "warning")],
     "WgkexQueueNearFull": [("5m", "warning")],
     "WgkexNetlinkFailing": [("10m", "warning")],

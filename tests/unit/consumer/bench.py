@@ -12,8 +12,11 @@ from prometheus_client import CollectorRegistry
 from tests.fakes import FaultyDataplane, NullObserver, run_in_virtual_time
 from tests.helpers import DOMAINS, WELT, key, running, samples
 from wgkex_ops.bus.messages import Origin, ReceiptAddress
+from wgkex_ops.config import MAX_PEERS
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.installer import CAPACITY, Installer
+from wgkex_ops.consumer.table import Table
+from wgkex_ops.consumer.upkeep.journal_file import Row
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
@@ -59,6 +62,8 @@ class Bench:
         done: how often each message was acknowledged.
         receipts: what was sent: the correlation data, and the reason.
         begun: how many batches had been begun when each of them was sent.
+        limit: how many peers a domain may have.
+        rows: what the journal knows.
     """
 
     dataplane: WatchedDataplane = field(default_factory=WatchedDataplane)
@@ -67,11 +72,15 @@ class Bench:
     done: Counter[str] = field(default_factory=Counter)
     receipts: list[tuple[list[bytes], str]] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
+    limit: int = MAX_PEERS
+    rows: dict[bytes, Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.requests = Requests()
-        self.admission = Admission(tuple(DOMAINS.values()), self.requests, self.dataplane.snapshot)
-        self.metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY)
+        self.admission = Admission(
+            tuple(DOMAINS.values()), self.requests, self.dataplane.snapshot, Table(self.limit, lambda: self.rows)
+        )
+        self.metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY, self.limit)
         self.installer = Installer(
             self.dataplane,
             self.admission,
@@ -106,6 +115,10 @@ class Bench:
             (lambda: self.done.update([name])) if kept_by_the_bus else None,
         )
 
+    def journal_knows(self, *numbers: int) -> None:
+        """Peers that never connected have been noted in the journal."""
+        self.rows = {key(number).raw: Row(key(number).raw, WELT.name, NOW, 0.0) for number in numbers}
+
     def count(self, name: str, domain: Domain = WELT) -> float:
         return samples(self.registry)[f'wgkex_worker_{name}_total{{domain="{domain.name}"}}']
 
@@ -114,11 +127,11 @@ class Bench:
         return samples(self.registry)["wgkex_worker_queue_length"]
 
 
-def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True) -> None:
+def bench(body: Callable[[Bench], Awaitable[None]], *, start: bool = True, limit: int = MAX_PEERS) -> None:
     """Run the body of a test with an installer, which runs, too, unless the body starts it."""
 
     async def run() -> None:
-        made = Bench()
+        made = Bench(limit=limit)
         if not start:
             await body(made)
             return

@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 
 from tests.fakes import FaultyDataplane, NullObserver
 from tests.helpers import CITY, DOMAINS, WELT, key, samples
-from wgkex_ops.config import CleanupConfig
+from wgkex_ops.config import MAX_PEERS, CleanupConfig
 from wgkex_ops.consumer.admission import Admission, Requests
 from wgkex_ops.consumer.dataplane.base import Dataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
+from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
@@ -53,6 +54,7 @@ class Process:
         clocks: the host's.
         domains: the configured domains.
         adopt, protected: settings of the cleanup.
+        max_peers: of each domain.
     """
 
     def __init__(
@@ -64,13 +66,15 @@ class Process:
         *,
         adopt: bool = False,
         protected: Sequence[PublicKey] = (),
+        max_peers: int = MAX_PEERS,
     ) -> None:
         names = [domain.name for domain in domains]
         self.registry = CollectorRegistry()
         self.dataplane = SerializedDataplane(dataplane)
         self.requests = Requests(lambda: clocks.monotonic)
-        self.admission = Admission(domains, self.requests, dataplane.snapshot, lambda: clocks.monotonic)
         self.journal = Journal(folder, JournalMetrics(self.registry), lambda: clocks.wall, retry_after=0.0)
+        table = Table(max_peers, lambda: self.journal.rows, frozenset(key.raw for key in protected))
+        self.admission = Admission(domains, self.requests, dataplane.snapshot, table, lambda: clocks.monotonic)
         self.repair_metrics = RepairMetrics(self.registry, names)
         self.connectivity = Connectivity(domains, SessionMetrics(self.registry, names))
         self.reconciler = Reconciler(
@@ -103,11 +107,14 @@ class Process:
         verdict = await self.admission.judge([change])
         if reason := verdict.refused.get(change.address):
             return reason
-        *_, outcome = await self.dataplane.apply([*verdict.displaced, change])
+        removals = [*verdict.displaced, *verdict.evicted]
+        *_, outcome = await self.dataplane.apply([*removals, change])
         if outcome is not None:
             return outcome.error
+        for evicted in verdict.evicted:
+            self.admission.forget(evicted)
         self.admission.note(change)
-        await self.journal.install([(domain, requested)], [displaced.key for displaced in verdict.displaced])
+        await self.journal.install([(domain, requested)], [removed.key for removed in removals])
         return ""
 
     def count(self, name: str, labels: str) -> float:

@@ -202,9 +202,9 @@ class ABroker:
 class AWorker:
     """A worker of two domains whose dataplane is a snapshot, or an error."""
 
-    def __init__(self, *, installs_nothing: bool = False, stale_after: float = 10_800) -> None:
+    def __init__(self, *, installs_nothing: bool = False, stale_after: float = 10_800, max_peers: int = 25_000) -> None:
         registry = CollectorRegistry()
-        self.keys = ConsumerMetrics(registry, NAMES, 20_000)
+        self.keys = ConsumerMetrics(registry, NAMES, 20_000, max_peers)
         self.sessions = SessionMetrics(registry, NAMES)
         # By domain, the seconds without VXLAN traffic.
         self.silence: dict[str, float] = {}
@@ -222,6 +222,7 @@ class AWorker:
             domains=(WELT, CITY),
             stale_after=stale_after,
             installs_nothing=installs_nothing,
+            max_peers=max_peers,
             read=self._read,
             keys=self.keys,
             sessions=self.sessions,

@@ -86,6 +86,16 @@ async def test_active_peers_without_vxlan_traffic_need_attention() -> None:
     ]
 
 
+async def test_a_full_domain_needs_attention() -> None:
+    worker = AWorker(max_peers=2)
+    worker.put(WELT, None)
+    assert (await worker.shown()).notices == []
+    worker.put(WELT, None, 5)
+    assert (await worker.shown()).notices == [
+        f"! Domains that are full: new peers take the room of those that never connected: {WELT.name}"
+    ]
+
+
 async def test_a_worker_that_cannot_read_its_peers_shows_why_and_no_numbers_of_them() -> None:
     worker = AWorker()
     worker.put(WELT, 5)
@@ -137,6 +147,7 @@ async def test_the_outcome_of_keys_is_shown() -> None:
         ["own key", "2"],
         ["Given up: no tunnel", "1"],
         ["Removed: the node has gone", "5"],
+        ["Removed: a full domain needed the room", "0"],
     ]
     assert page.notices == [
         "✗ 1 key could not be installed since the start, 0 s ago",

@@ -58,6 +58,7 @@ class WorkerView:
     Attributes:
         stale_after: the age of a handshake, in seconds, at which the cleanup removes a peer.
         installs_nothing: whether the dataplane is only for trying out.
+        max_peers: that a domain may have.
         read: reads a snapshot, or raises DataplaneError.
         vxlan_silent: finds the domains that had active peers, and no VXLAN traffic, for some seconds.
         problems: why this process is not ready, a sentence each.
@@ -70,6 +71,7 @@ class WorkerView:
     domains: Sequence[Domain]
     stale_after: float
     installs_nothing: bool
+    max_peers: int
     read: Callable[[], Awaitable[Snapshot]]
     keys: ConsumerMetrics
     sessions: SessionMetrics
@@ -83,7 +85,8 @@ class WorkerView:
 
     def __post_init__(self) -> None:
         keys = self.keys
-        counters = (keys.received, keys.deduplicated, keys.rejections, keys.installed, keys.install_failures)
+        arrived = (keys.received, keys.deduplicated, keys.rejections)
+        counters = (*arrived, keys.installed, keys.install_failures, keys.evicted)
         further = (self.sessions.started, self.cleanup.removed, *self.mqtt.counters)
         self.history = History([*counters, *further], self.clock)
 
@@ -150,6 +153,10 @@ class WorkerView:
             " tunnel and no mesh",
             self.vxlan_silent(_SILENT_AFTER),
         )
+        full = [domain for domain, states in reading.peers.items() if states.total() >= self.max_peers]
+        yield from Notice.about(
+            Tone.WARN, "Domains that are full: new peers take the room of those that never connected", full
+        )
         if failed := latest.total(self.keys.install_failures):
             yield Notice(Tone.BAD, f"{things(failed, 'key')} could not be installed {latest.words}")
         if rejected := latest.total(self.keys.rejections):
@@ -186,6 +193,7 @@ class WorkerView:
                 *recent.rows_by_reason("Rejected", keys.rejections, Tone.WARN),
                 recent.row("Given up: no tunnel", keys.install_failures, Tone.BAD),
                 recent.row("Removed: the node has gone", self.cleanup.removed),
+                recent.row("Removed: a full domain needed the room", keys.evicted, Tone.WARN),
             ],
             cards=False,
         )
