@@ -49,6 +49,18 @@ def processes(settings: Settings) -> list[Alert]:
             ),
         ),
         Alert(
+            name="WgkexKeyListReloadFailed",
+            severity="warning",
+            expr=f"max_over_time(wgkex_key_list_last_reload_successful{{{settings.both}}}[{gap}]) == 0",
+            hold="5m",
+            summary="The key lists cannot be read.",
+            description=(
+                "{{ $labels.instance }} of job {{ $labels.job }} cannot read the file of its key lists, and goes on "
+                "with the lists that it had: what operators have denied or allowed since has no effect there. First "
+                "check its log for key_lists_rejected, which has all problems with their lines."
+            ),
+        ),
+        Alert(
             name="WgkexCollectorFailing",
             severity="warning",
             expr=f"max_over_time(wgkex_worker_collector_success{{{settings.worker}}}[{gap}]) == 0",

@@ -20,6 +20,7 @@ from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 
 # Keys arrive in pieces of what a socket holds.
@@ -58,9 +59,10 @@ class Installing:
         serialized = SerializedDataplane(self.dataplane)
         self._installer = Installer(
             serialized,
-            Admission(domains, Requests(), serialized.snapshot, Table()),
+            Admission(domains, Requests(), serialized.snapshot, table=Table(), lists=KeyLists),
             self._journal or _NoJournal(),
             self._metrics,
+            lists=KeyLists,
             send_receipts=_send_nothing,
         )
 

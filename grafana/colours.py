@@ -27,7 +27,12 @@ OUTCOMES: Final = {
 }
 
 # Why the cleanup removes a peer: the colours of the states.
-REMOVALS: Final = {"stale": PEER_STATES["stale"], "never_connected": PEER_STATES["never"]}
+REMOVALS: Final = {
+    "stale": PEER_STATES["stale"],
+    "never_connected": PEER_STATES["never"],
+    "denied": "super-light-orange",
+    "not_allowed": "semi-dark-orange",
+}
 
 # A reason has the same colour for brokers and workers.
 REASONS: Final = {
@@ -48,6 +53,8 @@ REASONS: Final = {
     "live_elsewhere": "semi-dark-purple",
     "address_taken": "super-light-purple",
     "table_full": "semi-dark-blue",
+    "denied_key": "super-light-orange",
+    "not_allowed_key": "semi-dark-orange",
     "mqtt_disconnected": "red",
     "publish_refused": "dark-red",
     "publish_timeout": "light-red",

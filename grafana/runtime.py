@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana import colours, shared
 from grafana.page import Section, dashboard
 from grafana.panels import SMALL, Head, lines, stat, table
-from grafana.queries import PROCESS, builds, by, named, rate, series
+from grafana.queries import PROCESS, age, builds, by, named, rate, series
 from grafana.styles import bad_from, steps
 from grafana.targets import column, line, number
 
@@ -20,7 +20,7 @@ def _ours(expression: str) -> str:
 
 def _state() -> Section:
     started = _ours(series("process_start_time_seconds"))
-    age = f"time() - {series('process_start_time_seconds')}"
+    uptime = f"time() - {series('process_start_time_seconds')}"
     return Section(
         "State",
         [
@@ -86,7 +86,7 @@ def _state() -> Section:
                     "Uptime": column(
                         by(
                             f"{PROCESS}, job, instance, component, version, revision, python_version",
-                            f"{named(age)} * on (job, instance) group_right ({PROCESS}) {builds()}",
+                            f"{named(uptime)} * on (job, instance) group_right ({PROCESS}) {builds()}",
                             "max",
                         )
                     )
@@ -239,11 +239,55 @@ def _python() -> Section:
     )
 
 
+def _key_lists() -> Section:
+    read = "wgkex_key_list_last_reload_success_timestamp_seconds"
+    return Section(
+        "Key lists",
+        [
+            lines(
+                Head(
+                    "Entries in force",
+                    "Entries of the key lists, of the process that has most. Processes with fewer have another file, or"
+                    " an older one: see the panel to the right.",
+                    "none",
+                    12,
+                ),
+                [line(by("list", series("wgkex_key_list_entries"), "max"), "{{list}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Age of the lists",
+                    "Time since each process read its key lists, where it has a file of them. One stays behind the"
+                    " others: it has not got the new file, or cannot read it; see WgkexKeyListReloadFailed in the"
+                    " runbook.",
+                    "s",
+                    6,
+                ),
+                [line(named(age(read, labels="job, instance")), _NAME)],
+            ),
+            lines(
+                Head(
+                    "Lists that cannot be read",
+                    "Processes that go on with the key lists that they had, because the file is damaged or gone. See"
+                    " WgkexKeyListReloadFailed in the runbook.",
+                    "none",
+                    6,
+                ),
+                [line(f"1 - {by(f'job, {PROCESS}', named(series('wgkex_key_list_last_reload_successful')))}", _NAME)],
+                thresholds=bad_from(warning=1),
+                maximum=1,
+                decimals=0,
+            ),
+        ],
+    )
+
+
 def build() -> Dashboard:
     """For operators of the hosts."""
     return dashboard(
         "wgkex-runtime",
         "Runtime",
-        "CPU, memory, file descriptors, starts, builds and garbage collection of brokers and workers.",
-        [_state(), _resources(), _clocks(), _python()],
+        "CPU, memory, file descriptors, starts, builds, key lists and garbage collection of brokers and workers.",
+        [_state(), _resources(), _clocks(), _key_lists(), _python()],
     )

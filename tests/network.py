@@ -242,6 +242,7 @@ class Network:
         yield "wgkex_mqtt_connected", {}, self.mqtt
         yield "wgkex_mqtt_disconnects_total", {}, 0
         yield "wgkex_time_seconds", {}, 60 * self._minute
+        yield "wgkex_key_list_last_reload_successful", {}, 1
         yield "wgkex_mqtt_certificate_expiry_timestamp_seconds", {}, 60 * 86_400
         yield "process_start_time_seconds", {}, 60 * started
         yield "process_open_fds", {}, 40

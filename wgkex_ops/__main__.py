@@ -13,8 +13,9 @@ from typing import Final, get_args
 
 import structlog
 
+from wgkex_ops.cli import keys as keys_command
 from wgkex_ops.cli import probe as probe_command
-from wgkex_ops.config import Config, LogLevel, config_path, load, load_web_config, parse, warnings
+from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
 from wgkex_ops.probe.choice import Choice
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     once = arguments.command == "probe" and arguments.once
     path = _config_file(arguments)
     try:
+        if arguments.command == "keys":
+            return keys_command.run(load(config_path(arguments.config, os.environ)), arguments)
         config = _with_web_config(_load(path), arguments)
         choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
@@ -128,15 +131,16 @@ def main_worker() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    common = argparse.ArgumentParser(add_help=False)
-    # For `wgkex-broker --version`, too, which is `wgkex-ops broker --version`.
-    common.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
-    common.add_argument(
+    configuration = argparse.ArgumentParser(add_help=False)
+    configuration.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help="the configuration; default: $WGKEX_CONFIG_FILE, else /etc/wgkex.yaml, or for 'up' example domains",
     )
+    common = argparse.ArgumentParser(add_help=False, parents=[configuration])
+    # For `wgkex-broker --version`, too, which is `wgkex-ops broker --version`.
+    common.add_argument("--version", action="version", version=f"wgkex-ops {version('wgkex-ops')}")
     common.add_argument("--check-config", action="store_true", help="print all problems of the configuration, and exit")
     common.add_argument("--log-level", choices=get_args(LogLevel), help="default: from the configuration")
     common.add_argument(
@@ -169,6 +173,15 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
+    keys_command.add_options(
+        commands.add_parser(
+            "keys",
+            help="deny, allow or protect a router's key",
+            description="Edit the file of the key lists (key_lists in the configuration). Broker and worker follow it.",
+            epilog="Exit status: 0 done, 1 the key to remove is in no list, 2 the file or the configuration is wrong.",
+        ),
+        configuration,
+    )
     up_parser = commands.add_parser(
         "up",
         parents=[common],
@@ -200,13 +213,13 @@ def _load(path: Path | None) -> Config:
 
 
 def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
-    """Put --web.config.file in the place of the setting, and check the files that listeners will use.
+    """Put --web.config.file in the place of the setting, and check the files that the configuration names.
 
     Raises:
         ConfigError: it has problems.
     """
     command = arguments.command
-    if command != "up" and arguments.web_config_file is not None:
+    if getattr(arguments, "web_config_file", None) is not None:
         section = getattr(config, command)
         listen = section.metrics_listen.model_copy(update={"web_config_file": arguments.web_config_file})
         config = config.model_copy(update={command: section.model_copy(update={"metrics_listen": listen})})
@@ -216,6 +229,8 @@ def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
             load_web_config(path).ssl_context(path)
         if name == "broker" and config.broker_listen.tls is not None:
             config.broker_listen.tls.ssl_context("broker_listen.tls")
+    if config.key_lists is not None and command != "probe":
+        load_key_lists(config.key_lists)
     return config
 
 
@@ -242,6 +257,8 @@ async def _until_signal(
     main_coroutine: Coroutine[None, None, int | None], supervisor: Supervisor, delay: float
 ) -> int | None:
     """Run until SIGINT or SIGTERM, which cancel. A further signal has its default effect, and ends the process at once.
+
+    SIGHUP has files read again.
 
     Args:
         main_coroutine: what is run.
@@ -276,6 +293,7 @@ async def _until_signal(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
     try:
         return await task
     except asyncio.CancelledError:

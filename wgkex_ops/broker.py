@@ -32,6 +32,7 @@ from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.server import serve
 from wgkex_ops.http.tls import Certificate
+from wgkex_ops.key_lists import WatchedKeyLists
 from wgkex_ops.metrics.broker import (
     ConnectionMetrics,
     GatewayMetrics,
@@ -111,10 +112,12 @@ class Broker:
             assignments=gateway_metrics.assignments,
             timeouts=receipt_metrics.timeouts,
         )
+        self._key_lists = WatchedKeyLists(config.key_lists, domains, registry)
         self._proxies = TrustedProxies(config.broker.trusted_proxies)
         exchange = KeyExchange(
             domains=domains,
             proxies=self._proxies,
+            lists=self._key_lists.current,
             limits=Limits(config.limits),
             nodes=nodes,
             unconfirmed=unconfirmed,
@@ -143,6 +146,7 @@ class Broker:
             node_metrics=node_metrics,
             forwarding=exchange.forwarding,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
+            lists_problem=lambda: self._key_lists.problem,
             problems=self.problems,
         )
         self._gauges = GatewayGauges(
@@ -211,6 +215,7 @@ class Broker:
             group.create_task(self._intake.watch_gateways(), name="watch-gateways"),
             group.create_task(self._sender.resend(), name="resend"),
             group.create_task(self._view.history.run(), name="history"),
+            group.create_task(self._key_lists.run(), name="key-lists"),
         ]
         try:
             yield
@@ -226,6 +231,10 @@ class Broker:
         """Bring the metrics that are read at a scrape up to date."""
         self._process_metrics.refresh()
         await self._gauges.refresh()
+
+    def reload(self) -> None:
+        """Read the key lists again."""
+        self._key_lists.reload()
 
     async def connected(self) -> None:
         """Wait until keys can be handed over."""
@@ -248,6 +257,7 @@ class Broker:
 async def run(config: Config, supervisor: Supervisor) -> None:
     """Run a broker until cancelled."""
     broker = Broker(config, new_registry("broker"), supervisor)
+    supervisor.on_reload(broker.reload)
     async with broker.running():
         supervisor.ready()
         await supervisor.watch(broker.problems, broker.stuck)

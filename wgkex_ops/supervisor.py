@@ -36,6 +36,7 @@ class Supervisor:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog = watchdog
         self.stopping = False
+        self._reloads: list[Callable[[], None]] = []
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], pid: int) -> Self:
@@ -44,6 +45,15 @@ class Supervisor:
         ours = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
         watchdog = int(interval) / 1e6 if ours and interval.isascii() and interval.isdecimal() else 0.0
         return cls(environ.get("NOTIFY_SOCKET", ""), watchdog)
+
+    def on_reload(self, reload: Callable[[], None]) -> None:
+        """Call something when files should be read again."""
+        self._reloads.append(reload)
+
+    def reload(self) -> None:
+        """Have files read again, because an operator wishes it (SIGHUP)."""
+        for reload in self._reloads:
+            reload()
 
     def ready(self) -> None:
         """Report that the start is over: what waits for this service may start."""

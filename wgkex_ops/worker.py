@@ -27,12 +27,14 @@ from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
+from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.common import MqttView
 from wgkex_ops.http.operator.page.worker import WorkerView
 from wgkex_ops.http.server import serve
+from wgkex_ops.key_lists import ProtectedKeys, WatchedKeyLists
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
@@ -112,28 +114,38 @@ class Worker:
         requests = Requests()
         journal_metrics = JournalMetrics(registry)
         self._journal = Journal(config.worker.state_dir, journal_metrics)
-        table = Table(
-            config.worker.max_peers,
-            rows=lambda: self._journal.rows,
-            protected=frozenset(key.raw for key in config.cleanup.protected_keys),
-        )
-        admission = Admission(config.domains, requests, self._snapshots.read, table)
+        self._key_lists = WatchedKeyLists(config.key_lists, names, registry)
+        lists = self._key_lists.current
+        protected = ProtectedKeys([key.raw for key in config.cleanup.protected_keys], lists)
+        table = Table(config.worker.max_peers, rows=lambda: self._journal.rows, protected=protected)
+        admission = Admission(config.domains, requests, self._snapshots.read, table=table, lists=lists)
         session_metrics = SessionMetrics(registry, names)
         connectivity = Connectivity(config.domains, session_metrics)
+        cleanup_metrics = CleanupMetrics(registry, names)
         self._reconciler = Reconciler(
             serialized,
             self._journal,
             admission,
             requests,
             config.domains,
+            refused=RefusedPeers(config.domains, self._journal, lists, cleanup_metrics),
             connectivity=connectivity,
             metrics=RepairMetrics(registry, names),
         )
-        cleanup_metrics = CleanupMetrics(registry, names)
+        self._key_lists.on_change = self._reconciler.trigger
         self._cleanup = Cleanup(
-            serialized, self._journal, requests, config.domains, settings=config.cleanup, metrics=cleanup_metrics
+            serialized,
+            self._journal,
+            requests,
+            config.domains,
+            protected=protected,
+            lists=lists,
+            settings=config.cleanup,
+            metrics=cleanup_metrics,
         )
-        self._installer = Installer(serialized, admission, self._journal, metrics, send_receipts=self._receipts.send)
+        self._installer = Installer(
+            serialized, admission, self._journal, metrics, lists=lists, send_receipts=self._receipts.send
+        )
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
@@ -145,7 +157,8 @@ class Worker:
         )
         peer_series = None
         if config.metrics.per_peer:
-            peer_series = PeerSeries(config.metrics.per_peer_limit, PeerNames(config.metrics.peer_names).read)
+            peer_names = PeerNames(config.metrics.peer_names)
+            peer_series = PeerSeries(config.metrics.per_peer_limit, lambda: {**peer_names.read(), **lists().names})
         self._collector = WireGuardCollector(
             self._snapshots.read, config.domains, stale_after=config.cleanup.stale_after, peer_series=peer_series
         )
@@ -163,6 +176,7 @@ class Worker:
             cleanup=cleanup_metrics,
             journal=journal_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
+            lists_problem=lambda: self._key_lists.problem,
             problems=self.problems,
         )
         self._access = Access(
@@ -204,6 +218,7 @@ class Worker:
                         group.create_task(self._receipts.run(), name="receipts"),
                         group.create_task(self._reconciler.run(), name="reconciler"),
                         group.create_task(self._cleanup.run(), name="cleanup"),
+                        group.create_task(self._key_lists.run(), name="key-lists"),
                         group.create_task(self._follow_links(), name="links"),
                         group.create_task(self._view.history.run(), name="history"),
                     ]
@@ -254,6 +269,10 @@ class Worker:
         else:
             _log.info("unsubscribed", subscription=topic_filter)
 
+    def reload(self) -> None:
+        """Read the key lists again."""
+        self._key_lists.reload()
+
     def problems(self) -> list[str]:
         """Why nodes should not be sent here now, a sentence each."""
         problems = self._announcer.problems()
@@ -276,6 +295,7 @@ class Worker:
 async def run(config: Config, supervisor: Supervisor) -> None:
     """Run a worker until cancelled."""
     worker = Worker(config, new_registry("worker"))
+    supervisor.on_reload(worker.reload)
     async with worker.running():
         supervisor.ready()
         await supervisor.watch(worker.problems, worker.stuck)

@@ -15,12 +15,13 @@ from typing import Final
 
 from tests.helpers import DOMAINS, KEY, ROOT
 from wgkex_ops.bus import messages
-from wgkex_ops.config import parse
+from wgkex_ops.config import parse, parse_key_lists
 from wgkex_ops.consumer.upkeep.journal_file import FILE, JournalFile, JournalUnavailableError, Row
 from wgkex_ops.errors import ConfigError, InvalidMessageError
 from wgkex_ops.http.clients import TrustedProxies, network_of
 from wgkex_ops.http.public.responses import RejectedError
 from wgkex_ops.http.public.submission import parse_submission
+from wgkex_ops.model.key_lists import LISTS
 
 # Processor time. An event loop that stands still for so long keeps other nodes waiting; a thread need not hurry.
 SLOW_SECONDS: Final = 0.05
@@ -83,6 +84,13 @@ def _configuration(data: bytes) -> None:
         parse(data.decode(errors="replace"), "fuzz.yaml")
 
 
+def _key_lists(data: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        lists = parse_key_lists(data.decode(errors="replace"), "fuzz.yaml").key_lists()
+        for name in LISTS:
+            assert lists.in_force(name, 0.0) >= 0
+
+
 def _journal(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, FILE).write_bytes(data)
@@ -140,5 +148,13 @@ TARGETS: Final[Mapping[str, Target]] = {
     ),
     "forwarded": Target(_forwarded, [b"192.0.2.1, 10.0.0.1\n", b"::ffff:192.0.2.1, fe80::1%eth0\n2001:db8::1"]),
     "configuration": Target(_configuration, [(ROOT / "wgkex.yaml.example").read_bytes()], on_the_loop=False),
+    "key_lists": Target(
+        _key_lists,
+        [
+            f"denied:\n- key: {KEY}\n  name: a\n  expires: 2027-01-01\n".encode(),
+            f"allowed: {{x: [{{key: {KEY}, expires: 2027-01-01T00:00:00Z}}]}}\nprotected: []\n".encode(),
+        ],
+        on_the_loop=False,
+    ),
     "journal": Target(_journal, [_journal_of_a_peer()], on_the_loop=False),
 }

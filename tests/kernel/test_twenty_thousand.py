@@ -32,6 +32,7 @@ from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.wireguard import WireGuardCollector
 from wgkex_ops.metrics.worker import ConsumerMetrics, NetlinkMetrics
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import ROUTE_PROTOCOL, ROUTE_PROTOCOL_STATIC
 
@@ -89,13 +90,17 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     journal = Journal(folder, JournalMetrics(registry), timeout=60)
     serialized = SerializedDataplane(dataplane)
     requests = Requests(monotonic)
-    admission = Admission(tuple(COUNTS), requests, dataplane.snapshot, Table(rows=lambda: journal.rows))
+    admission = Admission(
+        tuple(COUNTS), requests, dataplane.snapshot, table=Table(rows=lambda: journal.rows), lists=KeyLists
+    )
     cleanup = Cleanup(
         serialized,
         journal,
         requests,
         tuple(COUNTS),
-        settings=CleanupConfig(protected_keys=PROTECTED),
+        protected=[key.raw for key in PROTECTED],
+        lists=KeyLists,
+        settings=CleanupConfig(),
         metrics=CleanupMetrics(registry, NAMES),
         monotonic=monotonic,
     )
@@ -104,6 +109,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         admission,
         journal,
         ConsumerMetrics(registry, NAMES, CAPACITY, MAX_PEERS),
+        lists=KeyLists,
         send_receipts=lambda to, reason: None,
     )
     collector = WireGuardCollector(SharedSnapshots(dataplane).read, tuple(COUNTS), stale_after=10_800)

@@ -4,8 +4,9 @@ The layout of the file is that of the older wgkex: a file written for it works u
 """
 
 from wgkex_ops.config.fields import LogLevel, broker_url
+from wgkex_ops.config.key_lists import load_key_lists, parse_key_lists
 from wgkex_ops.config.limits import MAX_PEERS
-from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load, parse
+from wgkex_ops.config.loader import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, file_version, load, parse
 from wgkex_ops.config.model import CleanupConfig, Config, MetricsListen, settings
 from wgkex_ops.config.mqtt import MqttConfig, TlsConfig
 from wgkex_ops.config.section import Listen
@@ -28,9 +29,12 @@ __all__ = [
     "WebConfig",
     "broker_url",
     "config_path",
+    "file_version",
     "load",
+    "load_key_lists",
     "load_web_config",
     "parse",
+    "parse_key_lists",
     "settings",
     "warnings",
 ]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -18,10 +18,21 @@ from wgkex_ops.errors import ConfigError
 DEFAULT_PATH: Final = Path("/etc/wgkex.yaml")
 ENVIRONMENT_VARIABLE: Final = "WGKEX_CONFIG_FILE"
 
-# A thousand domains and workers have 80 KB and 4000 values. A larger file is the wrong one, or hostile: PyYAML needs
-# seconds for it, and aliases of aliases ("a billion laughs") make a huge configuration of a small file.
-_MAX_BYTES: Final = 128 * 1024
-_MAX_VALUES: Final = 10_000
+
+class FileLimits(NamedTuple):
+    """How large a file may be. A larger one is the wrong one, or hostile.
+
+    Attributes:
+        size: in bytes: PyYAML needs seconds for a megabyte.
+        values: aliases of aliases ("a billion laughs") make many of a small file.
+    """
+
+    size: int
+    values: int
+
+
+# A thousand domains and workers have 80 KB and 4000 values.
+_CONFIGURATION: Final = FileLimits(size=128 * 1024, values=10_000)
 
 _TAG: Final = "tag:yaml.org,2002:"
 _SCALAR_TAGS: Final = frozenset(_TAG + kind for kind in ("str", "int", "float", "timestamp", "value"))
@@ -63,12 +74,13 @@ def load(path: Path) -> Config:
     return load_as(Config, path, hint=f"; name a file with --config or {ENVIRONMENT_VARIABLE}")
 
 
-def load_as(section: type[_Root], path: Path, *, hint: str = "") -> _Root:
+def load_as(section: type[_Root], path: Path, *, limits: FileLimits = _CONFIGURATION, hint: str = "") -> _Root:
     """Read a file of another kind. Its validators get its folder as their context.
 
     Args:
         section: the kind.
         path: the file.
+        limits: how large it may be.
         hint: what to do if it does not exist.
 
     Raises:
@@ -76,10 +88,10 @@ def load_as(section: type[_Root], path: Path, *, hint: str = "") -> _Root:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) <= _MAX_BYTES:
-            return _Document(data.decode("utf-8-sig"), section, path.parent).result(str(path))
-        problem = f"is larger than {_MAX_BYTES} bytes, which no configuration is"
+            data = file.read(limits.size + 1)
+        if len(data) <= limits.size:
+            return _Document(data.decode("utf-8-sig"), section, limits, path.parent).result(str(path))
+        problem = f"is larger than {limits.size} bytes, which no such file is"
     except FileNotFoundError:
         problem = f"does not exist{hint}"
     except OSError as error:
@@ -88,6 +100,15 @@ def load_as(section: type[_Root], path: Path, *, hint: str = "") -> _Root:
         line = error.object.count(b"\n", 0, error.start) + 1
         problem = f"line {line}: is not UTF-8; save the file in that encoding"
     raise ConfigError([f"{path}: {problem}"])
+
+
+def file_version(path: Path) -> object:
+    """What is another when a file has changed; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def parse(text: str, source: str) -> Config:
@@ -100,7 +121,22 @@ def parse(text: str, source: str) -> Config:
     Raises:
         ConfigError: with all problems of the file, in the order of its lines.
     """
-    return _Document(text, Config).result(source)
+    return parse_as(Config, text, source)
+
+
+def parse_as(section: type[_Root], text: str, source: str, *, limits: FileLimits = _CONFIGURATION) -> _Root:
+    """Read the text of a file of another kind.
+
+    Args:
+        section: the kind.
+        text: YAML.
+        source: the file's name, for messages.
+        limits: how large it may be.
+
+    Raises:
+        ConfigError: with all problems of the file, in the order of its lines.
+    """
+    return _Document(text, section, limits).result(source)
 
 
 class _Document(Generic[_Root]):
@@ -110,8 +146,9 @@ class _Document(Generic[_Root]):
     0123 is not an octal number.
     """
 
-    def __init__(self, text: str, section: type[_Root], folder: Path | None = None) -> None:
+    def __init__(self, text: str, section: type[_Root], limits: FileLimits, folder: Path | None = None) -> None:
         self._section = section
+        self._most_values = limits.values
         self._folder = folder
         self._lines: dict[Place, int] = {}
         self._problems: dict[Place, tuple[int, str]] = {}
@@ -170,8 +207,8 @@ class _Document(Generic[_Root]):
 
     def _value(self, node: yaml.Node, place: Place) -> object:
         self._value_count += 1
-        if self._value_count > _MAX_VALUES:
-            problem = f"there are more than {_MAX_VALUES} values, each alias counted as what it stands for"
+        if self._value_count > self._most_values:
+            problem = f"there are more than {self._most_values} values, each alias counted as what it stands for"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         match node:
             case yaml.MappingNode() if node.tag == f"{_TAG}map":
@@ -254,15 +291,19 @@ class _Document(Generic[_Root]):
 
 def _unknown_key(place: Place, settings: Sequence[str]) -> str:
     """Name the few places that have this very key, or the closest key of this section."""
-    *parents, key = map(str, place)
-    if parents[:1] == ["workers"]:
-        parents = ["workers", "*"]
+    # Items of lists have no names.
+    *parents, key = (part for part in place if isinstance(part, str))
     known = [setting.split(".") for setting in settings]
-    here = [path[-1] for path in known if path[:-1] == parents]
+    here = [path[-1] for path in known if _is_under(path[:-1], parents)]
     elsewhere = [".".join(path) for path in known if path[-1] == key]
     guesses = elsewhere if len(elsewhere) in {1, 2, 3} else difflib.get_close_matches(key, here, n=1)
     hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known here: {', '.join(here)}"
     return f"unknown key; {hint}"
+
+
+def _is_under(pattern: Sequence[str], parents: Sequence[str]) -> bool:
+    """Whether the keys above a setting are these; "*" is any name."""
+    return len(pattern) == len(parents) and all(part in ("*", key) for part, key in zip(pattern, parents, strict=True))
 
 
 def _place(place: Place, line: int) -> str:

@@ -200,6 +200,7 @@ class Config(Section):
         external_name: the name or address that nodes reach this worker by; None for the worker's name.
         broker_listen: where nodes are served.
         limits: how much of the broker a client may use.
+        key_lists: the file of the key lists, which `load_key_lists` reads; None for none.
         own_log_level: wins over ``logging_config``.
     """
 
@@ -215,6 +216,7 @@ class Config(Section):
     broker: BrokerConfig = Field(default={}, validate_default=True)
     worker: WorkerConfig = Field(default={}, validate_default=True)
     limits: LimitsConfig = LimitsConfig()
+    key_lists: Path | None = None
     cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
     probe: ProbeConfig = ProbeConfig()

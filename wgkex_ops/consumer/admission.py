@@ -17,6 +17,7 @@ from typing import NamedTuple
 from wgkex_ops.consumer.table import Table
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import ADDRESS_TAKEN, LIVE_ELSEWHERE, OWN_KEY, STATIC_KEY, TABLE_FULL
 from wgkex_ops.model.peers import DomainState, Snapshot, is_active
@@ -99,6 +100,7 @@ class Admission:
         requests: gets to know each key that is judged.
         read: reads a snapshot, or raises DataplaneError.
         table: how many peers a domain may have.
+        lists: the operators' key lists in force.
         clock: seconds, never set back.
 
     Attributes:
@@ -110,10 +112,13 @@ class Admission:
         domains: Sequence[Domain],
         requests: Requests,
         read: Callable[[], Awaitable[Snapshot]],
+        *,
         table: Table,
+        lists: Callable[[], KeyLists],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
+        self._lists = lists
         self._domains = {domain.name: domain for domain in domains}
         self._requests = requests
         self._read = read
@@ -170,10 +175,13 @@ class Admission:
         contested: dict[bytes, Holder] = {}
         # Those that have no peer there yet, by domain.
         new: dict[str, list[Change]] = {}
+        lists, now = self._lists(), time.time()
         for change in wanted:
             domain, key = wanted_by = Holder(change.domain.name, change.key)
             self._requests.note(key)
-            if key == self._known.own.get(domain):
+            if refusal := lists.refusal(domain, key, now):
+                verdict.refused[change.address] = refusal
+            elif key == self._known.own.get(domain):
                 verdict.refused[change.address] = OWN_KEY
             elif key in self._known.static.get(domain, ()):
                 verdict.refused[change.address] = STATIC_KEY

@@ -25,6 +25,7 @@ from wgkex_ops.logs import log_each
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.changes import Change, Outcome
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 
 _log = structlog.get_logger(__name__)
@@ -139,6 +140,7 @@ class Installer:
         admission: which keys may not be installed.
         journal: notes what was installed.
         metrics: what became of the keys.
+        lists: the operators' key lists, for the names of keys.
         send_receipts: reports to brokers what became of each key.
         clock: seconds since the epoch.
     """
@@ -150,6 +152,7 @@ class Installer:
         journal: Installed,
         metrics: ConsumerMetrics,
         *,
+        lists: Callable[[], KeyLists],
         send_receipts: SendReceipts,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -157,6 +160,7 @@ class Installer:
         self._admission = admission
         self._journal = journal
         self._metrics = metrics
+        self._lists = lists
         self._send_receipts = send_receipts
         self._clock = clock
         # All that wait, by domain and key; those among them that are to be tried now, in order; those that are to be
@@ -294,11 +298,8 @@ class Installer:
             self._admission.forget(change)
             self._metrics.evicted.labels(change.domain.name).inc()
         if removed:
-            log_each(
-                __name__,
-                "peer_evicted",
-                ({"domain": one.domain.name, "public_key": str(PublicKey(one.key))} for one in removed),
-            )
+            lists = self._lists()
+            log_each(__name__, "peer_evicted", (_describe(change, lists) for change in removed))
 
     async def _conclude(self, result: _Result) -> None:
         """Inform the journal, then the bus and the brokers. Until then each key waits, and takes later messages in."""
@@ -319,24 +320,24 @@ class Installer:
         self._metrics.observe_propagation(
             (now - waiting.accepted_at, waiting.request_ids) for waiting in installed if waiting.accepted_at is not None
         )
-        log_each(__name__, "peer_installed", map(_context, installed))
+        log_each(__name__, "peer_installed", map(self._context, installed))
         for waiting in installed:
             self._finish(waiting, "")
 
     def _refuse(self, waiting: _Waiting, reason: str) -> None:
         self._metrics.rejections.labels(reason).inc()
-        _log.warning("key_refused", reason=reason, **_context(waiting))
+        _log.warning("key_refused", reason=reason, **self._context(waiting))
         self._finish(waiting, reason)
 
     def _fail(self, waiting: _Waiting, error: DataplaneError) -> None:
         """Plan another attempt, or give the key up."""
         if self._postpone(waiting, error):
-            _log.warning("peer_postponed", error=str(error), attempt=waiting.attempts, **_context(waiting))
+            _log.warning("peer_postponed", error=str(error), attempt=waiting.attempts, **self._context(waiting))
             waiting.postponed = True
             waiting.release()
         else:
             self._metrics.install_failures.labels(waiting.change.domain.name).inc()
-            _log.error("peer_given_up", error=str(error), attempts=waiting.attempts, **_context(waiting))
+            _log.error("peer_given_up", error=str(error), attempts=waiting.attempts, **self._context(waiting))
             self._finish(waiting, error.error)
 
     def _finish(self, waiting: _Waiting, reason: str) -> None:
@@ -363,10 +364,14 @@ class Installer:
         heapq.heappush(self._later, (due, next(self._order), waiting.identity))
         return True
 
+    def _context(self, waiting: _Waiting) -> dict[str, object]:
+        """What is logged of a key."""
+        context = _describe(waiting.change, self._lists())
+        if waiting.request_ids:
+            context["request_ids"] = list(waiting.request_ids)
+        return context
 
-def _context(waiting: _Waiting) -> dict[str, object]:
-    """What is logged of a key."""
-    context: dict[str, object] = {"domain": waiting.identity[0], "public_key": str(waiting.key)}
-    if waiting.request_ids:
-        context["request_ids"] = list(waiting.request_ids)
-    return context
+
+def _describe(change: Change, lists: KeyLists) -> dict[str, object]:
+    key = PublicKey(change.key)
+    return {"domain": change.domain.name, "public_key": str(key), **lists.label(change.key)}

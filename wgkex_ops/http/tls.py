@@ -2,12 +2,11 @@
 
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
 import structlog
 
-from wgkex_ops.config import ServerTls
+from wgkex_ops.config import ServerTls, file_version
 from wgkex_ops.errors import ConfigError
 
 _log = structlog.get_logger(__name__)
@@ -74,12 +73,3 @@ class Certificate:
 
     def _versions(self) -> tuple[object, object]:
         return file_version(self._config.cert_file), file_version(self._config.key_file)
-
-
-def file_version(path: Path) -> object:
-    """What is another when a file has changed; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

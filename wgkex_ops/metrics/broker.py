@@ -16,6 +16,8 @@ REJECTION_REASONS: Final = (
     "invalid_public_key",
     "small_order_public_key",
     "unknown_domain",
+    "denied_key",
+    "not_allowed_key",
     "too_large",
     "rate_limited",
 )
@@ -26,7 +28,7 @@ FAILURE_REASONS: Final = ("mqtt_disconnected", "publish_refused", "publish_timeo
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 # Status codes of the exchange, of what load balancers ask, and where no handler is for the path or the method.
-_HANDLER_CODES: Final = ("200", "400", "413", "429", "503")
+_HANDLER_CODES: Final = ("200", "400", "403", "413", "429", "503")
 _READY_CODES: Final = ("200", "503")
 _ROUTER_CODES: Final = ("404", "405")
 

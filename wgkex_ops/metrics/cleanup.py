@@ -23,7 +23,8 @@ class CleanupMetrics:
     def __init__(self, registry: CollectorRegistry, domains: Iterable[str]) -> None:
         self.removed = Counter(
             "wgkex_worker_peers_removed",
-            "Peers of ours that the cleanup has removed, by reason; a node that comes back gets a new one.",
+            "Peers of ours that were removed, by reason: stale and never_connected by the cleanup (a node that comes "
+            "back gets a new one); denied and not_allowed because of the key lists.",
             ["domain", "reason"],
             registry=registry,
         )

@@ -16,6 +16,8 @@ REJECTION_REASONS: Final = (
     "small_order_public_key",
     "own_key",
     "static_key",
+    "denied_key",
+    "not_allowed_key",
     "live_elsewhere",
     "address_taken",
     "table_full",
@@ -78,6 +80,7 @@ class ConsumerMetrics:
         self.rejections = Counter(
             "wgkex_worker_message_rejections",
             "Keys that were refused, by reason. live_elsewhere, address_taken: a client requests another node's key; "
+            "denied_key, not_allowed_key: the key lists; "
             "table_full: the domain has worker.max_peers peers, and none of them may go; any other one: another "
             "program than a broker writes to the bus.",
             ["reason"],

@@ -13,6 +13,9 @@ OWN_KEY: Final = "own_key"
 STATIC_KEY: Final = "static_key"
 LIVE_ELSEWHERE: Final = "live_elsewhere"
 ADDRESS_TAKEN: Final = "address_taken"
-KEY_REFUSALS: Final = frozenset((OWN_KEY, STATIC_KEY, LIVE_ELSEWHERE, ADDRESS_TAKEN))
+# Why brokers and workers refuse one because of the operators' lists.
+DENIED_KEY: Final = "denied_key"
+NOT_ALLOWED_KEY: Final = "not_allowed_key"
+KEY_REFUSALS: Final = frozenset((OWN_KEY, STATIC_KEY, LIVE_ELSEWHERE, ADDRESS_TAKEN, DENIED_KEY, NOT_ALLOWED_KEY))
 # Why a worker refuses one that it would take if there were room.
 TABLE_FULL: Final = "table_full"

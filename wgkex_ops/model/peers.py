@@ -21,10 +21,12 @@ ACTIVE_SECONDS: Final = 180
 # A peer's states, by the age of its handshake; see `peer_state`.
 STATES: Final = ("active", "idle", "stale", "never")
 
-# Why the cleanup removes a peer: its last handshake is too old, or it never had one.
+# Why a peer is removed: its last handshake is too old, it never had one, or a key list refuses it.
 STALE: Final = "stale"
 NEVER_CONNECTED: Final = "never_connected"
-REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED)
+DENIED: Final = "denied"
+NOT_ALLOWED: Final = "not_allowed"
+REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED, DENIED, NOT_ALLOWED)
 
 # The parts of a peer, in the order in which they are installed.
 PARTS: Final = ("peer", "route", "fdb")

@@ -30,6 +30,7 @@ EXPECTED: Final = {
     "WgkexKeyRejectionsHigh": [("30m", "warning")],
     "WgkexRateLimitingHigh": [("15m", "warning")],
     "WgkexTableFull": [("5m", "warning")],
+    "WgkexKeyListReloadFailed": [("5m", "warning")],
     "WgkexInstallSlow": [("15m", "warning")],
     "WgkexQueueNearFull": [("5m", "warning")],
     "WgkexNetlinkFailing": [("10m", "warning")],

@@ -35,7 +35,7 @@ def test_config_path(argument: str | None, environ: dict[str, str], expected: st
         ("/", "/: cannot be read: Is a directory"),
         # Reading it fails for root, too, whom permissions do not stop.
         ("/proc/self/mem", "/proc/self/mem: cannot be read: Input/output error"),
-        ("/dev/zero", "/dev/zero: is larger than 131072 bytes, which no configuration is"),
+        ("/dev/zero", "/dev/zero: is larger than 131072 bytes, which no such file is"),
     ],
 )
 def test_file_that_cannot_be_read(path: str, message: str) -> None:

@@ -20,6 +20,7 @@ from wgkex_ops.consumer.upkeep.journal_file import Row
 from wgkex_ops.metrics.worker import ConsumerMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 
 NOW: Final = 1_800_000_000.0
@@ -64,6 +65,7 @@ class Bench:
         begun: how many batches had been begun when each of them was sent.
         limit: how many peers a domain may have.
         rows: what the journal knows.
+        lists: of the operators.
     """
 
     dataplane: WatchedDataplane = field(default_factory=WatchedDataplane)
@@ -74,11 +76,16 @@ class Bench:
     begun: list[int] = field(default_factory=list)
     limit: int = MAX_PEERS
     rows: dict[bytes, Row] = field(default_factory=dict)
+    lists: KeyLists = field(default_factory=KeyLists)
 
     def __post_init__(self) -> None:
         self.requests = Requests()
         self.admission = Admission(
-            tuple(DOMAINS.values()), self.requests, self.dataplane.snapshot, Table(self.limit, lambda: self.rows)
+            tuple(DOMAINS.values()),
+            self.requests,
+            self.dataplane.snapshot,
+            table=Table(self.limit, lambda: self.rows),
+            lists=lambda: self.lists,
         )
         self.metrics = ConsumerMetrics(self.registry, DOMAINS, CAPACITY, self.limit)
         self.installer = Installer(
@@ -86,6 +93,7 @@ class Bench:
             self.admission,
             self.journal,
             self.metrics,
+            lists=lambda: self.lists,
             send_receipts=self.send_receipts,
             clock=lambda: NOW,
         )

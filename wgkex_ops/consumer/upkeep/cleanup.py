@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 import structlog
@@ -18,6 +18,7 @@ from wgkex_ops.logs import log_each
 from wgkex_ops.metrics.cleanup import COMPLETED, FAILED, CleanupMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import NEVER_CONNECTED, ROUTE_PROTOCOL_STATIC, STALE, Peer, Snapshot
 
@@ -53,6 +54,8 @@ class Cleanup:
         journal: forgets what was removed.
         requests: when each key was last requested.
         domains: the configured domains.
+        protected: keys (32 bytes) whose peers are never removed, nor taken over.
+        lists: the operators' key lists, for the names of keys.
         settings: when peers are removed.
         metrics: what was done.
         clock: seconds since the epoch.
@@ -66,6 +69,8 @@ class Cleanup:
         requests: Requests,
         domains: Sequence[Domain],
         *,
+        protected: Container[bytes],
+        lists: Callable[[], KeyLists],
         settings: CleanupConfig,
         metrics: CleanupMetrics,
         clock: Callable[[], float] = time.time,
@@ -76,7 +81,8 @@ class Cleanup:
         self._requests = requests
         self._domains = domains
         self._settings = settings
-        self._protected = frozenset(key.raw for key in settings.protected_keys)
+        self._protected = protected
+        self._lists = lists
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
@@ -187,10 +193,19 @@ class Cleanup:
     def _report(self, gone: Sequence[Candidate]) -> None:
         for candidate in gone:
             self._metrics.removed.labels(candidate.domain.name, candidate.reason).inc()
+        lists = self._lists()
         log_each(
             __name__,
             "peer_removed",
-            ({"domain": one.domain.name, "public_key": str(one.key), "reason": one.reason} for one in gone),
+            (
+                {
+                    "domain": one.domain.name,
+                    "public_key": str(one.key),
+                    "reason": one.reason,
+                    **lists.label(one.key.raw),
+                }
+                for one in gone
+            ),
         )
 
 

@@ -20,6 +20,7 @@ from wgkex_ops.consumer.dataplane.scans import Scan, SerializedDataplane
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.journal_file import Row
+from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
 from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.journal import RepairMetrics
 from wgkex_ops.model.changes import Action, Change
@@ -49,6 +50,7 @@ class Reconciler:
         admission: learns what is there.
         requests: notes peers that are restored, and so have no handshake.
         domains: the configured domains.
+        refused: removes what the key lists refuse.
         connectivity: learns what is there, too.
         metrics: what was repaired.
         interval: seconds between scans, on average.
@@ -63,6 +65,7 @@ class Reconciler:
         requests: Requests,
         domains: Sequence[Domain],
         *,
+        refused: RefusedPeers,
         connectivity: Connectivity,
         metrics: RepairMetrics,
         interval: float = INTERVAL,
@@ -72,6 +75,7 @@ class Reconciler:
         self._journal = journal
         self._admission = admission
         self._requests = requests
+        self._refused = refused
         self._connectivity = connectivity
         self._domains = domains
         self._metrics = metrics
@@ -80,7 +84,7 @@ class Reconciler:
         self._triggered = asyncio.Event()
 
     def trigger(self) -> None:
-        """Scan soon: an interface has changed."""
+        """Scan soon: an interface has changed, or a key list."""
         self._triggered.set()
 
     async def restore(self, within: float) -> None:
@@ -115,6 +119,7 @@ class Reconciler:
                 await self._journal.observe(scan.snapshot, scan.touched)
                 await self._admission.learn(scan.snapshot, begun)
                 await self._connectivity.observe(scan.snapshot, read_at)
+                await self._refused.remove(scan)
                 # Thousands of peers take a while, and the journal goes on meanwhile.
                 plan = await asyncio.to_thread(plan_repairs, scan.snapshot, dict(self._journal.rows), self._domains)
                 await self._repair(scan, plan)

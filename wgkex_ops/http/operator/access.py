@@ -18,9 +18,9 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from wgkex_ops.config import MetricsListen, WebConfig, load_web_config
+from wgkex_ops.config import MetricsListen, WebConfig, file_version, load_web_config
 from wgkex_ops.errors import ConfigError
-from wgkex_ops.http.tls import NewestContext, file_version
+from wgkex_ops.http.tls import NewestContext
 
 _log = structlog.get_logger(__name__)
 

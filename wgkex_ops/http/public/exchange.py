@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -23,9 +24,16 @@ from wgkex_ops.http.public.submission import Submission, parse_submission, read_
 from wgkex_ops.logs import LineBatch, LineSample
 from wgkex_ops.metrics.broker import KeyMetrics
 from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.names import UNKNOWN
+from wgkex_ops.model.key_lists import KeyLists
+from wgkex_ops.model.names import DENIED_KEY, NOT_ALLOWED_KEY, UNKNOWN
 
 _log = structlog.get_logger(__name__)
+
+# What a key is told that the operators' lists refuse.
+_LISTED: Final = {
+    DENIED_KEY: "the operators have denied this key",
+    NOT_ALLOWED_KEY: "the operators have not allowed this key in the domain",
+}
 
 # Makes the response to a submission whose key has been published; None if there is no gateway for its node.
 _Respond = Callable[[UnconfirmedKey], Awaitable[web.Response | None]]
@@ -37,6 +45,7 @@ class KeyExchange:
     Args:
         domains: configured domains by name.
         proxies: who is believed about the client of a request.
+        lists: the operators' key lists in force.
         limits: how much each client may ask for.
         nodes: knows which nodes have asked lately.
         unconfirmed: keeps each key until the gateways have confirmed it.
@@ -53,6 +62,7 @@ class KeyExchange:
         *,
         domains: Mapping[str, Domain],
         proxies: TrustedProxies,
+        lists: Callable[[], KeyLists],
         limits: Limits,
         nodes: RecentNodes,
         unconfirmed: UnconfirmedKeys,
@@ -62,6 +72,7 @@ class KeyExchange:
     ) -> None:
         self._domains = domains
         self._proxies = proxies
+        self._lists = lists
         self._limits = limits
         self.forwarding = ForwardingWatch(proxies)
         self._nodes = nodes
@@ -89,6 +100,7 @@ class KeyExchange:
     ) -> web.Response:
         """Serve one submission, and count it as exactly one of published, rejections and failures."""
         domain: Domain | None = None
+        submission: Submission | None = None
         try:
             peer, client = self._origin(request)
             network = network_of(client)
@@ -96,6 +108,7 @@ class KeyExchange:
             self._limits.request(network)
             submission = parse_submission(await read_body(request.content), self._domains)
             domain = submission.domain
+            self._check_lists(submission)
             self._limits.key(domain, submission.key)
             if not self._nodes.knows(domain, submission.key):
                 self._limits.new_key(domain, network)
@@ -106,7 +119,8 @@ class KeyExchange:
             self._metrics.reject(error.reason)
             if isinstance(error, RateLimitedError):
                 self._metrics.limit(error.limit)
-            self._rejected.add(error.reason, {"api_version": api_version, "request_id": request_id})
+            context = self._context(submission, request_id) if submission else {"request_id": request_id}
+            self._rejected.add(error.reason, {"api_version": api_version, **context})
             response = error_response(error.reason, str(error))
         except ConnectionError:
             # The client has gone, and gets no response.
@@ -117,6 +131,11 @@ class KeyExchange:
             response = crash_response()
         self._metrics.respond(api_version, domain.name if domain else UNKNOWN)
         return response
+
+    def _check_lists(self, submission: Submission) -> None:
+        domain = submission.domain
+        if reason := self._lists().refusal(domain.name, submission.key.raw, time.time()):
+            raise RejectedError(reason, _LISTED[reason], domain)
 
     def _origin(self, request: web.BaseRequest) -> tuple[str, str]:
         """The address that has opened the connection, and the one that the request comes from."""
@@ -150,7 +169,7 @@ class KeyExchange:
             message = "there is no gateway for this domain at the moment"
             return self._fail("no_worker", message, submission, request_id)
         self._metrics.publish(submission.domain.name, acknowledged_after, request_id)
-        self._accepted.add({"api_version": api_version, **_context(submission, request_id)})
+        self._accepted.add({"api_version": api_version, **self._context(submission, request_id)})
         return response
 
     async def _name_gateway(self, key: UnconfirmedKey) -> web.Response | None:
@@ -159,13 +178,14 @@ class KeyExchange:
 
     def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
         self._metrics.failures.labels(reason).inc()
-        _log.warning("key_failed", reason=reason, **_context(submission, request_id))
+        _log.warning("key_failed", reason=reason, **self._context(submission, request_id))
         return error_response(reason, message)
 
-
-def _context(submission: Submission, request_id: str) -> dict[str, object]:
-    """What is logged of a submission."""
-    return {"domain": submission.domain.name, "public_key": str(submission.key), "request_id": request_id}
+    def _context(self, submission: Submission, request_id: str) -> dict[str, object]:
+        """What is logged of a submission."""
+        key = submission.key
+        context = {"domain": submission.domain.name, "public_key": str(key), "request_id": request_id}
+        return {**context, **self._lists().label(key.raw)}
 
 
 async def _accept(_key: UnconfirmedKey) -> web.Response:

@@ -18,6 +18,8 @@ REASONS: Final[Mapping[str, int]] = {
     "invalid_public_key": 400,
     "small_order_public_key": 400,
     "bad_request": 400,
+    "denied_key": 403,
+    "not_allowed_key": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "too_large": 413,

@@ -1,7 +1,7 @@
 """A gateway with all that works on its peers, the dataplane in memory, a journal on the disk, and clocks to be set."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +20,13 @@ from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
+from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import SessionMetrics
 from wgkex_ops.model.changes import Change
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
 
 MINUTE: Final = 60.0
@@ -55,6 +57,7 @@ class Process:
         domains: the configured domains.
         adopt, protected: settings of the cleanup.
         max_peers: of each domain.
+        lists: of the operators.
     """
 
     def __init__(
@@ -67,14 +70,24 @@ class Process:
         adopt: bool = False,
         protected: Sequence[PublicKey] = (),
         max_peers: int = MAX_PEERS,
+        lists: Callable[[], KeyLists] = KeyLists,
     ) -> None:
         names = [domain.name for domain in domains]
         self.registry = CollectorRegistry()
         self.dataplane = SerializedDataplane(dataplane)
         self.requests = Requests(lambda: clocks.monotonic)
         self.journal = Journal(folder, JournalMetrics(self.registry), lambda: clocks.wall, retry_after=0.0)
-        table = Table(max_peers, lambda: self.journal.rows, frozenset(key.raw for key in protected))
-        self.admission = Admission(domains, self.requests, dataplane.snapshot, table, lambda: clocks.monotonic)
+        raw = frozenset(key.raw for key in protected)
+        self.admission = Admission(
+            domains,
+            self.requests,
+            dataplane.snapshot,
+            table=Table(max_peers, lambda: self.journal.rows, raw),
+            lists=lists,
+            clock=lambda: clocks.monotonic,
+        )
+        self.cleanup_metrics = CleanupMetrics(self.registry, names)
+        self.refused = RefusedPeers(domains, self.journal, lists, self.cleanup_metrics, lambda: clocks.wall)
         self.repair_metrics = RepairMetrics(self.registry, names)
         self.connectivity = Connectivity(domains, SessionMetrics(self.registry, names))
         self.reconciler = Reconciler(
@@ -83,19 +96,19 @@ class Process:
             self.admission,
             self.requests,
             domains,
+            refused=self.refused,
             connectivity=self.connectivity,
             metrics=self.repair_metrics,
             clock=lambda: clocks.monotonic,
         )
-        self.cleanup_metrics = CleanupMetrics(self.registry, names)
         self.cleanup = Cleanup(
             self.dataplane,
             self.journal,
             self.requests,
             domains,
-            settings=CleanupConfig(
-                stale_after=STALE_AFTER, never_after=NEVER_AFTER, adopt=adopt, protected_keys=tuple(protected)
-            ),
+            protected=raw,
+            lists=lists,
+            settings=CleanupConfig(stale_after=STALE_AFTER, never_after=NEVER_AFTER, adopt=adopt),
             metrics=self.cleanup_metrics,
             clock=lambda: clocks.wall,
             monotonic=lambda: clocks.monotonic,
@@ -107,11 +120,11 @@ class Process:
         verdict = await self.admission.judge([change])
         if reason := verdict.refused.get(change.address):
             return reason
-        removals = [*verdict.displaced, *verdict.evicted]
+        removals = [*verdict.displaced, *verdict.evicted.values()]
         *_, outcome = await self.dataplane.apply([*removals, change])
         if outcome is not None:
             return outcome.error
-        for evicted in verdict.evicted:
+        for evicted in verdict.evicted.values():
             self.admission.forget(evicted)
         self.admission.note(change)
         await self.journal.install([(domain, requested)], [removed.key for removed in removals])
@@ -128,6 +141,7 @@ class Gateway:
     folder: Path
     clocks: Clocks = field(default_factory=Clocks)
     settings: dict[str, Any] = field(default_factory=dict)
+    lists: KeyLists = field(default_factory=KeyLists)
     events: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,7 +150,7 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
 
     def _new_process(self) -> Process:
-        return Process(self.dataplane, self.folder, self.clocks, **self.settings)
+        return Process(self.dataplane, self.folder, self.clocks, lists=lambda: self.lists, **self.settings)
 
     async def start(self) -> None:
         """Start a process: it restores, before brokers hear of it."""

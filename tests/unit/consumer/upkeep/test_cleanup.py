@@ -24,6 +24,7 @@ from wgkex_ops.errors import DataplaneError
 from wgkex_ops.metrics.cleanup import RESULTS
 from wgkex_ops.model.changes import Change, Operation
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import link_local
 
 STRANGE: Final = IPv6Address("fe80::1234").packed
@@ -356,6 +357,8 @@ def test_it_cleans_again_and_again_not_in_step_with_other_gateways(tmp_path: Pat
                     process.journal,
                     process.requests,
                     (WELT, CITY),
+                    protected=(),
+                    lists=KeyLists,
                     settings=CleanupConfig(interval=600),
                     metrics=process.cleanup_metrics,
                 )

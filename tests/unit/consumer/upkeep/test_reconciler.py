@@ -334,6 +334,7 @@ async def test_it_scans_again_and_again_and_soon_after_a_trigger(gateway: Gatewa
             process.admission,
             process.requests,
             (WELT, CITY),
+            refused=process.refused,
             connectivity=process.connectivity,
             metrics=process.repair_metrics,
             interval=interval,

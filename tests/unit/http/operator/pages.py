@@ -163,6 +163,7 @@ class ABroker:
         self.forwarding = ForwardingWatch(TrustedProxies([ip_network("10.0.0.0/8")]))
         self.connection = FakeConnection()
         self.mqtt_metrics = MqttMetrics(registry)
+        self.lists_problem = ""
         self.problems: list[str] = []
         self.clock = Clock()
         self.view = BrokerView(
@@ -177,6 +178,7 @@ class ABroker:
             node_metrics=self.nodes,
             forwarding=self.forwarding,
             mqtt=MqttView(self.connection, self.mqtt_metrics, "mqtt.example.net:1883"),
+            lists_problem=lambda: self.lists_problem,
             problems=lambda: self.problems,
             clock=self.clock,
         )
@@ -212,6 +214,7 @@ class AWorker:
         self.journal = JournalMetrics(registry)
         self.journal.up.set(1)
         self.connection = FakeConnection()
+        self.lists_problem = ""
         self.problems: list[str] = []
         self.now = 1_700_000_000.0
         self.states = dict.fromkeys(NAMES, UP)
@@ -230,6 +233,7 @@ class AWorker:
             cleanup=self.cleanup,
             journal=self.journal,
             mqtt=MqttView(self.connection, MqttMetrics(registry), "mqtt.example.net:1883"),
+            lists_problem=lambda: self.lists_problem,
             problems=lambda: self.problems,
             read_within=0.01,
             clock=Clock(),

@@ -86,6 +86,14 @@ async def test_active_peers_without_vxlan_traffic_need_attention() -> None:
     ]
 
 
+async def test_key_lists_that_cannot_be_read_need_attention() -> None:
+    worker = AWorker()
+    worker.lists_problem = "/etc/wgkex/keys.yaml: is empty"
+    assert (await worker.shown()).notices == [
+        "! The key lists cannot be read, and those from before count: /etc/wgkex/keys.yaml: is empty"
+    ]
+
+
 async def test_a_full_domain_needs_attention() -> None:
     worker = AWorker(max_peers=2)
     worker.put(WELT, None)

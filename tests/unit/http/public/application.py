@@ -27,6 +27,7 @@ from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
+from wgkex_ops.model.key_lists import KeyLists
 
 PATHS: Final = {"v1": PATH_V1, "v2": PATH_V2}
 VERSIONS: Final = tuple(PATHS)
@@ -77,9 +78,11 @@ class Broker:
             assignments=Counter("assignments", "x", ["worker", "domain"], registry=self.registry),
             timeouts=metrics.timeouts,
         )
+        self.lists = KeyLists()
         self.exchange = KeyExchange(
             domains=DOMAINS,
             proxies=TrustedProxies([ip_network("127.0.0.0/8")]),
+            lists=lambda: self.lists,
             limits=Limits(limits or LimitsConfig()),
             nodes=nodes,
             unconfirmed=self.unconfirmed,

@@ -18,6 +18,7 @@ from tests.unit.http.public.application import (
     assert_error,
     failed,
     padded,
+    rejected,
     submission,
 )
 from tests.unit.http.public.bad_bodies import BAD_BODIES
@@ -26,7 +27,10 @@ from wgkex_ops.demo.routers import post_key
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.public.app import PATH_V1, PATH_V2
 from wgkex_ops.http.public.submission import Submission
+from wgkex_ops.model.key_lists import KeyLists, ListedKey
 from wgkex_ops.model.keys import PublicKey
+
+RAW = PublicKey.parse(KEY).raw
 
 # --- what a node gets
 
@@ -210,3 +214,22 @@ async def test_all_series_that_can_be_known_are_there_from_the_start() -> None:
     for domain in (*DOMAINS, "unknown"):
         for version in VERSIONS:
             assert fresh[f'wgkex_broker_key_requests_total{{api_version="{version}",domain="{domain}"}}'] == 0.0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("lists", "reason"),
+    [
+        (KeyLists(denied={RAW: ListedKey("stolen")}), "denied_key"),
+        (KeyLists(allowed={WELT.name: {}}), "not_allowed_key"),
+    ],
+)
+async def test_a_key_that_the_lists_refuse_is_403_and_not_published(
+    broker: Broker, version: str, lists: KeyLists, reason: str
+) -> None:
+    broker.lists = lists
+    with structlog.testing.capture_logs():
+        answer = await send(broker.listen, request("POST", PATHS[version], submission()))
+    assert_error(answer, 403, reason)
+    assert broker.moved() == rejected(version, reason, WELT.name)
+    assert not broker.bus.published

@@ -25,7 +25,7 @@ async def test_whatever_is_asked_for_there_are_only_so_many_series(broker: Broke
     labels = {name for name in after if name.startswith("wgkex_broker_http_requests_total")}
     for name in labels:
         assert re.search(
-            r'code="(200|400|404|405|413|429|503)",handler="(/api|/api/v[12]/wg/key/exchange|unknown)"', name
+            r'code="(200|400|403|404|405|413|429|503)",handler="(/api|/api/v[12]/wg/key/exchange|unknown)"', name
         )
         assert re.search(r'method="(GET|HEAD|POST|PUT|DELETE|PATCH|OPTIONS|unknown)"', name)
     total = moved(before, after)
@@ -56,7 +56,7 @@ async def test_requests_are_counted_by_method_route_and_code(broker: Broker) -> 
 
 
 def test_every_reason_that_is_counted_is_one_of_an_error_object() -> None:
-    assert {REASONS[reason] for reason in REJECTION_REASONS} == {400, 413, 429}
+    assert {REASONS[reason] for reason in REJECTION_REASONS} == {400, 403, 413, 429}
     assert {REASONS[reason] for reason in FAILURE_REASONS} == {503}
     bus_errors: list[type[BusError]] = [BusError, *BusError.__subclasses__()]
     assert {error.reason for error in bus_errors} == set(FAILURE_REASONS)

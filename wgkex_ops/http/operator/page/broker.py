@@ -8,7 +8,7 @@ from typing import Final
 from wgkex_ops.http.clients import LIKELY_CAUSE, ForwardingWatch
 from wgkex_ops.http.gateways.registry import Gateway, Gateways
 from wgkex_ops.http.gateways.silence import LIKELY_CAUSES, Silences
-from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall_clock, reasons
+from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall_clock, notices_of_lists, reasons
 from wgkex_ops.http.operator.page.history import History
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, bar, lines, name, names, quiet, state
@@ -27,6 +27,7 @@ class BrokerView:
     Attributes:
         domains: names of the configured domains.
         listed: names of the configured workers; empty if any worker is accepted.
+        lists_problem: why the file of the key lists cannot be read; empty if it can.
         problems: why this process is not ready, a sentence each.
         clock: of the history; seconds, never set back.
         history: of the counters; its task is for the owner to run.
@@ -43,6 +44,7 @@ class BrokerView:
     node_metrics: NodeMetrics
     forwarding: ForwardingWatch
     mqtt: MqttView
+    lists_problem: Callable[[], str]
     problems: Callable[[], Sequence[str]]
     clock: Callable[[], float] = time.monotonic
 
@@ -74,6 +76,7 @@ class BrokerView:
                 *self._notices_of_receipts(recent),
                 *self._notices_of_keys(recent),
                 *self._notices_of_clients(recent),
+                *notices_of_lists(self.lists_problem()),
                 *self.mqtt.notices(recent),
             ],
             tiles=[

@@ -133,6 +133,16 @@ class MqttView:
         return [Notice(Tone.BAD, f"{things(dropped, 'message')} from MQTT dropped {recent.latest.words}")]
 
 
+def notices_of_lists(problem: str) -> list[Notice]:
+    """What needs an operator of the key lists.
+
+    Args:
+        problem: why their file cannot be read; empty if it can.
+    """
+    text = f"The key lists cannot be read, and those from before count: {problem}"
+    return [Notice(Tone.WARN, text)] if problem else []
+
+
 def reasons(window: Window, counter: Counter) -> str:
     """How often each of a counter's reasons occurred."""
     by_reason = window.increases[counter].items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from wgkex_ops.errors import DataplaneError
-from wgkex_ops.http.operator.page.common import MqttView, Recent, about
+from wgkex_ops.http.operator.page.common import MqttView, Recent, about, notices_of_lists
 from wgkex_ops.http.operator.page.history import History, read_one
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, bar, legend, lines, name, quiet, state
@@ -61,6 +61,7 @@ class WorkerView:
         max_peers: that a domain may have.
         read: reads a snapshot, or raises DataplaneError.
         vxlan_silent: finds the domains that had active peers, and no VXLAN traffic, for some seconds.
+        lists_problem: why the file of the key lists cannot be read; empty if it can.
         problems: why this process is not ready, a sentence each.
         read_within: seconds that a reading may take.
         clock: of the history; seconds, never set back.
@@ -79,6 +80,7 @@ class WorkerView:
     cleanup: CleanupMetrics
     journal: JournalMetrics
     mqtt: MqttView
+    lists_problem: Callable[[], str]
     problems: Callable[[], Sequence[str]]
     read_within: float = _READ_WITHIN
     clock: Callable[[], float] = time.monotonic
@@ -100,7 +102,11 @@ class WorkerView:
             name=self.name,
             now=now,
             problems=self.problems(),
-            notices=[*self._notices(reading, unread, recent), *self.mqtt.notices(recent)],
+            notices=[
+                *self._notices(reading, unread, recent),
+                *notices_of_lists(self.lists_problem()),
+                *self.mqtt.notices(recent),
+            ],
             tiles=[
                 _tile_of_peers(reading, unread),
                 recent.tile("Keys installed", self.keys.installed),
