@@ -49,6 +49,8 @@ bench: $(READY_DEV)  ## run the benchmarks
 	@scripts/debian-packages test
 	$(BIN)/python -m benchmarks.scrape
 	$(BIN)/python -m benchmarks.responsiveness
+	$(BIN)/python -m benchmarks.broker
+	$(BIN)/python -m benchmarks.soak
 	scripts/in-kernel $(BIN)/python -m benchmarks
 
 clean:  ## remove the virtual environment and all caches

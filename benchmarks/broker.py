@@ -14,12 +14,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmarks.gateway import listening, responding, running
 from tests import wrk
@@ -34,7 +34,7 @@ REQUESTS: Final = 40_000
 
 _DOMAIN: Final = "ffmuc_welt"
 _V1: Final = "/api/v1/wg/key/exchange"
-_V2: Final = "/api/v2/wg/key/exchange"
+V2: Final = "/api/v2/wg/key/exchange"
 
 _CONFIG: Final = """
 domains: [ffmuc_welt]
@@ -43,7 +43,12 @@ externalName: gw01.example.net
 mqtt: {{broker_url: 127.0.0.1, broker_port: {mqtt}}}
 broker_listen: {{host: 127.0.0.1, port: {broker}}}
 broker: {{name: broker01, publish_timeout: 30, metrics_listen: {{port: {broker_pages}}}}}
-worker: {{name: gw01, dataplane: memory, state_dir: {folder}/state, metrics_listen: {{port: {worker_pages}}}}}
+worker:
+  name: gw01
+  dataplane: memory
+  max_peers: 1000000
+  state_dir: {folder}/state
+  metrics_listen: {{port: {worker_pages}}}
 limits: {{broker: {{burst: 1000000000, per_minute: 1000000000}}, new_keys: {{burst: 1000000000}}}}
 """
 _MOSQUITTO: Final = """
@@ -78,7 +83,7 @@ CASES: Final = (
     Case("v1 alone", _V1, "valid"),
     Case("rejected alone", _V1, "invalid", refused=True),
     Case("limited alone", _V1, "flood", refused=True),
-    Case("v2 with worker", _V2, "valid", with_worker=True),
+    Case("v2 with worker", V2, "valid", with_worker=True),
 )
 
 
@@ -102,9 +107,23 @@ def load(port: int, path: str, requests: Path, connection: str) -> wrk.Result:
     return result
 
 
+class Servers(NamedTuple):
+    """Processes that serve.
+
+    Attributes:
+        bare: port of the bare handler.
+        broker: port of the broker.
+        pids: of broker and worker, by name.
+    """
+
+    bare: int
+    broker: int
+    pids: Mapping[str, int]
+
+
 @contextmanager
-def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
-    """All processes, ready to serve; the ports of the bare handler and of the broker."""
+def servers(folder: Path, *, with_worker: bool) -> Iterator[Servers]:
+    """All processes, ready to serve."""
     bare, mqtt, broker, broker_pages, worker_pages = (free_port() for _ in range(5))
     names = {"mqtt": mqtt, "broker": broker, "broker_pages": broker_pages, "worker_pages": worker_pages}
     (folder / "wgkex.yaml").write_text(_CONFIG.format(folder=folder, **names))
@@ -112,9 +131,10 @@ def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
     ours = [sys.executable, "-m", "wgkex_ops"]
     config = ["--config", str(folder / "wgkex.yaml")]
     with ExitStack() as stack:
+        pids: dict[str, int] = {}
 
         def start(name: str, *command: str) -> None:
-            stack.enter_context(running(list(command), folder / f"{name}.log"))
+            pids[name] = stack.enter_context(running(list(command), folder / f"{name}.log"))
 
         start("mosquitto", "mosquitto", "-c", str(folder / "mosquitto.conf"))
         start("bare", sys.executable, "-m", "benchmarks.bare_http", str(bare))
@@ -127,7 +147,7 @@ def servers(folder: Path, *, with_worker: bool) -> Iterator[tuple[int, int]]:
         start("broker", *ours, "broker", *config)
         eventually(responding(f"http://127.0.0.1:{broker_pages}/-/ready"), "the broker is ready")
         eventually(listening(bare), "the bare handler listens")
-        yield bare, broker
+        yield Servers(bare, broker, pids)
 
 
 @dataclass(frozen=True)
@@ -148,7 +168,7 @@ def measure(cases: Sequence[Case], rounds: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             prepare(folder)
-            with servers(folder, with_worker=with_worker) as (bare, broker):
+            with servers(folder, with_worker=with_worker) as (bare, broker, _):
                 for case in chosen:
                     for connection in ("keep-alive", "close"):
                         _measure(case, connection, rounds, Place(folder, bare, broker))

@@ -29,6 +29,9 @@ end
 """
 
 
+_DELAY: Final = "function delay() return {delay} end\n"
+
+
 class Result(NamedTuple):
     """What came of it.
 
@@ -59,7 +62,9 @@ def write_requests(path: Path, requests: Iterable[tuple[str, str]]) -> None:
     path.write_text("".join(f"{client} {body}\n" for client, body in requests))
 
 
-def command(url: str, requests: Path, *, connections: int, seconds: float, connection: str = "keep-alive") -> list[str]:
+def command(
+    url: str, requests: Path, *, connections: int, seconds: float, connection: str = "keep-alive", delay: int = 0
+) -> list[str]:
     """The command line that sends requests, over and over.
 
     Args:
@@ -68,9 +73,10 @@ def command(url: str, requests: Path, *, connections: int, seconds: float, conne
         connections: how many are used at the same time.
         seconds: for how long.
         connection: the header of that name: `keep-alive`, or `close` for a connection for each request.
+        delay: milliseconds from a response to the next request of its connection.
     """
     script = requests.with_suffix(".lua")
-    script.write_text(_SCRIPT)
+    script.write_text(_SCRIPT + (_DELAY.format(delay=delay) if delay else ""))
     options = ["--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s", "--latency"]
     return ["wrk", *options, "--script", str(script), url, "--", str(requests), connection]
 
