@@ -9,7 +9,7 @@ where it is.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import NamedTuple
@@ -37,12 +37,13 @@ class Verdict:
     Attributes:
         refused: why (a reason of the metric `wgkex_worker_message_rejections_total`), by the address of the change.
         displaced: removals to be carried out first: peers without a live session, whose address another one gets.
-        evicted: removals to be carried out first: peers that never connected, in a full table.
+        evicted: removals to be carried out first, in a full table: peers that never connected, by the address of the
+            change that gets the room.
     """
 
     refused: dict[bytes, str] = field(default_factory=dict)
     displaced: list[Change] = field(default_factory=list)
-    evicted: list[Change] = field(default_factory=list)
+    evicted: dict[bytes, Change] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ class Admission:
         self._known = _Known({}, {}, frozenset(), {}, {})
         # How many peers each domain has, about: a new snapshot decides whether it is full.
         self._sizes: Counter[str] = Counter()
-        # What was installed since the latest snapshot was begun, and when.
-        self._installed: dict[bytes, tuple[Holder, float]] = {}
+        # By address, who was installed since the latest snapshot was begun, or None for who was evicted, and when.
+        self._changed: dict[bytes, tuple[Holder | None, float]] = {}
         self.ready = asyncio.Event()
 
     async def learn(self, snapshot: Snapshot, begun: float) -> None:
@@ -139,28 +140,30 @@ class Admission:
         """
         # Thousands of peers take a while.
         self._known = await asyncio.to_thread(_summarize, snapshot)
-        self._installed = {address: known for address, known in self._installed.items() if known[1] >= begun}
+        self._changed = {address: change for address, change in self._changed.items() if change[1] >= begun}
         self._sizes = Counter(self._known.sizes)
-        self._sizes.update(
-            holder.domain for address, (holder, _) in self._installed.items() if self._is_new(address, holder)
-        )
+        for address, (holder, _) in self._changed.items():
+            self._resize(self._known.holders.get(address), holder)
         self.ready.set()
 
     def note(self, change: Change) -> None:
         """A peer was installed."""
-        holder = Holder(change.domain.name, change.key)
-        if change.address not in self._installed and self._is_new(change.address, holder):
-            self._sizes[holder.domain] += 1
-        self._installed[change.address] = (holder, self._clock())
+        self._give(change.address, Holder(change.domain.name, change.key))
 
     def forget(self, change: Change) -> None:
         """A peer was evicted."""
-        self._installed.pop(change.address, None)
-        self._sizes[change.domain.name] -= 1
+        self._give(change.address, None)
 
-    def _is_new(self, address: bytes, holder: Holder) -> bool:
-        """Whether a peer was not there at the latest snapshot."""
-        return self._known.holders.get(address) != holder
+    def _give(self, address: bytes, holder: Holder | None) -> None:
+        self._resize(self._holder_of(address), holder)
+        self._changed[address] = (holder, self._clock())
+
+    def _resize(self, before: Holder | None, after: Holder | None) -> None:
+        """Count a peer that went, and one that came."""
+        if before is not None:
+            self._sizes[before.domain] -= 1
+        if after is not None:
+            self._sizes[after.domain] += 1
 
     async def judge(self, wanted: Sequence[Change]) -> Verdict:
         """Decide on installations.
@@ -196,18 +199,20 @@ class Admission:
             snapshot = await self._read()
             _settle(snapshot, contested, self._domains, verdict)
             for domain in full:
-                # Those that the snapshot may not show yet.
-                latest = {holder.key for holder, _ in self._installed.values() if holder.domain == domain}
+                # The snapshot may not show them yet.
+                latest = {address: holder for address, (holder, _) in self._changed.items()}
                 # Thousands of peers take a while.
                 await asyncio.to_thread(
                     self._make_room, snapshot.domains[domain], latest, new[domain], wanted=wanted, verdict=verdict
                 )
+            # Who gets no room displaces nobody.
+            verdict.displaced[:] = [one for one in verdict.displaced if one.address not in verdict.refused]
         return verdict
 
     def _make_room(
         self,
         state: DomainState,
-        latest: set[bytes],
+        latest: Mapping[bytes, Holder | None],
         new: Sequence[Change],
         *,
         wanted: Sequence[Change],
@@ -218,20 +223,24 @@ class Admission:
         Where its interfaces are missing, nothing can be installed, and nothing has to make room.
         """
         domain = new[0].domain
-        there = latest.union(peer.public_key for peer in state.peers)
-        coming = [one for one in new if one.key not in there and one.address not in verdict.refused]
+        there = {peer.public_key for peer in state.peers if peer.link_local not in latest}
+        there.update(holder.key for holder in latest.values() if holder is not None and holder.domain == domain.name)
+        # Who displaces a peer of the same domain gets its place.
+        placed = {change.address for change in verdict.displaced if change.domain == domain}.union(verdict.refused)
+        coming = [one for one in new if one.key not in there and one.address not in placed]
         short = min(len(there) + len(coming) - self._table.limit, len(coming))
         if short <= 0 or not state.ready:
             return
         needed = {change.key for change in (*wanted, *verdict.displaced)}
         evicted = self._table.removal_candidates(state, short, self._requests.age, needed)
-        verdict.evicted.extend(Change.remove(domain, PublicKey(key)) for key in evicted)
-        refused = coming[len(coming) - short + len(evicted) :]
-        verdict.refused.update((change.address, TABLE_FULL) for change in refused)
+        without_room = coming[len(coming) - short :]
+        for change, key in zip(without_room, evicted, strict=False):
+            verdict.evicted[change.address] = Change.remove(domain, PublicKey(key))
+        verdict.refused.update((change.address, TABLE_FULL) for change in without_room[len(evicted) :])
 
     def _holder_of(self, address: bytes) -> Holder | None:
-        installed = self._installed.get(address)
-        return installed[0] if installed is not None else self._known.holders.get(address)
+        changed = self._changed.get(address)
+        return changed[0] if changed is not None else self._known.holders.get(address)
 
 
 def _summarize(snapshot: Snapshot) -> _Known:

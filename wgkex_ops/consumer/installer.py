@@ -10,7 +10,7 @@ import heapq
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -124,7 +124,7 @@ class _Result(NamedTuple):
     Attributes:
         outcomes: of the keys that could be tried.
         refused: those that may not be installed, and why.
-        gone: keys (32 bytes) whose peers were displaced or evicted.
+        gone: keys (32 bytes) whose peers were displaced.
     """
 
     outcomes: list[tuple[_Waiting, Outcome]]
@@ -276,24 +276,36 @@ class Installer:
             verdict = await self._admission.judge(list(changes))
         except DataplaneError as error:
             return _Result([(waiting, error) for waiting in batch], [], [])
-        admitted = [change for change in changes if change.address not in verdict.refused]
-        # In this order: a peer that has the address, or the room, goes before another one gets it.
-        removals = [*verdict.displaced, *verdict.evicted]
-        outcomes = await self._dataplane.apply([*removals, *admitted])
-        self._report_evicted(verdict.evicted, outcomes[len(verdict.displaced) :])
-        outcomes = outcomes[len(removals) :]
+        not_evicted = await self._evict(verdict.evicted)
+        admitted = [one for one in changes if one.address not in verdict.refused and one.address not in not_evicted]
+        displaced = [change for change in verdict.displaced if change.address not in not_evicted]
+        # In this order: a peer that has the address goes before another one gets it.
+        outcomes = (await self._dataplane.apply([*displaced, *admitted]))[len(displaced) :]
         result = _Result(
-            [(changes[change], outcome) for change, outcome in zip(admitted, outcomes, strict=True)],
+            [
+                *((changes[change], outcome) for change, outcome in zip(admitted, outcomes, strict=True)),
+                *((one, not_evicted[address]) for one in batch if (address := one.change.address) in not_evicted),
+            ],
             [(waiting, reason) for waiting in batch if (reason := verdict.refused.get(waiting.change.address))],
-            [change.key for change in removals],
+            [change.key for change in displaced],
         )
         for waiting, outcome in result.outcomes:
             if outcome is None:
                 self._admission.note(waiting.change)
         return result
 
-    def _report_evicted(self, evicted: Sequence[Change], outcomes: Sequence[Outcome]) -> None:
-        removed = [change for change, outcome in zip(evicted, outcomes, strict=False) if outcome is None]
+    async def _evict(self, evicted: Mapping[bytes, Change]) -> dict[bytes, DataplaneError]:
+        """Remove peers, by the addresses of those that get the room; why the kernel did not make room for some."""
+        if not evicted:
+            return {}
+        outcomes = dict(zip(evicted, await self._dataplane.apply(list(evicted.values())), strict=True))
+        removed = [evicted[address] for address, outcome in outcomes.items() if outcome is None]
+        self._report_evicted(removed)
+        # Before others are installed, or a scan meanwhile would bring these back.
+        await self._journal.install((), [change.key for change in removed])
+        return {address: outcome for address, outcome in outcomes.items() if outcome is not None}
+
+    def _report_evicted(self, removed: Sequence[Change]) -> None:
         for change in removed:
             self._admission.forget(change)
             self._metrics.evicted.labels(change.domain.name).inc()

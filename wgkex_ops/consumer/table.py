@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wgkex_ops.config import MAX_PEERS
 from wgkex_ops.consumer.upkeep.journal_file import Row
-from wgkex_ops.model.peers import DomainState, Peer
+from wgkex_ops.model.peers import DomainState
 
 
 def _no_rows() -> Mapping[bytes, Row]:
@@ -39,22 +39,17 @@ class Table:
             needed: keys (32 bytes) that are being installed.
         """
         rows = self.rows()
-
-        def never_connected(peer: Peer) -> bool:
-            row = rows.get(peer.public_key)
-            # One that was restored has no handshake in the kernel yet. One that the journal does not know is as new.
-            return not peer.handshake and row is not None and not row.handshake
-
-        def requested(peer: Peer) -> tuple[float, float]:
-            return -age(peer.public_key), rows[peer.public_key].installed_at
-
         candidates = (
-            peer
+            (-age(peer.public_key), row.installed_at, peer.public_key)
             for peer in state.peers
-            if peer.link_local in state.routes
-            and never_connected(peer)
+            if not peer.handshake
+            # One that was restored has no handshake in the kernel yet. One that the journal does not know is as new, or
+            # has just gone: it may go while this works.
+            and (row := rows.get(peer.public_key)) is not None
+            and not row.handshake
+            and peer.link_local in state.routes
             and peer.has_derived_address
             and peer.public_key not in self.protected
             and peer.public_key not in needed
         )
-        return [peer.public_key for peer in heapq.nsmallest(count, candidates, requested)]
+        return [key for _, _, key in heapq.nsmallest(count, candidates)]
