@@ -63,13 +63,14 @@ class WatchedKeyLists:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY):
                     await self._triggered.wait()
-            if self._path is not None:
-                await self._refresh(self._path)
+            wished = self._triggered.is_set()
             self._triggered.clear()
+            if self._path is not None:
+                await self._refresh(self._path, wished=wished)
 
-    async def _refresh(self, path: Path) -> None:
+    async def _refresh(self, path: Path, *, wished: bool) -> None:
         version = await asyncio.to_thread(file_version, path)
-        if version == self._seen and not self._triggered.is_set():
+        if version == self._seen and not wished:
             return
         # The version comes first: what changes while it is read is read again.
         self._seen = version
