@@ -16,6 +16,8 @@ _NETWORK_BYTES: Final = 7
 
 # So many new nodes in a row, all from one address that may forward and sent no header, are no single client.
 SUSPICIOUS_NODES: Final = 10
+# Addresses of which it is remembered whether they are load balancers'.
+_REMEMBERED: Final = 4096
 # For the page and the log.
 LIKELY_CAUSE: Final = "a load balancer without X-Forwarded-For?"
 
@@ -43,9 +45,19 @@ class TrustedProxies:
         self._networks = [
             (network.network_address.packed, int(network.netmask), int(network.network_address)) for network in networks
         ]
+        # Nearly all requests come from a few load balancers.
+        self._known: dict[str, bool] = {}
 
     def __contains__(self, address: str) -> bool:
         """Whether an address is one of theirs; what is no address is not."""
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[address] = self._includes(address)
+        return known
+
+    def _includes(self, address: str) -> bool:
         try:
             packed = _pack(address)
         except ValueError:

@@ -1,7 +1,7 @@
 """The connections of a listener: how many there may be, and which of them has to go for another one. No I/O."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -46,7 +46,7 @@ class Connections:
     def __init__(self, limits: ConnectionLimits, cut: Callable[[str], None]) -> None:
         self._limits = limits
         self._count = cut
-        self._open: dict[Connection, bytes | None] = {}
+        self._open: OrderedDict[Connection, bytes | None] = OrderedDict()
         self._of_network: Counter[bytes] = Counter()
         self._unlogged: Counter[str] = Counter()
         self._logged_at = -_LOG_EVERY
@@ -77,7 +77,7 @@ class Connections:
     def use(self, connection: Connection) -> None:
         """A connection was used: it is the last one to go now."""
         if connection in self._open:
-            self._open[connection] = self._open.pop(connection)
+            self._open.move_to_end(connection)
 
     def remove(self, connection: Connection) -> None:
         """A connection is closed; one that was cut may be named again."""

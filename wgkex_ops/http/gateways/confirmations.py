@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
@@ -108,8 +108,8 @@ class UnconfirmedKeys:
         self._silences = silences
         self._receipt_topic = receipt_topic
         self._metrics = metrics
-        # The oldest first.
-        self._keys: dict[bytes, UnconfirmedKey] = {}
+        # The oldest first; a plain dict looks for it behind all that it has deleted.
+        self._keys: OrderedDict[bytes, UnconfirmedKey] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -3,6 +3,7 @@
 A node that asks again shortly after it was sent to a gateway has got no tunnel there: it is sent to another one.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -10,6 +11,7 @@ from typing import Final
 
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.metrics.broker import NodeMetrics
+from wgkex_ops.metrics.children import Children
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
@@ -55,8 +57,10 @@ class RecentNodes:
         self._gateways = gateways
         self._metrics = metrics
         self._clock = clock
-        # By domain and key (32 bytes). The one that asked longest ago comes first.
-        self._nodes: dict[tuple[str, bytes], _Node] = {}
+        # By domain and key (32 bytes). The one that asked longest ago comes first; a plain dict looks for it behind all
+        # that it has deleted.
+        self._nodes: OrderedDict[tuple[str, bytes], _Node] = OrderedDict()
+        self._first_requests = Children(metrics.first_requests)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -79,10 +83,10 @@ class RecentNodes:
         node = self._nodes.pop((domain.name, key.raw), None)
         if node is None:
             if counted:
-                self._metrics.first_requests.labels(domain.name).inc()
+                self._first_requests[(domain.name,)].inc()
             node = _Node(now, counted)
             if len(self._nodes) >= LIMIT:
-                del self._nodes[next(iter(self._nodes))]
+                self._nodes.popitem(last=False)
         node.asked_at = now
         self._nodes[domain.name, key.raw] = node
 
@@ -119,7 +123,6 @@ class RecentNodes:
 
     def _forget(self, before: float) -> None:
         while self._nodes:
-            oldest = next(iter(self._nodes))
-            if self._nodes[oldest].asked_at >= before:
+            if next(iter(self._nodes.values())).asked_at >= before:
                 return
-            del self._nodes[oldest]
+            self._nodes.popitem(last=False)

@@ -53,6 +53,8 @@ class PublicApp:
         self._problems = problems
         self._metrics = metrics
         self._stopping = stopping
+        self._in_progress = 0
+        metrics.in_progress.set_function(lambda: self._in_progress)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request."""
@@ -62,7 +64,7 @@ class PublicApp:
         path = request.raw_path if request.raw_path in self._routes else request.path
         handlers = self._routes.get(path, {})
         handler = handlers.get(request.method)
-        self._metrics.in_progress.inc()
+        self._in_progress += 1
         try:
             if hdrs.TRANSFER_ENCODING in request.headers and not _understands_encoding(request):
                 response = refusal_response(400)
@@ -75,7 +77,7 @@ class PublicApp:
             else:
                 response = refusal_response(404)
         finally:
-            self._metrics.in_progress.dec()
+            self._in_progress -= 1
         response.headers["X-Request-Id"] = request_id
         if self._stopping():
             response.force_close()

@@ -4,6 +4,7 @@ Each limit is own code, and not that of a library such as `limits`: a bucket is 
 costs less than to look up a strategy and a storage.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Final
@@ -44,8 +45,8 @@ class TokenBuckets:
         self._seconds_per_token = 60.0 / size.per_minute
         self._depth = (size.burst - 1) * self._seconds_per_token
         self._clock = clock
-        # The one that was used longest ago comes first.
-        self._full_at: dict[Hashable, float] = {}
+        # The one that was used longest ago comes first. A plain dict looks for it behind all that it has deleted.
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -56,7 +57,7 @@ class TokenBuckets:
         full_at = max(now, self._full_at.pop(owner, now))
         allowed = full_at - now <= self._depth
         if len(self._full_at) >= CAPACITY:
-            del self._full_at[next(iter(self._full_at))]
+            self._full_at.popitem(last=False)
         self._full_at[owner] = full_at + self._seconds_per_token if allowed else full_at
         return allowed
 
