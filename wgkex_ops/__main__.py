@@ -15,6 +15,7 @@ import structlog
 
 from wgkex_ops.cli import keys as keys_command
 from wgkex_ops.cli import probe as probe_command
+from wgkex_ops.cli import register as register_command
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "keys":
             return keys_command.run(load(config_path(arguments.config, os.environ)), arguments)
+        if arguments.command == "register":
+            url = arguments.url or load(config_path(arguments.config, os.environ)).probe_url
+            return _run(register_command.run(url, arguments))
         config = _with_web_config(_load(path), arguments)
         choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
@@ -181,6 +185,15 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status: 0 done, 1 the key to remove is in no list, 2 the file or the configuration is wrong.",
         ),
         configuration,
+    )
+    register_command.add_options(
+        commands.add_parser(
+            "register",
+            parents=[configuration],
+            help="submit a key as a router does",
+            description="Submit a key as a router does, and show what a router would get.",
+            epilog="Exit status: 0 the key was accepted, 1 it was not, 2 the configuration or command line is wrong.",
+        )
     )
     up_parser = commands.add_parser(
         "up",

@@ -15,7 +15,6 @@ from aiohttp import hdrs
 
 from wgkex_ops.bus.messages import Endpoint, is_usable
 from wgkex_ops.errors import RoundFailedError
-from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
 # Far more than a response has.
@@ -48,14 +47,15 @@ class _Body(msgspec.Struct, rename="pascal"):
     message: Any = None
 
 
-async def post_key(url: str, api_version: int, domain: Domain, key: PublicKey) -> bytes:
+async def post_key(url: str, api_version: int, domain: str, key: PublicKey, *, canary: bool) -> bytes:
     """POST a key.
 
     Args:
         url: of the broker, without a path of ours.
         api_version: 1 or 2.
-        domain: the key's.
+        domain: the name of the key's.
         key: the key.
+        canary: whether it is a canary's. Brokers serve it like any other node, but count it as none.
 
     Returns:
         the body of the response, which has the status 200.
@@ -64,18 +64,19 @@ async def post_key(url: str, api_version: int, domain: Domain, key: PublicKey) -
         RoundFailedError: there is no response, or another one; the message is for the operator.
     """
     address = f"{url}/api/v{api_version}/wg/key/exchange"
-    # Brokers serve it like any other node, but count it as none; old ones ignore the mark.
-    submission = {"domain": domain.name, "public_key": str(key), "canary": True}
+    submission = {"domain": domain, "public_key": str(key)}
     headers = {
         hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded",
-        hdrs.USER_AGENT: f"wgkex-ops-probe/{version('wgkex-ops')}",
+        hdrs.USER_AGENT: f"wgkex-ops-{'probe' if canary else 'register'}/{version('wgkex-ops')}",
     }
+    # Old brokers ignore the mark.
+    document = {**submission, "canary": True} if canary else submission
     try:
         async with (
             aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=(hdrs.ACCEPT_ENCODING,)) as session,
             session.post(
                 address,
-                data=_chunks(json.dumps(submission).encode()),
+                data=_chunks(json.dumps(document).encode()),
                 headers=headers,
                 allow_redirects=False,
             ) as response,

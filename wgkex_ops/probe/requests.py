@@ -73,7 +73,7 @@ class ChosenGateway:
             named[endpoint.address] = endpoint
 
     async def _ask(self, domain: Domain, key: PublicKey) -> Endpoint:
-        return parse_version_2(await post_key(self._url, 2, domain, key))
+        return parse_version_2(await post_key(self._url, 2, domain.name, key, canary=True))
 
 
 class Endpoints(Protocol):
@@ -98,7 +98,7 @@ class NamedGateway:
 
     async def __call__(self, domain: Domain, key: PublicKey) -> Gateway:
         """Submit the key."""
-        parse_version_1(await post_key(self._url, 1, domain, key))
+        parse_version_1(await post_key(self._url, 1, domain.name, key, canary=True))
         return Gateway(self._name, await self._endpoints.find(domain))
 
 

@@ -45,14 +45,14 @@ async def broker(*responses: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 async def failure(response: bytes) -> str:
     async with broker(response) as (url, _):
         with pytest.raises(RoundFailedError) as error:
-            await post_key(url, 2, WELT, key(1))
+            await post_key(url, 2, WELT.name, key(1), canary=True)
     return str(error.value).replace(url, "URL")
 
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_the_request_is_that_of_the_firmware(version: int) -> None:
     async with broker(OK) as (url, got):
-        assert await post_key(f"{url}/behind", version, WELT, PublicKey.parse(KEY)) == b"{}"
+        assert await post_key(f"{url}/behind", version, WELT.name, PublicKey.parse(KEY), canary=True) == b"{}"
     [request] = got
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
@@ -111,12 +111,12 @@ async def test_a_broker_that_is_away_is_a_failure_in_words() -> None:
     async with broker(OK) as (url, _):
         pass
     with pytest.raises(RoundFailedError, match=f"^no response of the broker at {url}: Connection refused$"):
-        await post_key(url, 2, WELT, key(1))
+        await post_key(url, 2, WELT.name, key(1), canary=True)
 
 
 async def test_a_name_without_an_address_is_a_failure_in_words() -> None:
     with pytest.raises(RoundFailedError, match=r"at http://b\.invalid: its name has no address$"):
-        await post_key("http://b.invalid", 2, WELT, key(1))
+        await post_key("http://b.invalid", 2, WELT.name, key(1), canary=True)
 
 
 async def test_tls_that_is_none_is_a_failure_in_words() -> None:
@@ -128,7 +128,7 @@ async def test_tls_that_is_none_is_a_failure_in_words() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(RoundFailedError, match=f"^no response of the broker at {url}: TLS failed: "):
-            await post_key(url, 2, WELT, key(1))
+            await post_key(url, 2, WELT.name, key(1), canary=True)
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202e", "|x=1", "x" * 10_000])

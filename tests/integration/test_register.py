@@ -1,0 +1,91 @@
+"""`wgkex-ops register` against a broker, and what people and scripts see of it."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.helpers import WELT
+from tests.integration.gateways import gateways_known
+from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, running_worker, settings
+from tests.integration.keys import installed
+from tests.integration.loopback import free_port
+from tests.integration.servers import Mosquitto
+from wgkex_ops.model.keys import PublicKey
+
+
+async def register(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of the command."""
+    command = (sys.executable, "-m", "wgkex_ops", "register", *arguments)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+def first_requests(broker: RunningBroker) -> float:
+    return broker.metric("wgkex_broker_key_first_requests_total", domain=WELT.name)
+
+
+async def test_a_key_is_registered_as_a_router_does(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    config = configuration(mosquitto.port)
+    async with running_worker(config) as worker, running_broker(config) as broker:
+        await gateways_known(broker, "gw01")
+        state = await worker.state(WELT)
+        key = new_key()
+        url = f"http://{broker.nodes}/"
+
+        status, output, errors = await register(WELT.name, str(key), "--url", url)
+        assert (status, errors) == (0, "")
+        endpoint = dict(line.split("  ", 1) for line in output.splitlines())
+        assert {name: value.strip() for name, value in endpoint.items()} == {
+            "Endpoint": f"gw01.example.net:{state.listen_port}",
+            "Public key": str(PublicKey(state.public_key)),
+            "Allowed IPs": f"{state.link_address}/128",
+        }
+        found = json_of(await register(WELT.name, str(key), "--url", url, "--json"))
+        assert found["endpoint"]["allowed_ips"] == f"{state.link_address}/128"
+        await installed(worker, WELT, key)
+        # It is a node like any other.
+        assert first_requests(broker) == 1
+
+        other = new_key()
+        status, output, _ = await register(WELT.name, str(other), "--url", url, "--api-version", "1")
+        assert (status, output) == (0, f"The key is on its way to all gateways of {WELT.name}.\n")
+        await installed(worker, WELT, other)
+        found = json_of(await register(WELT.name, str(other), "--url", url, "--api-version", "1", "--json"))
+        assert found == {"accepted": True, "endpoint": None}
+
+        # By the configuration, the broker is on this host.
+        file = tmp_path / "wgkex.yaml"
+        listen = {"host": broker.nodes.host, "port": broker.nodes.port}
+        file.write_text(json.dumps(settings(mosquitto.port, broker_listen=listen)))
+        assert (await register(WELT.name, str(key), "--config", str(file)))[0] == 0
+
+        status, output, _ = await register("ffmuc_unknown", str(key), "--url", url)
+        assert status == 1
+        assert "HTTP status 400, unknown_domain: the domain is not served here" in output
+
+
+def json_of(result: tuple[int, str, str]) -> Any:  # noqa: ANN401  JSON can be anything
+    return json.loads(result[1])
+
+
+async def test_what_goes_wrong_is_shown() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    status, output, _ = await register(WELT.name, str(new_key()), "--url", url)
+    assert (status, output) == (1, f"no response of the broker at {url}: Connection refused\n")
+    status, output, _ = await register(WELT.name, str(new_key()), "--url", url, "--json")
+    assert json.loads(output) == {
+        "accepted": False,
+        "error": f"no response of the broker at {url}: Connection refused",
+    }
+    status, _, errors = await register(WELT.name, "short", "--url", url)
+    assert status == 2
+    assert "argument KEY: the public key is not the canonical base64 of 32 bytes" in errors
+    status, _, errors = await register(WELT.name, str(new_key()), "--config", "/nowhere/wgkex.yaml")
+    assert status == 2
+    assert errors.startswith("/nowhere/wgkex.yaml: does not exist")

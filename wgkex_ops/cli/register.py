@@ -1,0 +1,75 @@
+"""`wgkex-ops register`: submits a key as a router does, for people and scripts, and shows what a router would get."""
+
+import argparse
+import json
+from typing import Any, Final
+
+from wgkex_ops.config import broker_url
+from wgkex_ops.errors import InvalidPublicKeyError, RoundFailedError
+from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.probe.post import parse_version_1, parse_version_2, post_key
+
+ACCEPTED: Final = 0
+REFUSED: Final = 1
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own options."""
+    parser.add_argument("domain", metavar="DOMAIN")
+    parser.add_argument("key", type=_key, metavar="KEY")
+    parser.add_argument("--url", type=_url, metavar="URL", help="the broker; default: probe.url of the configuration")
+    parser.add_argument(
+        "--api-version", type=int, choices=(1, 2), default=2, help="1: all gateways get the key; 2: one is named, too"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+async def run(url: str, arguments: argparse.Namespace) -> int:
+    """Submit the key, print what came of it, and return the exit status.
+
+    Args:
+        url: of the broker, without a path of ours.
+        arguments: those of the command line.
+    """
+    try:
+        body = await post_key(url, arguments.api_version, arguments.domain, arguments.key, canary=False)
+        if arguments.api_version == 1:
+            parse_version_1(body)
+            endpoint = None
+        else:
+            endpoint = parse_version_2(body)
+    except RoundFailedError as error:
+        print(json.dumps({"accepted": False, "error": str(error)}) if arguments.json else error)  # noqa: T201  the result
+        return REFUSED
+    if endpoint is None:
+        found: dict[str, Any] = {}
+        text = f"The key is on its way to all gateways of {arguments.domain}."
+    else:
+        found = {
+            "address": endpoint.address,
+            "port": endpoint.port,
+            "public_key": endpoint.public_key,
+            "allowed_ips": f"{endpoint.link_address}/128",
+        }
+        address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+        text = (
+            f"Endpoint     {address}:{endpoint.port}\n"
+            f"Public key   {endpoint.public_key}\n"
+            f"Allowed IPs  {endpoint.link_address}/128"
+        )
+    print(json.dumps({"accepted": True, "endpoint": found or None}) if arguments.json else text)  # noqa: T201
+    return ACCEPTED
+
+
+def _key(text: str) -> PublicKey:
+    try:
+        return PublicKey.parse(text)
+    except InvalidPublicKeyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _url(text: str) -> str:
+    try:
+        return broker_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
