@@ -50,7 +50,7 @@ _LISTEN_ERRORS: Final = {
 class Client(Connection, Protocol):
     """A connection with the task that opens it."""
 
-    opening: asyncio.Task[None] | None
+    opening: asyncio.Task[bool] | None
 
 
 def most_connections(wanted: ConnectionLimits) -> ConnectionLimits:
@@ -124,23 +124,28 @@ class Acceptor:
 
     def _open(self, accepted: socket.socket, address: str) -> None:
         client = self._make()
-        if self._connections.admit(client, self._network_of(address)):
-            client.opening = asyncio.get_running_loop().create_task(self._serve(client, accepted))
-        else:
+        if not self._connections.admit(client, self._network_of(address)):
             accepted.close()
+            return
+        client.opening = asyncio.get_running_loop().create_task(self._serve(client, accepted))
 
-    async def _serve(self, client: Client, accepted: socket.socket) -> None:
-        loop, opened = asyncio.get_running_loop(), False
+        def opened(opening: asyncio.Task[bool]) -> None:
+            # One that is cut at once has not even begun.
+            if opening.cancelled() or not opening.result():
+                accepted.close()
+                self._connections.remove(client)
+
+        client.opening.add_done_callback(opened)
+
+    async def _serve(self, client: Client, accepted: socket.socket) -> bool:
+        """Return whether the client has its connection, which closes its socket from then on."""
+        protocol = cast("asyncio.BaseProtocol", client)
         try:
-            protocol = cast("asyncio.BaseProtocol", client)
-            await loop.connect_accepted_socket(lambda: protocol, accepted, **self._tls)
-            opened = True
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted, **self._tls)
         except OSError:
             # It does not speak TLS, or is gone.
-            pass
-        finally:
-            if not opened:
-                self._connections.remove(client)
+            return False
+        return True
 
 
 @contextlib.asynccontextmanager

@@ -53,7 +53,7 @@ class _RequestHandler(web.RequestHandler):
 
     def __init__(self, *arguments: Any, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:  # noqa: ANN401  aiohttp's
         super().__init__(*arguments, loop=loop, **settings)
-        self.opening: asyncio.Task[None] | None = None
+        self.opening: asyncio.Task[bool] | None = None
         self._accepted: asyncio.Transport | None = None
         # When the client should have done what is waited for, by the loop's clock; whether that is its next request, of
         # which nothing has come yet; and how many bytes of the present one have.

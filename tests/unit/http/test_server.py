@@ -13,7 +13,9 @@ from aiohttp import web
 
 from tests.helpers import request, until
 from wgkex_ops.config import Listen
+from wgkex_ops.config.limits import ConnectionLimits
 from wgkex_ops.errors import ListenError
+from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.server import serve
 
 # More than the kernel takes off a server whose client reads nothing.
@@ -196,4 +198,21 @@ def test_the_end_may_itself_be_cancelled(clients: Clients) -> None:
 
     with nothing_left_open():
         asyncio.run(cancelled())
+    assert clients.all_closed()
+
+
+def test_connections_that_go_for_others_at_once_are_closed(clients: Clients) -> None:
+    """All of them come before the event loop runs again: some are cut before anything was made of them."""
+
+    async def run() -> None:
+        connections = Connections(ConnectionLimits.model_construct(total=2, per_network=2), lambda _reason: None)
+        async with serve(an_app(), Listen(port=0), connections=connections) as listen:
+            for _ in range(CLIENTS):
+                clients.connect(listen)
+            await until(lambda: len(connections) == 2)
+            await asyncio.sleep(0.1)
+            assert len(connections) == 2
+
+    with nothing_left_open():
+        asyncio.run(asyncio.wait_for(run(), 10))
     assert clients.all_closed()
