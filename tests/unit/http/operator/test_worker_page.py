@@ -154,7 +154,7 @@ async def test_the_outcome_of_keys_is_shown() -> None:
         ["Rejected", "2"],
         ["own key", "2"],
         ["Given up: no tunnel", "1"],
-        ["Removed: the node has gone", "5"],
+        ["Removed: the node has gone, or its key is denied", "5"],
         ["Removed: a full domain needed the room", "0"],
     ]
     assert page.notices == [

@@ -198,7 +198,7 @@ class WorkerView:
                 recent.row("Merged with one that waited", keys.deduplicated),
                 *recent.rows_by_reason("Rejected", keys.rejections, Tone.WARN),
                 recent.row("Given up: no tunnel", keys.install_failures, Tone.BAD),
-                recent.row("Removed: the node has gone", self.cleanup.removed),
+                recent.row("Removed: the node has gone, or its key is denied", self.cleanup.removed),
                 recent.row("Removed: a full domain needed the room", keys.evicted, Tone.WARN),
             ],
             cards=False,
