@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from wgkex_ops.bus.messages import WORKER_EVENTS, broker_status_topic, receipt_topic, status_payload
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.http.clients import TrustedProxies, network_of
+from wgkex_ops.http.clients import TrustedProxies
 from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.gateways.announcer import Announcer
 from wgkex_ops.http.gateways.choice import Assigner
@@ -191,7 +191,7 @@ class Broker:
                 setting="broker_listen",
                 ssl_context=self._tls.context if self._tls is not None else None,
                 connections=self._connections,
-                network_of=self._network_of,
+                network_of=self._proxies.network_of_connection,
                 reuse_port=self._config.broker_listen.reuse_port,
                 shutdown_timeout=_SHUTDOWN_TIMEOUT,
                 max_line_size=_LONGEST_LINE,
@@ -222,10 +222,6 @@ class Broker:
         finally:
             for task in tasks:
                 task.cancel()
-
-    def _network_of(self, address: str) -> bytes | None:
-        """The network that a connection counts for; None for a load balancer's, whose clients share it."""
-        return None if address in self._proxies else network_of(address)
 
     async def refresh(self) -> None:
         """Bring the metrics that are read at a scrape up to date."""

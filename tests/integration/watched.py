@@ -190,6 +190,8 @@ async def watched_system(bench: Bench, names: Path, *, canary: bool = False) -> 
     tls_port = free_port()
     mosquitto = await bench.mosquitto(f"listener {tls_port} {LOOPBACK}", *tls_settings(certificates))
     broker_pages, worker_pages, canary_pages = free_port(), free_port(), free_port()
+    key_lists = bench.folder / "keys.yaml"
+    key_lists.write_text("denied: []\n")
     config = configuration(
         tls_port,
         mqtt={"tls": {"ca_file": str(certificates.authority)}},
@@ -198,6 +200,7 @@ async def watched_system(bench: Bench, names: Path, *, canary: bool = False) -> 
         worker={"metrics_listen": {"host": LOOPBACK, "port": worker_pages}},
         probe={"metrics_listen": {"host": LOOPBACK, "port": canary_pages}},
         # Otherwise no cleanup would be completed within the time of a test, and count as stalled.
+        key_lists=str(key_lists),
         cleanup={"interval": 10},
         metrics={"per_peer": True, "per_peer_limit": _NODES // 2 + 5, "peer_names": str(names)},
     )

@@ -67,6 +67,10 @@ class TrustedProxies:
             len(first) == len(packed) and value & netmask == network for first, netmask, network in self._networks
         )
 
+    def network_of_connection(self, address: str) -> bytes | None:
+        """The network that a connection from an address counts for; None for a load balancer's, which many share."""
+        return None if address in self else network_of(address)
+
     def client(self, peer: str, forwarded_for: str, real_ip: str) -> str:
         """The address that a request comes from.
 
