@@ -93,7 +93,7 @@ async def test_file_descriptors_that_run_out_are_an_alert(bench: Bench, mosquitt
     document_ = places(mosquitto.port)
     worker = start(bench, "worker", document_)
     # The connections of routers leave 224 of them to all else; here that is what fills them.
-    broker = start(bench, "broker", document_, "prlimit", "--nofile=90:90")
+    broker = start(bench, "broker", document_, "prlimit", "--nofile=80:80")
     await worker.logs("worker_announced")
     await broker.logs("mqtt_connected")
     prometheus = await watch(bench, document_)
