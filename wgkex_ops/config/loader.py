@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from wgkex_ops.config import older
 from wgkex_ops.config.model import Config, settings
-from wgkex_ops.config.section import Section
+from wgkex_ops.config.section import FileContext, Place, Section
 from wgkex_ops.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/wgkex.yaml")
@@ -54,8 +55,11 @@ _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-Place = tuple[str | int, ...]
+# What stands below one of them by mistake may be the secret.
+_SECRETS: Final = frozenset({"password", "broker_signing_key", "api_key"})
+
 _Root = TypeVar("_Root", bound=Section)
+_Value = TypeVar("_Value")
 
 
 def config_path(argument: Path | None, environ: Mapping[str, str]) -> Path:
@@ -152,6 +156,8 @@ class _Document(Generic[_Root]):
         self._folder = folder
         self._lines: dict[Place, int] = {}
         self._problems: dict[Place, tuple[int, str]] = {}
+        # Where a setting stands in the file, if its key there is an older one.
+        self._moved: dict[Place, Place] = {}
         self._value_count = 0
         self._root: _Root | None = None
         data = self._read(text)
@@ -269,36 +275,58 @@ class _Document(Generic[_Root]):
     # --- from plain values to a configuration
 
     def _check(self, data: dict[str, object]) -> None:
+        found = older.take(data) if self._section is Config else []
+        for key, place, value, twice in found:
+            if twice:
+                self._report(place, f"means the same as {key.same_as}, which is there, too; remove one")
+            elif value is not None and key.same_as is not None:
+                self._moved[*place[:-1], key.same_as] = place
+            elif value is not None:
+                self._validated(TypeAdapter(key.type), value, place)
+        ignored = tuple(dict.fromkeys(key.path for key, *_ in found if key.same_as is None))
+        self._root = self._validated(TypeAdapter(self._section), data, (), FileContext(self._folder, ignored))
+
+    def _validated(
+        self, kind: TypeAdapter[_Value], value: object, above: Place, context: FileContext | None = None
+    ) -> _Value | None:
+        """Check the value of a place; None if there are problems, which are reported."""
         try:
-            self._root = self._section.model_validate(data, context=self._folder)
+            return kind.validate_python(value, context=context)
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_input=False):
-                place = detail["loc"]
+                place = (*above, *detail["loc"])
                 # What is wrong with a name, as that of a worker, has a place of its own.
                 if place[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
                     place = place[:-1]
-                self._report(place, self._sentence(place, detail))
+                self._report(self._moved.get(place, place), self._sentence(place, detail))
+        return None
 
     def _sentence(self, place: Place, detail: ErrorDetails) -> str:
         match detail["type"]:
             case "value_error":
                 return str(detail["ctx"]["error"])
             case "extra_forbidden":
-                return _unknown_key(place, settings(self._section))
+                return _unknown_key(place, settings(self._section), older.PATHS if self._section is Config else ())
             case kind:
                 return _SENTENCES.get(kind) or detail["msg"].removeprefix("Input ")
 
 
-def _unknown_key(place: Place, settings: Sequence[str]) -> str:
-    """Name the few places that have this very key, or the closest key of this section."""
+def _unknown_key(place: Place, settings: Sequence[str], older_keys: Sequence[str]) -> str:
+    """Name the few places that have this very key, or the closest key of this section, perhaps an older one."""
     # Items of lists have no names.
     *parents, key = (part for part in place if isinstance(part, str))
-    known = [setting.split(".") for setting in settings]
-    here = [path[-1] for path in known if _is_under(path[:-1], parents)]
-    elsewhere = [".".join(path) for path in known if path[-1] == key]
-    guesses = elsewhere if len(elsewhere) in {1, 2, 3} else difflib.get_close_matches(key, here, n=1)
-    hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known here: {', '.join(here)}"
+    elsewhere = [setting for setting in settings if setting.split(".")[-1] == key]
+    here = _keys_under(parents, settings)
+    older_here = _keys_under(parents, older_keys)
+    close = difflib.get_close_matches(key, [*here, *older_here], n=1)
+    guesses = elsewhere if len(elsewhere) in {1, 2, 3} else close
+    hint = f"did you mean {' or '.join(guesses)}?" if guesses else f"known here: {', '.join(here or older_here)}"
     return f"unknown key; {hint}"
+
+
+def _keys_under(parents: Sequence[str], settings: Sequence[str]) -> list[str]:
+    paths = [setting.split(".") for setting in settings]
+    return [key for *above, key in paths if _is_under(above, parents)]
 
 
 def _is_under(pattern: Sequence[str], parents: Sequence[str]) -> bool:
@@ -308,9 +336,8 @@ def _is_under(pattern: Sequence[str], parents: Sequence[str]) -> bool:
 
 def _place(place: Place, line: int) -> str:
     """The beginning of a message: ``mqtt.broker_port (line 5): ``."""
-    if "password" in place:
-        # What stands below it by mistake may be the password.
-        place = place[: place.index("password") + 1]
+    secret = next((index for index, part in enumerate(place) if part in _SECRETS), len(place))
+    place = place[: secret + 1]
     setting = ".".join(part if part.isprintable() else repr(part) for part in map(str, place))
     if not setting:
         return f"line {line}: " if line else ""

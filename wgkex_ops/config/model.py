@@ -5,14 +5,14 @@ a property.
 """
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, get_args, get_origin
+from typing import Final, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, StrictBool, ValidationInfo, field_validator
 
 from wgkex_ops.config.fields import (
     DomainNames,
@@ -29,7 +29,7 @@ from wgkex_ops.config.fields import (
 )
 from wgkex_ops.config.limits import MAX_PEERS, LimitsConfig
 from wgkex_ops.config.mqtt import MqttConfig
-from wgkex_ops.config.section import Listen, Section
+from wgkex_ops.config.section import FileContext, Listen, Section, paths_in
 from wgkex_ops.config.tls import ServerTls
 from wgkex_ops.model.domains import Domain, parse_domain
 
@@ -221,6 +221,18 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
     probe: ProbeConfig = ProbeConfig()
 
+    _ignored_keys: tuple[str, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, context: object) -> None:
+        """Remember what the file has, and no setting says."""
+        if isinstance(context, FileContext):
+            self._ignored_keys = context.ignored_keys
+
+    @property
+    def ignored_keys(self) -> tuple[str, ...]:
+        """The keys of the older wgkex that the file has, and that have no effect; see `older`."""
+        return self._ignored_keys
+
     @field_validator("broker")
     @classmethod
     def _serves_somebody(cls, broker: BrokerConfig, info: ValidationInfo) -> BrokerConfig:
@@ -265,18 +277,4 @@ class Config(Section):
 @cache
 def settings(section: type[Section] = Config) -> tuple[str, ...]:
     """Every key that the file may have, as dotted paths; ``*`` stands for the name of a worker."""
-    return tuple(_walk(section, ""))
-
-
-def _walk(section: type[Section], prefix: str) -> Iterator[str]:
-    for key, info in section.fields_by_key().items():
-        yield prefix + key
-        any_name = ".*" if get_origin(info.annotation) is Mapping else ""
-        for inner in _sections_in(info.annotation):
-            yield from _walk(inner, f"{prefix}{key}{any_name}.")
-
-
-def _sections_in(annotation: object) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [section for argument in get_args(annotation) for section in _sections_in(argument)]
+    return tuple(paths_in(section, ""))

@@ -1,11 +1,28 @@
 """The base of all sections of the configuration, and the one that several have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
 from wgkex_ops.config.fields import Host, Port
+
+# Of a value in a file: the keys above it, and its own.
+Place = tuple[str | int, ...]
+
+
+class FileContext(NamedTuple):
+    """What validators may know of a file.
+
+    Attributes:
+        folder: where it is; None if it is a text.
+        ignored_keys: keys of the older wgkex that it has, and that have no effect.
+    """
+
+    folder: Path | None = None
+    ignored_keys: tuple[str, ...] = ()
 
 
 class Section(BaseModel):
@@ -43,3 +60,23 @@ class Listen(Section):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def paths_in(annotation: object, prefix: str) -> Iterator[str]:
+    """List the keys of the sections in a type, and those of the sections inside, as dotted paths.
+
+    Args:
+        annotation: the type.
+        prefix: what each path begins with.
+    """
+    for section in _sections_in(annotation):
+        for key, info in section.fields_by_key().items():
+            yield prefix + key
+            any_name = ".*" if get_origin(info.annotation) is Mapping else ""
+            yield from paths_in(info.annotation, f"{prefix}{key}{any_name}.")
+
+
+def _sections_in(annotation: object) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections_in(argument)]

@@ -3,11 +3,12 @@
 import stat
 from pathlib import Path
 
+from wgkex_ops.config import older
 from wgkex_ops.config.model import Config
 
 
 def warnings(config: Config, path: Path | None) -> list[str]:
-    """Find what an attacker would like, a sentence each.
+    """Find what an attacker would like, and what has no effect, a sentence each.
 
     Args:
         config: the configuration.
@@ -21,6 +22,11 @@ def warnings(config: Config, path: Path | None) -> list[str]:
             "mqtt.tls.verify: false accepts any server, and so an attacker in between, who gets the password; "
             "name the server's authority in mqtt.tls.ca_file instead"
         )
+    found += [
+        f"{key.path}: has no effect here: {key.reason}; remove it when the older wgkex reads this file no more"
+        for key in older.KEYS
+        if key.path in config.ignored_keys
+    ]
     return found
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from wgkex_ops.config.fields import readable
 from wgkex_ops.config.loader import load_as
-from wgkex_ops.config.section import Section
+from wgkex_ops.config.section import FileContext, Section
 from wgkex_ops.config.tls import server_context
 from wgkex_ops.errors import ConfigError
 
@@ -30,7 +30,8 @@ _PRINTABLE: Final = re.compile(r"[ -~]+")
 
 def _beside(path: Path, info: ValidationInfo) -> Path:
     """Let a relative path start at the folder of the web configuration file."""
-    return readable(info.context / path) if isinstance(info.context, Path) else path
+    folder = info.context.folder if isinstance(info.context, FileContext) else None
+    return path if folder is None else readable(folder / path)
 
 
 def _bcrypt_hash(value: str) -> str:

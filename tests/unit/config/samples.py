@@ -10,6 +10,7 @@ from wgkex_ops.config import parse
 from wgkex_ops.errors import ConfigError
 
 OLD: Final = TESTDATA / "config" / "old.yaml"
+PARKER: Final = TESTDATA / "config" / "parker.yaml"
 BROKEN: Final = TESTDATA / "config" / "broken.yaml"
 EXAMPLE: Final = ROOT / "wgkex.yaml.example"
 

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.config.samples import BROKEN, MINIMAL, OLD, problems
-from wgkex_ops.config import config_path, load, parse, settings
+from tests.unit.config.samples import BROKEN, MINIMAL, OLD, PARKER, problems
+from wgkex_ops.config import config_path, load, older, parse, settings
 from wgkex_ops.errors import ConfigError
 
 # --- the file
@@ -288,7 +288,7 @@ values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(settings()), values, max_size=12), values)
+@given(st.dictionaries(st.sampled_from(settings() + older.PATHS), values, max_size=12), values)
 @bounded
 @hypothesis.example({}, {"[key]": None, "workers": {"[key]": 1, "gw01": {"[key]": 1}, "gw/1": {"weight": "x"}}})
 def test_any_values_are_a_configuration_or_problems(chosen: dict[str, object], other: object) -> None:
@@ -318,7 +318,7 @@ def test_any_text_is_a_configuration_or_problems(text: str) -> None:
     parse_or_refuse(MINIMAL + "log_level: " + text)
 
 
-@given(st.sampled_from([OLD, BROKEN]), st.data())
+@given(st.sampled_from([OLD, PARKER, BROKEN]), st.data())
 @bounded
 def test_a_damaged_file_is_a_configuration_or_problems(path: Path, data: st.DataObject) -> None:
     """The password is not near enough to a setting that may be shown to get there."""

@@ -155,7 +155,7 @@ def test_value(lines: str, expected: str) -> None:
         ("  broker_prot: 1", "mqtt.broker_prot (line 5): unknown key; did you mean broker_port?"),
         ("broker_port: 1", "broker_port (line 5): unknown key; did you mean mqtt.broker_port?"),
         ("cleanup: {name: a}", "cleanup.name (line 5): unknown key; did you mean broker.name or worker.name?"),
-        ("workers: {gw01: {pop: 3}}", "workers.gw01.pop (line 5): unknown key; known here: weight"),
+        ("workers: {gw01: {share: 3}}", "workers.gw01.share (line 5): unknown key; known here: weight"),
         (
             "  port: 1884",
             (
