@@ -125,6 +125,28 @@ def test_a_warning_is_logged_at_the_start(config: Path) -> None:
     assert (warning["level"], str(config) in warning["detail"]) == ("warning", True)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_key_without_effect_is_warned_of_and_one_that_asks_for_more_is_refused(
+    here: Callable[..., Done], command: str, config: Path
+) -> None:
+    config.write_text(f"{GOOD}parker: {{enabled: false}}\n")
+    done = here(command, "--check-config", "--config", str(config))
+    assert (done.status, done.stdout) == (0, "The configuration is fine.\n")
+    assert done.stderr.startswith("warning: parker: has no effect here: ")
+    config.write_text(f"{GOOD}parker: {{enabled: true}}\n")
+    done = here(command, "--check-config", "--config", str(config))
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{config}: parker.enabled (line ")
+
+
+def test_a_key_without_effect_is_logged_at_the_start(config: Path) -> None:
+    config.write_text(f"{GOOD}netbox:\nbroker: {{metrics_listen: {{host: 192.0.2.1}}}}\n")
+    done = run("broker", "--config", str(config))
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    [warning] = [event for event in events if event["event"] == "configuration_warning"]
+    assert (warning["level"], warning["detail"].split(":")[0]) == ("warning", "netbox")
+
+
 @pytest.mark.parametrize("program", ["wgkex-broker", "wgkex-worker"])
 def test_old_names_run_their_command(program: str, config: Path) -> None:
     done = run("--check-config", program=program, environment={"WGKEX_CONFIG_FILE": str(config)})
