@@ -1,13 +1,13 @@
 """What the ``parker`` branch of the older wgkex has in the file, and this model has not.
 
-Such a file loads as long as it asks for nothing that only Parker nodes get. What another setting means as well becomes
+Such a file loads as long as it does not ask for Parker itself. What another setting means as well becomes
 that setting; all else is checked, has no effect, and is warned of.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool
+from pydantic import BeforeValidator, Field, SecretStr, StrictBool
 
 from wgkex_ops.config.fields import Integer, Number
 from wgkex_ops.config.section import Place, Section, paths_in
@@ -43,14 +43,6 @@ def _unless_off(value: object) -> object:
     return None if value is False else value
 
 
-def _no_netbox(_: str) -> str:
-    raise ValueError("asks for NetBox, which wgkex-ops does not have; leave netbox out")
-
-
-def _no_signatures(_: str) -> str:
-    raise ValueError("asks for signed responses, which wgkex-ops does not have; leave the key out")
-
-
 _Seconds = Annotated[Number, Field(gt=0)]
 _PrefixLength = Annotated[Integer, Field(ge=0, le=128)]
 
@@ -80,7 +72,7 @@ class _Parker(Section):
 
 
 class _Netbox(Section):
-    url: Annotated[str, AfterValidator(_no_netbox)] | None = None
+    url: str | None = None
     api_key: SecretStr | None = None
 
 
@@ -121,7 +113,7 @@ KEYS: Final = (
     OlderKey("parker", Annotated[_Parker | None, BeforeValidator(_switch_or_mapping)], "wgkex-ops has no Parker"),
     OlderKey(
         "broker_signing_key",
-        Annotated[Annotated[str, AfterValidator(_no_signatures)] | None, BeforeValidator(_unless_off)],
+        Annotated[SecretStr | None, BeforeValidator(_unless_off)],
         "only responses to Parker nodes are signed",
     ),
     OlderKey(
