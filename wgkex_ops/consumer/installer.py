@@ -311,7 +311,11 @@ class Installer:
             self._metrics.evicted.labels(change.domain.name).inc()
         if removed:
             lists = self._lists()
-            log_each(__name__, "peer_evicted", (_describe(change, lists) for change in removed))
+            log_each(
+                __name__,
+                "peer_evicted",
+                (lists.describe(change.domain.name, PublicKey(change.key)) for change in removed),
+            )
 
     async def _conclude(self, result: _Result) -> None:
         """Inform the journal, then the bus and the brokers. Until then each key waits, and takes later messages in."""
@@ -378,12 +382,7 @@ class Installer:
 
     def _context(self, waiting: _Waiting) -> dict[str, object]:
         """What is logged of a key."""
-        context = _describe(waiting.change, self._lists())
+        context: dict[str, object] = {**self._lists().describe(waiting.identity[0], waiting.key)}
         if waiting.request_ids:
             context["request_ids"] = list(waiting.request_ids)
         return context
-
-
-def _describe(change: Change, lists: KeyLists) -> dict[str, object]:
-    key = PublicKey(change.key)
-    return {"domain": change.domain.name, "public_key": str(key), **lists.label(change.key)}

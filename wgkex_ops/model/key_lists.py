@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
+from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import DENIED_KEY, NOT_ALLOWED_KEY
 
 # The lists, as metrics name them.
@@ -64,6 +65,10 @@ class KeyLists:
         """The name of a key (32 bytes) as a field of a log line; nothing if it has none."""
         name = self.names.get(key)
         return {"name": name} if name else {}
+
+    def describe(self, domain: str, key: PublicKey) -> dict[str, str]:
+        """What log lines say of a key in a domain, with its name if it has one."""
+        return {"domain": domain, "public_key": str(key), **self.label(key.raw)}
 
     @cached_property
     def names(self) -> Mapping[bytes, str]:

@@ -197,15 +197,7 @@ class Cleanup:
         log_each(
             __name__,
             "peer_removed",
-            (
-                {
-                    "domain": one.domain.name,
-                    "public_key": str(one.key),
-                    "reason": one.reason,
-                    **lists.label(one.key.raw),
-                }
-                for one in gone
-            ),
+            ({**lists.describe(one.domain.name, one.key), "reason": one.reason} for one in gone),
         )
 
 

@@ -1,5 +1,6 @@
 """Removes the peers of keys that the operators' lists refuse."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ import structlog
 
 from wgkex_ops.consumer.dataplane.scans import Scan
 from wgkex_ops.consumer.upkeep.journal import Journal
+from wgkex_ops.consumer.upkeep.journal_file import Row
 from wgkex_ops.logs import log_each
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.model.changes import Change
@@ -58,13 +60,9 @@ class RefusedPeers:
         Args:
             scan: what is there; the journal has been compared with it.
         """
-        lists, now = self._lists(), self._clock()
-        refused = {
-            Change.remove(self._domains[row.domain], PublicKey(key)): _REASONS[reason]
-            for key, row in self._journal.rows.items()
-            if row.domain in self._domains and (reason := lists.refusal(row.domain, key, now))
-        }
-        theirs = _peers_of_others(scan.snapshot, refused)
+        lists = self._lists()
+        # Thousands of peers take a while, and the journal goes on meanwhile.
+        refused, theirs = await asyncio.to_thread(self._plan, scan.snapshot, dict(self._journal.rows), lists)
         changes = list(refused)
         for start in range(0, len(changes), _BATCH_LIMIT):
             batch = changes[start : start + _BATCH_LIMIT]
@@ -77,6 +75,18 @@ class RefusedPeers:
                 {change: refused[change] for change in outcomes if change.address not in kept}, failures, lists
             )
 
+    def _plan(
+        self, snapshot: Snapshot, rows: Mapping[bytes, Row], lists: KeyLists
+    ) -> tuple[dict[Change, str], set[Change]]:
+        """The removals with their reasons, and those among them that only the journal needs."""
+        now = self._clock()
+        refused = {
+            Change.remove(self._domains[row.domain], PublicKey(key)): _REASONS[reason]
+            for key, row in rows.items()
+            if row.domain in self._domains and (reason := lists.refusal(row.domain, key, now))
+        }
+        return refused, _peers_of_others(snapshot, refused) if refused else set()
+
     def _report(self, removed: Mapping[Change, str], failures: Sequence[str], lists: KeyLists) -> None:
         for change, reason in removed.items():
             self._metrics.removed.labels(change.domain.name, reason).inc()
@@ -84,12 +94,7 @@ class RefusedPeers:
             __name__,
             "peer_removed",
             (
-                {
-                    "domain": change.domain.name,
-                    "public_key": str(PublicKey(change.key)),
-                    "reason": reason,
-                    **lists.label(change.key),
-                }
+                {**lists.describe(change.domain.name, PublicKey(change.key)), "reason": reason}
                 for change, reason in removed.items()
             ),
         )

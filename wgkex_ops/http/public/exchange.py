@@ -183,9 +183,7 @@ class KeyExchange:
 
     def _context(self, submission: Submission, request_id: str) -> dict[str, object]:
         """What is logged of a submission."""
-        key = submission.key
-        context = {"domain": submission.domain.name, "public_key": str(key), "request_id": request_id}
-        return {**context, **self._lists().label(key.raw)}
+        return {**self._lists().describe(submission.domain.name, submission.key), "request_id": request_id}
 
 
 async def _accept(_key: UnconfirmedKey) -> web.Response:
