@@ -142,8 +142,8 @@ def _http() -> Section:
                 Head(
                     "Connections cut",
                     "Connections that were cut or not accepted. slow: clients that send no request, or read no"
-                    " response. network: one client has too many. total: the listener is full, and whoever has waited"
-                    " longest without a request goes.",
+                    " response. network: one client has too many. total: the listener is full, and the"
+                    " connection goes that has waited longest for its client.",
                     "cps",
                     12,
                 ),

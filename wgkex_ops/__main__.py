@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "register":
             url = arguments.url or load(config_path(arguments.config, os.environ)).probe_url
             return _run(register_command.run(url, arguments))
-        config = _with_web_config(_load(path), arguments)
+        config = _with_checked_files(_load(path), arguments)
         choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
         for problem in error.problems:
@@ -225,7 +225,7 @@ def _load(path: Path | None) -> Config:
     return parse(DEMONSTRATION, "demonstration") if path is None else load(path)
 
 
-def _with_web_config(config: Config, arguments: argparse.Namespace) -> Config:
+def _with_checked_files(config: Config, arguments: argparse.Namespace) -> Config:
     """Put --web.config.file in the place of the setting, and check the files that the configuration names.
 
     Raises:

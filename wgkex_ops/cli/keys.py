@@ -14,8 +14,9 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from wgkex_ops.cli.arguments import public_key
 from wgkex_ops.config import Config, parse_key_lists
-from wgkex_ops.errors import ConfigError, InvalidPublicKeyError
+from wgkex_ops.errors import ConfigError
 from wgkex_ops.model.key_lists import ALLOWED, DENIED, PROTECTED
 from wgkex_ops.model.keys import PublicKey
 
@@ -42,9 +43,9 @@ def add_options(parser: argparse.ArgumentParser, configuration: argparse.Argumen
         added = actions.add_parser(action, parents=[configuration, details], help=description, description=description)
         if action == "allow":
             added.add_argument("domain", metavar="DOMAIN")
-        added.add_argument("key", type=_key, metavar="KEY")
+        added.add_argument("key", type=public_key, metavar="KEY")
     removed = actions.add_parser("remove", parents=[configuration], help="take a key out of all lists")
-    removed.add_argument("key", type=_key, metavar="KEY")
+    removed.add_argument("key", type=public_key, metavar="KEY")
     listed = actions.add_parser("list", parents=[configuration], help="show the lists")
     listed.add_argument("--json", action="store_true", help="for programs")
 
@@ -118,7 +119,7 @@ def _remove(path: Path, key: PublicKey) -> int:
 
 
 def _print(path: Path, *, as_json: bool) -> int:
-    found = parse_key_lists(_valid(path), str(path))
+    found = parse_key_lists(_text(path), str(path))
     lists = {DENIED: found.denied, **{_shown(ALLOWED, domain): keys for domain, keys in found.allowed.items()}}
     lists[PROTECTED] = found.protected
     rows = [
@@ -154,18 +155,22 @@ def _locked(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
-def _valid(path: Path) -> str:
-    """The text of a file that has no problems."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8"]) from error
+
+
+def _valid(path: Path) -> str:
+    """The text of a file that has no problems."""
+    text = _text(path)
     parse_key_lists(text, str(path))
     return text
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file, if the text is valid, so that whoever reads it finds the old one or the new one.
+    """Replace a file, if the text is valid, so that each reader finds the old one or the new one.
 
     The owner and the mode stay.
     """
@@ -247,10 +252,3 @@ def _is(entry: Mapping[str, Any], key: PublicKey) -> bool:
 
 def _shown(name: str, domain: str) -> str:
     return f"{name}.{domain}" if domain else name
-
-
-def _key(text: str) -> PublicKey:
-    try:
-        return PublicKey.parse(text)
-    except InvalidPublicKeyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Final
 
 from wgkex_ops.bus.messages import Endpoint, is_usable
-from wgkex_ops.config import Config, broker_url
+from wgkex_ops.cli.arguments import url
+from wgkex_ops.config import Config
 from wgkex_ops.errors import CannotProbeError, ConfigError
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.rounds import BEARABLE, LIMIT, Round
@@ -35,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain", action="append", metavar="NAME", help="a domain; may be repeated; default: all of the configuration"
     )
-    parser.add_argument("--url", type=_url, metavar="URL", help="the broker; default: probe.url")
+    parser.add_argument("--url", type=url, metavar="URL", help="the broker; default: probe.url")
     parser.add_argument("--keys", type=Path, metavar="DIRECTORY", help="where the keys are; default: probe.keys")
     parser.add_argument(
         "--no-namespace", action="store_true", help="make the interfaces in the network namespace of this process"
@@ -155,13 +156,6 @@ def _endpoint(arguments: argparse.Namespace, domains: Sequence[Domain]) -> Endpo
             ["--endpoint should be HOST:PORT, --gateway-key a WireGuard public key, --link-address an IPv6 address"]
         )
     return endpoint
-
-
-def _url(text: str) -> str:
-    try:
-        return broker_url(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _name(text: str) -> str:

@@ -4,9 +4,8 @@ import argparse
 import json
 from typing import Any, Final
 
-from wgkex_ops.config import broker_url
-from wgkex_ops.errors import InvalidPublicKeyError, RoundFailedError
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.cli.arguments import public_key, url
+from wgkex_ops.errors import RoundFailedError
 from wgkex_ops.probe.post import parse_version_1, parse_version_2, post_key
 
 ACCEPTED: Final = 0
@@ -16,8 +15,8 @@ REFUSED: Final = 1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's own options."""
     parser.add_argument("domain", metavar="DOMAIN")
-    parser.add_argument("key", type=_key, metavar="KEY")
-    parser.add_argument("--url", type=_url, metavar="URL", help="the broker; default: probe.url of the configuration")
+    parser.add_argument("key", type=public_key, metavar="KEY")
+    parser.add_argument("--url", type=url, metavar="URL", help="the broker; default: probe.url of the configuration")
     parser.add_argument(
         "--api-version", type=int, choices=(1, 2), default=2, help="1: all gateways get the key; 2: one is named, too"
     )
@@ -59,17 +58,3 @@ async def run(url: str, arguments: argparse.Namespace) -> int:
         )
     print(json.dumps({"accepted": True, "endpoint": found or None}) if arguments.json else text)  # noqa: T201
     return ACCEPTED
-
-
-def _key(text: str) -> PublicKey:
-    try:
-        return PublicKey.parse(text)
-    except InvalidPublicKeyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _url(text: str) -> str:
-    try:
-        return broker_url(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -141,7 +141,7 @@ def test_wrong_value(lines: str, expected: str) -> None:
 
 
 def test_all_keys_at_once() -> None:
-    """What is missing here is told of together with all else that is wrong."""
+    """What is missing here is reported together with all else that is wrong."""
     lines = (
         "workers: {gw01: {id: 1, pop: north, weight: -1}}\nsticky_worker_tolerance: 15\n"
         "parker: {enabled: true, ipam: netbox}\nbroker_signing_key: SECRET\nnetbox: {url: a, api_key: SECRET}\n"
@@ -175,7 +175,7 @@ def test_a_key_that_means_the_same(key: str, same: str, value: int) -> None:
 
 @pytest.mark.parametrize(("key", "same", "value"), SAME)
 def test_both_names_at_once(key: str, same: str, value: int) -> None:
-    """What is wrong with either is told where it stands."""
+    """What is wrong with either is reported where it stands."""
     both = f"cleanup.{key} (line 6): means the same as {same}, which is there, too; remove one"
     assert problems(f"{MINIMAL}cleanup:\n  {key}: {value}\n  {same}: {value}") == (both,)
     (_, wrong) = problems(f"{MINIMAL}cleanup:\n  {key}: {value}\n  {same}: x")
