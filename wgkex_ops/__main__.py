@@ -13,9 +13,9 @@ from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops.cli import keys as keys_command
+from wgkex_ops.cli import keys, register
 from wgkex_ops.cli import probe as probe_command
-from wgkex_ops.cli import register as register_command
+from wgkex_ops.cli.arguments import Tool
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
@@ -45,14 +45,11 @@ log_level: warning
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `wgkex-ops`, and return its exit status."""
     arguments = _arguments(sys.argv[1:] if argv is None else argv)
+    if "run" in arguments:
+        return _run_tool(arguments)
     once = arguments.command == "probe" and arguments.once
     path = _config_file(arguments)
     try:
-        if arguments.command == "keys":
-            return keys_command.run(load(config_path(arguments.config, os.environ)), arguments)
-        if arguments.command == "register":
-            url = arguments.url or load(config_path(arguments.config, os.environ)).probe_url
-            return _run(register_command.run(url, arguments))
         config = _with_checked_files(_load(path), arguments)
         choice = probe_command.choose(config, arguments) if arguments.command == "probe" else None
     except ConfigError as error:
@@ -76,6 +73,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
     be_responsive()
     return _run(_until_signal(command, supervisor, delay))
+
+
+def _run_tool(arguments: argparse.Namespace) -> int:
+    """Run a command for operators, whose exit status is its own; what it cannot do is one line for a person."""
+    configure("critical", "auto")
+    tool: Tool = arguments.run
+    try:
+        return tool(arguments)
+    except ConfigError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)  # noqa: T201  for the person who typed the command
+        return EXIT_CONFIGURATION
+    except (WgkexError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201  the same
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return EXIT_FAILURE
 
 
 def be_responsive() -> None:
@@ -177,24 +190,8 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
-    keys_command.add_options(
-        commands.add_parser(
-            "keys",
-            help="deny, allow or protect a router's key",
-            description="Edit the file of the key lists (key_lists in the configuration). Broker and worker follow it.",
-            epilog="Exit status: 0 done, 1 the key to remove is in no list, 2 the file or the configuration is wrong.",
-        ),
-        configuration,
-    )
-    register_command.add_options(
-        commands.add_parser(
-            "register",
-            parents=[configuration],
-            help="submit a key as a router does",
-            description="Submit a key as a router does, and show what a router would get.",
-            epilog="Exit status: 0 the key was accepted, 1 it was not, 2 the configuration or command line is wrong.",
-        )
-    )
+    for tool in (keys, register):
+        tool.add_command(commands, configuration)
     up_parser = commands.add_parser(
         "up",
         parents=[common],

@@ -1,10 +1,26 @@
-"""Types of arguments that several commands have."""
+"""What several commands have: how one is added, types of arguments, the configuration."""
 
 import argparse
+import os
+from collections.abc import Callable
+from typing import TypeAlias
 
-from wgkex_ops.config import broker_url
+from wgkex_ops.config import Config, broker_url, config_path, load
 from wgkex_ops.errors import InvalidPublicKeyError
 from wgkex_ops.model.keys import PublicKey
+
+# What a command is added to, and what it sets as `run`: from arguments to the exit status.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  its only name
+Tool: TypeAlias = Callable[[argparse.Namespace], int]
+
+
+def configuration(arguments: argparse.Namespace) -> Config:
+    """Read the configuration that --config names, or the usual one.
+
+    Raises:
+        ConfigError: it has problems.
+    """
+    return load(config_path(arguments.config, os.environ))
 
 
 def public_key(text: str) -> PublicKey:

@@ -14,8 +14,8 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from wgkex_ops.cli.arguments import public_key
-from wgkex_ops.config import Config, parse_key_lists
+from wgkex_ops.cli.arguments import Commands, configuration, public_key
+from wgkex_ops.config import parse_key_lists
 from wgkex_ops.errors import ConfigError
 from wgkex_ops.model.key_lists import ALLOWED, DENIED, PROTECTED
 from wgkex_ops.model.keys import PublicKey
@@ -28,8 +28,15 @@ _DETAILS: Final = ("name", "remark", "expires")
 _NEW_FILE_MODE: Final = 0o644
 
 
-def add_options(parser: argparse.ArgumentParser, configuration: argparse.ArgumentParser) -> None:
-    """Add the actions; each of them has the option of the configuration as well."""
+def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> None:
+    """Add the command and its actions; each of them has the option of the configuration."""
+    parser = commands.add_parser(
+        "keys",
+        help="deny, allow or protect a router's key",
+        description="Edit the file of the key lists (key_lists in the configuration). Broker and worker follow it.",
+        epilog="Exit status: 0 done, 1 the key to remove is in no list, 2 the file or the configuration is wrong.",
+    )
+    parser.set_defaults(run=_run)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     details = argparse.ArgumentParser(add_help=False)
     details.add_argument("--name", metavar="TEXT", help="whose key it is")
@@ -50,12 +57,13 @@ def add_options(parser: argparse.ArgumentParser, configuration: argparse.Argumen
     listed.add_argument("--json", action="store_true", help="for programs")
 
 
-def run(config: Config, arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     """Carry the command out, and return its exit status.
 
     Raises:
         ConfigError: the file cannot be read or written, or would be wrong afterwards.
     """
+    config = configuration(arguments)
     path = config.key_lists
     if path is None:
         raise ConfigError(["key_lists is not set in the configuration: it names the file"])
@@ -94,7 +102,7 @@ def _add(path: Path, arguments: argparse.Namespace, domain: str) -> int:
         written = io.StringIO()
         _yaml().dump(document, written)
         _replace(resolved, written.getvalue())
-    print(f"{arguments.key} is in {_shown(name, domain)} now.")  # noqa: T201  what the command is for
+    print(f"{arguments.key} is in {_shown(name, domain)} now.")
     return OK
 
 
@@ -109,12 +117,12 @@ def _remove(path: Path, key: PublicKey) -> int:
             _replace(resolved, text)
         left = {name for name, _, _, _ in _lists(text)}
     if not removed:
-        print(f"{key} is in no list.")  # noqa: T201
+        print(f"{key} is in no list.")
         return NOT_LISTED
-    print(f"{key} is not in {', '.join(removed)} any more.")  # noqa: T201
+    print(f"{key} is not in {', '.join(removed)} any more.")
     for name in closed:
         if name not in left:
-            print(f"{name} is empty: no key is allowed there. Delete it from the file to allow all.")  # noqa: T201
+            print(f"{name} is empty: no key is allowed there. Delete it from the file to allow all.")
     return OK
 
 
@@ -134,11 +142,11 @@ def _print(path: Path, *, as_json: bool) -> int:
         for entry in entries
     ]
     if as_json:
-        print(json.dumps(rows, indent=2))  # noqa: T201
+        print(json.dumps(rows, indent=2))
         return OK
     for row in rows:
         further = [row["name"], row["remark"], row["expires"] and f"until {row['expires']}"]
-        print("  ".join(filter(None, (row["list"], row["key"], *further))))  # noqa: T201
+        print("  ".join(filter(None, (row["list"], row["key"], *further))))
     return OK
 
 

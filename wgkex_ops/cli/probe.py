@@ -87,13 +87,13 @@ async def print_once(config: Config, choice: Choice) -> int:
         print_unknown("the probe crashed; standard error has the traceback")
         raise
     status, line = summary(rounds)
-    print(line)  # noqa: T201  what the command is for
+    print(line)
     return status
 
 
 def print_unknown(why: str) -> int:
     """Print the line of a command that cannot find out, and return its exit status."""
-    print(_line(UNKNOWN, why))  # noqa: T201  what the command is for
+    print(_line(UNKNOWN, why))
     return UNKNOWN
 
 

@@ -1,10 +1,11 @@
 """`wgkex-ops register`: submits a key as a router does, for people and scripts, and shows what a router would get."""
 
 import argparse
+import asyncio
 import json
 from typing import Any, Final
 
-from wgkex_ops.cli.arguments import public_key, url
+from wgkex_ops.cli.arguments import Commands, configuration, public_key, url
 from wgkex_ops.errors import RoundFailedError
 from wgkex_ops.probe.post import parse_version_1, parse_version_2, post_key
 
@@ -12,8 +13,16 @@ ACCEPTED: Final = 0
 REFUSED: Final = 1
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own options."""
+def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "register",
+        parents=[configuration],
+        help="submit a key as a router does",
+        description="Submit a key as a router does, and show what a router would get.",
+        epilog="Exit status: 0 the key was accepted, 1 it was not, 2 the configuration or command line is wrong.",
+    )
+    parser.set_defaults(run=_run)
     parser.add_argument("domain", metavar="DOMAIN")
     parser.add_argument("key", type=public_key, metavar="KEY")
     parser.add_argument("--url", type=url, metavar="URL", help="the broker; default: probe.url of the configuration")
@@ -23,22 +32,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-async def run(url: str, arguments: argparse.Namespace) -> int:
-    """Submit the key, print what came of it, and return the exit status.
-
-    Args:
-        url: of the broker, without a path of ours.
-        arguments: those of the command line.
-    """
+def _run(arguments: argparse.Namespace) -> int:
+    """Submit the key, print what came of it, and return the exit status."""
+    url = arguments.url or configuration(arguments).probe_url
     try:
-        body = await post_key(url, arguments.api_version, arguments.domain, arguments.key, canary=False)
+        body = asyncio.run(post_key(url, arguments.api_version, arguments.domain, arguments.key, canary=False))
         if arguments.api_version == 1:
             parse_version_1(body)
             endpoint = None
         else:
             endpoint = parse_version_2(body)
     except RoundFailedError as error:
-        print(json.dumps({"accepted": False, "error": str(error)}) if arguments.json else error)  # noqa: T201  the result
+        print(json.dumps({"accepted": False, "error": str(error)}) if arguments.json else error)
         return REFUSED
     if endpoint is None:
         found: dict[str, Any] = {}
@@ -56,5 +61,5 @@ async def run(url: str, arguments: argparse.Namespace) -> int:
             f"Public key   {endpoint.public_key}\n"
             f"Allowed IPs  {endpoint.link_address}/128"
         )
-    print(json.dumps({"accepted": True, "endpoint": found or None}) if arguments.json else text)  # noqa: T201
+    print(json.dumps({"accepted": True, "endpoint": found or None}) if arguments.json else text)
     return ACCEPTED
