@@ -51,11 +51,34 @@ def gateways(settings: Settings) -> list[Alert]:
                 "become slow. First check from outside whether its WireGuard ports respond, then the weights."
             ),
         ),
+        _drain_forgotten(settings),
         _install_slow(settings),
         _queue_near_full(settings),
         _netlink_failing(settings),
         _journal_failing(settings),
     ]
+
+
+def _drain_forgotten(settings: Settings) -> Alert:
+    """Draining since the beginning of the window, also where scrapes in it are missing."""
+    draining = f"wgkex_worker_draining{{{settings.worker}}}"
+    window, ago = settings.window(settings.drain_window), settings.span(settings.drain_window)
+    return Alert(
+        name="WgkexDrainForgotten",
+        severity="warning",
+        expr=(
+            f"min_over_time({draining}[{window}]) == 1\n"
+            f"and {settings.on('job', 'instance')} "
+            f"max_over_time({draining}[{settings.window(settings.gap)}] offset {ago}) == 1"
+        ),
+        hold="1h",
+        summary="A gateway has been out of service for long.",
+        description=(
+            f"{{{{ $labels.instance }}}} has drained for over {ago}: brokers send no new nodes there, and the other "
+            "gateways carry its share. Nobody has lost a tunnel. First check whether somebody still works on it; if "
+            "not, run wgkex-ops undrain there."
+        ),
+    )
 
 
 def _imbalance(settings: Settings) -> str:

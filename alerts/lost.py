@@ -20,6 +20,8 @@ def worker_peers_lost(settings: Settings) -> Alert:
             # One alert for a gateway that has lost the peers of all its domains.
             f"{_indented(_lost_in_domain(settings))}\n  unless {instance} (\n{_indented(gateway, 4)}\n  )\n)\n"
             f"unless {instance} (\n{_indented(_rebooted(settings))}\n)\n"
+            # There, losing them is what somebody wants.
+            f"unless {instance} {_drained(settings)}\n"
             f"or\n{_nobody_back(settings)}"
         ),
         hold="10m",
@@ -31,6 +33,11 @@ def worker_peers_lost(settings: Settings) -> Alert:
             "WireGuard ports."
         ),
     )
+
+
+def _drained(settings: Settings) -> str:
+    """Gateways that drain, or did when they lost their peers."""
+    return f"max_over_time(wgkex_worker_draining{{{settings.worker}}}[{settings.window(settings.lost_window)}]) == 1"
 
 
 def _indented(text: str, spaces: int = 2) -> str:

@@ -128,6 +128,7 @@ class Settings:
         everywhere_asked: nodes without a tunnel ask once a minute. If in this time there are fewer requests than nodes
             are missing, these are only out of sight.
         everywhere_min_peers: below this, the power cut of one house is half of the network.
+        drain_window: how long a gateway may drain before it is taken for forgotten.
         cleanup_window: how long without a completed cleanup; three times the longest interval that can be set.
         imbalance_ratio: deviation of a gateway's peers from its share.
         imbalance_deviations: the same in standard deviations. Nodes with version 1 choose at random, and then the
@@ -231,6 +232,7 @@ class Settings:
     everywhere_asked: str = "10m"
     everywhere_min_peers: int = 10
 
+    drain_window: str = "1d"
     cleanup_window: str = "3h"
 
     imbalance_ratio: float = 0.25

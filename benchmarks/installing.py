@@ -37,7 +37,12 @@ def seconds(work: Callable[..., object], *arguments: object) -> float:
 
 
 class _NoJournal:
-    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes]) -> None: ...
+    async def install(
+        self,
+        installed: Sequence[tuple[Domain, PublicKey]],
+        gone: Collection[bytes],
+        by_version_2: Collection[bytes] = (),
+    ) -> None: ...
 
 
 def _send_nothing(to: Sequence[ReceiptAddress], reason: str) -> None: ...
@@ -84,7 +89,7 @@ class Installing:
             self._installer.request(domain, key, Origin("0" * 32, time.time()), None)
             if not number % at_once:
                 await asyncio.sleep(0)
-        await self._installer.drain(_FOR_EVER)
+        await self._installer.finish(_FOR_EVER)
         taken = time.monotonic() - started
         assert self._installed() - before == len(keys)
         assert self._journal is None or self._registry.get_sample_value("wgkex_worker_journal_up") == 1

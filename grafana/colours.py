@@ -32,6 +32,7 @@ REMOVALS: Final = {
     "never_connected": PEER_STATES["never"],
     "denied": "super-light-orange",
     "not_allowed": "semi-dark-orange",
+    "released": "light-purple",
 }
 
 # A reason has the same colour for brokers and workers.

@@ -83,7 +83,7 @@ def peers() -> Section:
                     "Peers of a domain on a gateway, of the worker.max_peers that it may have. Near 1 with few active"
                     " peers: somebody requests keys that no node has. See WgkexTableFull in the runbook.",
                     "percentunit",
-                    12,
+                    8,
                 ),
                 [line(f"({named(_USED, 'worker')})", "{{process}} {{domain}}")],
                 thresholds=bad_from(warning=0.9),
@@ -95,9 +95,21 @@ def peers() -> Section:
                     "Peers that never connected and had to go for newer keys, as their domain has worker.max_peers of"
                     " them. See WgkexTableFull in the runbook.",
                     "none",
-                    12,
+                    8,
                 ),
                 [line(by("domain", increase("wgkex_worker_peers_evicted_total")), "{{domain}}")],
+                decimals=0,
+            ),
+            lines(
+                Head(
+                    "Draining",
+                    "1 while an operator has taken a gateway out of service: brokers send no new nodes there. Over a"
+                    " day: see WgkexDrainForgotten in the runbook.",
+                    "none",
+                    8,
+                ),
+                [line(named(series("wgkex_worker_draining"), "worker"), "{{process}}")],
+                maximum=1,
                 decimals=0,
             ),
         ],

@@ -288,6 +288,7 @@ class Network:
         yield from self._process(gateway.started)
         yield "wgkex_worker_info", {"worker": gateway.name}, 1
         yield "wgkex_worker_collector_success", {"collector": "wireguard"}, 1
+        yield "wgkex_worker_draining", {}, 0
         yield "wgkex_worker_journal_up", {}, 1
         yield "wgkex_worker_message_rejections_total", {"reason": "table_full"}, 0
         yield "wgkex_worker_queue_length", {}, 0

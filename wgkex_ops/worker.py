@@ -25,6 +25,7 @@ from wgkex_ops.consumer.receipts import ReceiptSender
 from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
+from wgkex_ops.consumer.upkeep.drain import Drain
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
@@ -37,6 +38,7 @@ from wgkex_ops.http.server import serve
 from wgkex_ops.key_lists import ProtectedKeys, WatchedKeyLists
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.cleanup import CleanupMetrics
+from wgkex_ops.metrics.drain import DrainMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.metrics.peers import PeerSeries
@@ -49,7 +51,7 @@ _log = structlog.get_logger(__name__)
 # A clean end takes 5 s at the most: first brokers hear of it, so that they send no node here any more, then what has
 # arrived is finished.
 _SIGN_OFF_TIMEOUT: Final = 1.5
-_DRAIN_TIMEOUT: Final = 1.0
+_FINISH_TIMEOUT: Final = 1.0
 _RECEIPTS_TIMEOUT: Final = 0.5
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
 # How long restoring peers may hold up the start: 20,000 take a few seconds.
@@ -109,6 +111,7 @@ class Worker:
             address=config.external_name or worker,
             # A message of MQTT 3.1.1 has no place for where a receipt is wanted.
             receipts=config.mqtt.version == "5",
+            draining=lambda: self._drain.order is not None,
         )
         serialized = SerializedDataplane(self.dataplane)
         requests = Requests()
@@ -143,6 +146,18 @@ class Worker:
             settings=config.cleanup,
             metrics=cleanup_metrics,
         )
+        self._drain = Drain(
+            config.worker.state_dir,
+            serialized,
+            self._snapshots.read,
+            self._journal,
+            config.domains,
+            protected=protected,
+            lists=lists,
+            metrics=DrainMetrics(registry),
+            removed=cleanup_metrics.removed,
+        )
+        self._drain.on_change = self._announcer.trigger
         self._installer = Installer(
             serialized, admission, self._journal, metrics, lists=lists, send_receipts=self._receipts.send
         )
@@ -176,6 +191,7 @@ class Worker:
             cleanup=cleanup_metrics,
             journal=journal_metrics,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
+            draining_since=lambda: order.since if (order := self._drain.order) is not None else None,
             lists_problem=lambda: self._key_lists.problem,
             problems=self.problems,
         )
@@ -197,6 +213,8 @@ class Worker:
         """
         operator_app = create_operator_app(self._pages, self._access)
         async with self.dataplane:
+            # Before anything is announced.
+            await self._drain.follow()
             await self._announcer.refresh()
             # The listener comes first: a second process, started by mistake, fails on it before it takes the place of
             # the first one in the journal and on the bus.
@@ -218,6 +236,7 @@ class Worker:
                         group.create_task(self._receipts.run(), name="receipts"),
                         group.create_task(self._reconciler.run(), name="reconciler"),
                         group.create_task(self._cleanup.run(), name="cleanup"),
+                        group.create_task(self._drain.run(), name="drain"),
                         group.create_task(self._key_lists.run(), name="key-lists"),
                         group.create_task(self._follow_links(), name="links"),
                         group.create_task(self._view.history.run(), name="history"),
@@ -232,7 +251,7 @@ class Worker:
                         _log.info("worker_stopping")
                         announcing.cancel()
                         await self._announcer.sign_off(_SIGN_OFF_TIMEOUT)
-                        await self._installer.drain(_DRAIN_TIMEOUT)
+                        await self._installer.finish(_FINISH_TIMEOUT)
                         await self._receipts.flush(_RECEIPTS_TIMEOUT)
                         for task in tasks:
                             task.cancel()

@@ -107,6 +107,7 @@ WORKER: Final = BOTH | {
     "wgkex_worker_peer_series_suppressed": ("gauge", "domain"),
     "wgkex_worker_peer_sessions_started": ("counter", "domain"),
     "wgkex_worker_peers": ("gauge", "domain state"),
+    "wgkex_worker_draining": ("gauge", ""),
     "wgkex_worker_peers_adopted": ("counter", "domain"),
     "wgkex_worker_peers_evicted": ("counter", "domain"),
     "wgkex_worker_peers_installed": ("counter", "domain"),

@@ -76,7 +76,7 @@ class Gateway:
             for one in some:
                 await self.installer.room()
                 self.installer.request(domain, one, Origin(), None)
-        await self.installer.drain(900)
+        await self.installer.finish(900)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)

@@ -4,26 +4,25 @@ Old and new processes share the bus, and any client may write to it. What breaks
 InvalidMessageError.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
+from wgkex_ops.bus.payloads import decode, encode, is_name, is_worker, malformed_payload
 from wgkex_ops.errors import InvalidMessageError, InvalidPublicKeyError
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import ALL_WORKERS
-
-_T = TypeVar("_T")
 
 # --- wireguard/{domain}/{worker or "all"}: a key, from brokers to workers
 
 # MQTT 5 user properties; a worker that uses 3.1.1 never sees them.
 _REQUEST_ID: Final = "wgkex-request-id"
 _ACCEPTED_AT: Final = "wgkex-accepted-at"
+_API_VERSION: Final = "wgkex-api-version"
 # Brokers write 32 hexadecimal digits. It goes to logs and into exemplars, which have 128 characters at the most.
 _VALID_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _VALID_TIME: Final = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)
@@ -52,11 +51,13 @@ class Origin(msgspec.Struct, frozen=True):
         request_id: of the submission; empty if it is not known.
         accepted_at: when its broker found it valid, in seconds since the epoch; None if that is not known.
         receipt_to: where a receipt is wanted; None if none is.
+        api_version: that the node asked by, 1 or 2; 0 if it is not known.
     """
 
     request_id: str = ""
     accepted_at: float | None = None
     receipt_to: ReceiptAddress | None = None
+    api_version: int = 0
 
 
 def key_topic(domain: str, target: str = ALL_WORKERS) -> str:
@@ -90,6 +91,8 @@ def origin_properties(origin: Origin) -> dict[str, str]:
     properties = {_REQUEST_ID: origin.request_id}
     if origin.accepted_at is not None:
         properties[_ACCEPTED_AT] = f"{origin.accepted_at:.6f}"
+    if origin.api_version:
+        properties[_API_VERSION] = str(origin.api_version)
     return properties
 
 
@@ -101,15 +104,17 @@ def parse_origin(properties: Mapping[str, str], response_topic: str = "", correl
     """
     request_id = properties.get(_REQUEST_ID, "")
     accepted_at = properties.get(_ACCEPTED_AT, "")
+    api_version = properties.get(_API_VERSION)
     wants_receipt = (
         response_topic.startswith(_RECEIPTS)
-        and _is_name(response_topic.removeprefix(_RECEIPTS))
+        and is_name(response_topic.removeprefix(_RECEIPTS))
         and 0 < len(correlation) <= _CORRELATION_LIMIT
     )
     return Origin(
         request_id=request_id if _VALID_REQUEST_ID.fullmatch(request_id) else "",
         accepted_at=float(accepted_at) if _VALID_TIME.fullmatch(accepted_at) else None,
         receipt_to=ReceiptAddress(response_topic, correlation) if wants_receipt else None,
+        api_version=int(api_version) if api_version in ("1", "2") else 0,
     )
 
 
@@ -153,7 +158,7 @@ def is_receipt(topic: str) -> bool:
 
 
 def receipt_payload(receipt: Receipt) -> bytes:
-    return _encode(_ReceiptObject(receipt.worker, "failed" if receipt.reason else "installed", receipt.reason))
+    return encode(_ReceiptObject(receipt.worker, "failed" if receipt.reason else "installed", receipt.reason))
 
 
 def parse_receipt(topic: str, payload: bytes) -> Receipt:
@@ -162,16 +167,16 @@ def parse_receipt(topic: str, payload: bytes) -> Receipt:
     Raises:
         InvalidMessageError: reason ``malformed_payload``, or ``worker_mismatch``.
     """
-    found = _decode(_ReceiptObject, payload, "a receipt")
-    if not _is_worker(found.worker):
-        raise _malformed_payload("a receipt names no worker")
+    found = decode(_ReceiptObject, payload, "a receipt")
+    if not is_worker(found.worker):
+        raise malformed_payload("a receipt names no worker")
     _broker, *publisher = topic.removeprefix(_RECEIPTS).split("/")
     if publisher not in ([], [found.worker]):
         raise InvalidMessageError("worker_mismatch", "a receipt names another worker than its topic")
     if found.result == "installed":
         return Receipt(found.worker)
     if not isinstance(found.reason, str) or _VALID_REASON.fullmatch(found.reason) is None:
-        raise _malformed_payload("a receipt of a key that was given up has no valid reason")
+        raise malformed_payload("a receipt of a key that was given up has no valid reason")
     return Receipt(found.worker, found.reason)
 
 
@@ -197,6 +202,7 @@ class Endpoint:
         public_key: the gateway's key as base64.
         link_address: the gateway's address inside the tunnel, without a prefix length.
         receipts: whether the worker sends receipts; old ones do not.
+        draining: whether an operator has asked for no new nodes; its `connected_peers` keep them away.
     """
 
     address: str
@@ -204,6 +210,7 @@ class Endpoint:
     public_key: str
     link_address: str
     receipts: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,7 @@ class _WorkerDataObject(msgspec.Struct, frozen=True, omit_defaults=True, rename=
     public_key: Any = None
     link_address: Any = None
     receipts: Any = None
+    draining: Any = None
 
 
 def worker_data_topic(worker: str, domain: str) -> str:
@@ -229,26 +237,26 @@ def worker_data_topic(worker: str, domain: str) -> str:
 
 
 def data_payload(endpoint: Endpoint) -> bytes:
-    """An endpoint as the JSON object that old brokers read; they ignore `Receipts`. `Port` is an integer."""
-    receipts = endpoint.receipts or None
-    return _encode(
-        _WorkerDataObject(endpoint.address, endpoint.port, endpoint.public_key, endpoint.link_address, receipts)
-    )
+    """An endpoint as the JSON object that old brokers read, with an integer `Port`; they ignore other members."""
+    known = (endpoint.address, endpoint.port, endpoint.public_key, endpoint.link_address)
+    return encode(_WorkerDataObject(*known, endpoint.receipts or None, endpoint.draining or None))
 
 
 def _parse_worker_data(payload: bytes) -> Endpoint | None:
     """An endpoint that nodes can use, or None if a member is missing or empty: that makes nodes end their tunnel."""
     if not payload:
         return None
-    data = _decode(_WorkerDataObject, payload, "a worker's data")
+    data = decode(_WorkerDataObject, payload, "a worker's data")
     texts = (data.external_address, data.public_key, data.link_address)
     if not isinstance(data.port, int) or not all(isinstance(text, str) and text for text in texts):
         return None
     # Old workers write the address as configured on the interface, some with its prefix length; nodes want it bare.
     link_address = data.link_address.partition("/")[0]
-    endpoint = Endpoint(data.external_address, data.port, data.public_key, link_address, data.receipts is True)
+    endpoint = Endpoint(
+        data.external_address, data.port, data.public_key, link_address, data.receipts is True, data.draining is True
+    )
     if not is_usable(endpoint):
-        raise _malformed_payload("a worker's data has a member that no node can use")
+        raise malformed_payload("a worker's data has a member that no node can use")
     return endpoint
 
 
@@ -293,7 +301,7 @@ def status_payload(*, online: bool) -> bytes:
 
 def _parse_status(payload: bytes) -> bool:
     if payload not in (b"1", b"0", b""):
-        raise _malformed_payload("a status is 1 or 0")
+        raise malformed_payload("a status is 1 or 0")
     return payload == b"1"
 
 
@@ -321,7 +329,7 @@ def _parse_connected_peers(payload: bytes) -> int | None:
     if not payload:
         return None
     if _VALID_COUNT.fullmatch(payload) is None:
-        raise _malformed_payload("a count of peers is an integer")
+        raise malformed_payload("a count of peers is an integer")
     peers = int(payload)
     return peers if peers >= 0 else None
 
@@ -345,50 +353,12 @@ def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
         InvalidMessageError: reason ``malformed_topic`` or ``malformed_payload``.
     """
     match topic.split("/"):
-        case ["wireguard-worker", worker, domain, "data"] if _is_worker(worker) and _is_name(domain):
+        case ["wireguard-worker", worker, domain, "data"] if is_worker(worker) and is_name(domain):
             return WorkerData(worker, domain, _parse_worker_data(payload))
-        case ["wireguard-worker", worker, "status"] if _is_worker(worker):
+        case ["wireguard-worker", worker, "status"] if is_worker(worker):
             return WorkerStatus(worker, _parse_status(payload))
-        case ["wireguard-metrics", domain, worker, "connected_peers"] if _is_name(domain) and _is_worker(worker):
+        case ["wireguard-metrics", domain, worker, "connected_peers"] if is_name(domain) and is_worker(worker):
             return ConnectedPeers(worker, domain, _parse_connected_peers(payload))
-        case ["wireguard-broker", broker, "status"] if _is_name(broker):
+        case ["wireguard-broker", broker, "status"] if is_name(broker):
             return BrokerStatus(broker, _parse_status(payload))
     raise InvalidMessageError("malformed_topic", "brokers expect no such topic, or a level of it cannot be a name")
-
-
-# --- rules for all topics and payloads
-
-# Names of hosts have 253 characters at the most (RFC 1035). What is not printable would reach logs and labels; the
-# others separate levels of a topic, or are wildcards (MQTT 5, section 4.7.1).
-_NAME_LIMIT: Final = 253
-_NOT_IN_NAMES: Final = frozenset("/+#")
-# The JSON of a worker's data has a few hundred bytes; more is not worth the time to parse it.
-_PAYLOAD_LIMIT: Final = 4096
-# Not msgspec's JSON: old brokers have always got spaces, and nothing but ASCII.
-_JSON: Final = json.JSONEncoder(check_circular=False)
-
-
-def _is_name(level: str) -> bool:
-    return 0 < len(level) <= _NAME_LIMIT and level.isprintable() and _NOT_IN_NAMES.isdisjoint(level)
-
-
-def _is_worker(name: str) -> bool:
-    """Whether a worker may have this name; one called ALL_WORKERS would be taken for all of them."""
-    return _is_name(name) and name != ALL_WORKERS
-
-
-def _encode(value: msgspec.Struct) -> bytes:
-    return _JSON.encode(msgspec.to_builtins(value)).encode()
-
-
-def _decode(kind: type[_T], payload: bytes, what: str) -> _T:
-    if len(payload) > _PAYLOAD_LIMIT:
-        raise _malformed_payload(f"{what} has more than {_PAYLOAD_LIMIT} bytes")
-    try:
-        return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed_payload(f"{what} is not valid: {error}") from None
-
-
-def _malformed_payload(detail: str) -> InvalidMessageError:
-    return InvalidMessageError("malformed_payload", detail)

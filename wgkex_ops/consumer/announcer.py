@@ -58,6 +58,8 @@ class Announcer:
         worker: this worker's name.
         address: the host name under which nodes reach this gateway.
         receipts: whether this worker sends receipts, and brokers may wait for them.
+        draining: whether brokers are to send no new nodes here. The number of peers is unknown then, which keeps old
+            brokers from it as well.
 
     Attributes:
         announced: set once brokers could know this gateway.
@@ -72,6 +74,7 @@ class Announcer:
         worker: str,
         address: str,
         receipts: bool,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._session = session
         self._read = read
@@ -79,6 +82,7 @@ class Announcer:
         self._worker = worker
         self._address = address
         self._receipts = receipts
+        self._draining = draining
         self._published: dict[str, Endpoint] = {}
         # By domain; empty while the dataplane cannot be read.
         self._latest: Mapping[str, _Announcement] = {}
@@ -163,7 +167,8 @@ class Announcer:
             if endpoint is not None and (new or endpoint != self._published.get(domain.name)):
                 await self._publish(worker_data_topic(self._worker, domain.name), data_payload(endpoint))
                 self._published[domain.name] = endpoint
-            peers = latest.active if latest and endpoint is not None else PEERS_UNKNOWN
+            takes_nodes = latest is not None and endpoint is not None and not endpoint.draining
+            peers = latest.active if latest is not None and takes_nodes else PEERS_UNKNOWN
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
         if new:
             await self._publish(worker_status_topic(self._worker), status_payload(online=True))
@@ -182,6 +187,7 @@ class Announcer:
             public_key=str(PublicKey(state.public_key)),
             link_address=state.link_address,
             receipts=self._receipts,
+            draining=self._draining(),
         )
         active = count_active(state.peers, snapshot.taken_at)
         return _Announcement(endpoint if reachable else None, active, tuple(_problems(domain, state)))

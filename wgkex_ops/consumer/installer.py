@@ -55,8 +55,19 @@ _RECEIPTS_KEPT: Final = 64
 class Installed(Protocol):
     """Notes what was installed, before the bus and the brokers hear of it. Raises nothing, and does not take long."""
 
-    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes]) -> None:
-        """Note peers that were installed, and keys (32 bytes) whose peers were removed for them."""
+    async def install(
+        self,
+        installed: Sequence[tuple[Domain, PublicKey]],
+        gone: Collection[bytes],
+        by_version_2: Collection[bytes] = (),
+    ) -> None:
+        """Note peers that were installed, and keys (32 bytes) whose peers were removed for them.
+
+        Args:
+            installed: in this order.
+            gone: those keys.
+            by_version_2: the installed keys (32 bytes) whose nodes asked by version 2.
+        """
 
 
 class SendReceipts(Protocol):
@@ -83,6 +94,7 @@ class _Waiting(msgspec.Struct):
         done: to be called when the bus need not keep the key any longer; None if the bus does not keep it.
         postponed: whether an attempt has failed: then brokers keep it in place of the bus.
         attempts: how many failed, those without an interface left out.
+        version_2: whether its node asked by version 2, the last time.
     """
 
     identity: tuple[str, bytes]
@@ -95,11 +107,13 @@ class _Waiting(msgspec.Struct):
     done: Callable[[], None] | None = None
     postponed: bool = False
     attempts: int = 0
+    version_2: bool = False
 
     def join(self, origin: Origin, done: Callable[[], None] | None) -> None:
         """Take in one more message with this key."""
         if origin.request_id and len(self.request_ids) < _REQUEST_IDS_KEPT:
             self.request_ids += (origin.request_id,)
+        self.version_2 = origin.api_version == 2  # noqa: PLR2004  the version itself
         address = origin.receipt_to
         if address is not None and len(self.receipts_to) < _RECEIPTS_KEPT and address not in self.receipts_to:
             self.receipts_to += (address,)
@@ -226,7 +240,7 @@ class Installer:
         """For how many seconds it has been at one batch; 0.0 while it waits for work."""
         return 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
 
-    async def drain(self, within: float) -> None:
+    async def finish(self, within: float) -> None:
         """Wait until every key was tried at least once, but no longer than some seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
@@ -322,7 +336,8 @@ class Installer:
         now = self._clock()
         installed = [waiting for waiting, outcome in result.outcomes if outcome is None]
         if installed or result.gone:
-            await self._journal.install([(one.change.domain, one.key) for one in installed], result.gone)
+            by_version_2 = {one.key.raw for one in installed if one.version_2}
+            await self._journal.install([(one.change.domain, one.key) for one in installed], result.gone, by_version_2)
         self._succeed(installed, now)
         for waiting, reason in result.refused:
             self._refuse(waiting, reason)

@@ -24,7 +24,8 @@ class CleanupMetrics:
         self.removed = Counter(
             "wgkex_worker_peers_removed",
             "Peers of ours that were removed, by reason: stale and never_connected by the cleanup (a node that comes "
-            "back gets a new one); denied and not_allowed because of the key lists.",
+            "back gets a new one); denied and not_allowed because of the key lists; released because this gateway "
+            "drains.",
             ["domain", "reason"],
             registry=registry,
         )

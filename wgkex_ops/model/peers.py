@@ -21,12 +21,13 @@ ACTIVE_SECONDS: Final = 180
 # A peer's states, by the age of its handshake; see `peer_state`.
 STATES: Final = ("active", "idle", "stale", "never")
 
-# Why a peer is removed: its last handshake is too old, it never had one, or a key list refuses it.
+# Why a peer is removed: its last handshake is too old, it never had one, a key list refuses it, or its gateway drains.
 STALE: Final = "stale"
 NEVER_CONNECTED: Final = "never_connected"
 DENIED: Final = "denied"
 NOT_ALLOWED: Final = "not_allowed"
-REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED, DENIED, NOT_ALLOWED)
+RELEASED: Final = "released"
+REMOVAL_REASONS: Final = (STALE, NEVER_CONNECTED, DENIED, NOT_ALLOWED, RELEASED)
 
 # The parts of a peer, in the order in which they are installed.
 PARTS: Final = ("peer", "route", "fdb")

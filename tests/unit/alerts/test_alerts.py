@@ -40,6 +40,7 @@ EXPECTED: Final = {
     "WgkexWorkerPeersLost": [("10m", "warning")],
     "WgkexCleanupStalled": [("10m", "warning")],
     "WgkexGatewayImbalance": [("1h", "warning")],
+    "WgkexDrainForgotten": [("1h", "warning")],
     "WgkexCollectorFailing": [("10m", "warning")],
     "WgkexCrashlooping": [("5m", "warning")],
     "WgkexKeysUnconfirmed": [("5m", "critical"), ("5m", "warning")],

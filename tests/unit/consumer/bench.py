@@ -47,7 +47,12 @@ class Notebook:
         self.may_work = asyncio.Event()
         self.may_work.set()
 
-    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes]) -> None:
+    async def install(
+        self,
+        installed: Sequence[tuple[Domain, PublicKey]],
+        gone: Collection[bytes],
+        by_version_2: Collection[bytes] = (),
+    ) -> None:
         self.noted.append(([key for _, key in installed], list(gone)))
         if self.slowness:
             await asyncio.sleep(self.slowness)

@@ -301,10 +301,10 @@ def test_drain_waits_until_each_key_was_tried_but_not_longer_than_allowed() -> N
         bench.dataplane.may_apply.clear()
         await bench.request(1)
         start = asyncio.get_running_loop().time()
-        await bench.installer.drain(2.0)
+        await bench.installer.finish(2.0)
         assert asyncio.get_running_loop().time() - start == pytest.approx(2.0)
         bench.dataplane.may_apply.set()
-        await bench.installer.drain(2.0)
+        await bench.installer.finish(2.0)
         assert bench.count("peers_installed") == 1
 
     bench(body)

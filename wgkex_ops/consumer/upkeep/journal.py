@@ -11,6 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import structlog
+from msgspec import structs
 
 from wgkex_ops.consumer.upkeep.journal_file import JournalFile, JournalUnavailableError, Row
 from wgkex_ops.metrics.journal import JournalMetrics
@@ -92,19 +93,25 @@ class Journal:
         """All peers that this gateway should have, by their keys (32 bytes)."""
         return MappingProxyType(self._rows)
 
-    async def install(self, installed: Sequence[tuple[Domain, PublicKey]], gone: Collection[bytes] = ()) -> None:
+    async def install(
+        self,
+        installed: Sequence[tuple[Domain, PublicKey]],
+        gone: Collection[bytes] = (),
+        by_version_2: Collection[bytes] = (),
+    ) -> None:
         """Note peers that were installed, and return when they survive a power cut, or cannot be written.
 
         Args:
             installed: in this order: of a key that was installed in two domains, the last one counts.
             gone: keys (32 bytes) of peers that were removed for them.
+            by_version_2: those of the installed keys (32 bytes) whose nodes asked by version 2.
         """
         now = self._clock()
         rows = []
         for domain, key in installed:
             known = self._rows.get(key.raw)
             handshake = known.handshake if known is not None and known.domain == domain.name else 0.0
-            rows.append(Row(key.raw, domain.name, now, handshake))
+            rows.append(Row(key.raw, domain.name, now, handshake, key.raw in by_version_2))
         await self._write(rows, gone)
 
     async def forget(self, keys: Iterable[bytes]) -> None:
@@ -204,7 +211,7 @@ def _news(snapshot: Snapshot, rows: Mapping[bytes, Row]) -> list[tuple[bytes, Ro
             if row is not None and row.domain == domain:
                 # One that was restored has none yet: what is known of its session stays.
                 if peer.handshake and abs(peer.handshake - row.handshake) >= _HANDSHAKE_STEP:
-                    news.append((peer.link_local, Row(row.key, domain, row.installed_at, peer.handshake)))
+                    news.append((peer.link_local, structs.replace(row, handshake=peer.handshake)))
             elif peer.has_derived_address:
                 news.append((peer.link_local, Row(peer.public_key, domain, snapshot.taken_at, peer.handshake)))
     return news

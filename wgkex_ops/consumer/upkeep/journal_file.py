@@ -15,7 +15,7 @@ from msgspec import structs
 _log = structlog.get_logger(__name__)
 
 FILE: Final = "journal.sqlite3"
-VERSION: Final = 2
+VERSION: Final = 3
 
 # Seconds to wait for an operator who reads the file with another program.
 _BUSY_TIMEOUT: Final = 1.0
@@ -25,17 +25,23 @@ CREATE TABLE peers (
     key BLOB NOT NULL PRIMARY KEY CHECK (typeof(key) = 'blob' AND length(key) = 32),
     domain TEXT NOT NULL CHECK (typeof(domain) = 'text'),
     installed_at REAL NOT NULL CHECK (typeof(installed_at) = 'real'),
-    handshake REAL NOT NULL CHECK (typeof(handshake) = 'real')
+    handshake REAL NOT NULL CHECK (typeof(handshake) = 'real'),
+    version_2 INTEGER NOT NULL DEFAULT 0 CHECK (version_2 IN (0, 1))
 ) WITHOUT ROWID;
 """
 # Version 1 knew a key in several domains, of which the last installation counts, and keys that waited.
 _FROM_VERSION_1: Final = (
     "ALTER TABLE peers RENAME TO old_peers;",
     _SCHEMA,
-    "INSERT OR REPLACE INTO peers SELECT key, domain, installed_at, handshake FROM old_peers ORDER BY installed_at;",
+    "INSERT OR REPLACE INTO peers SELECT key, domain, installed_at, handshake, 0 FROM old_peers ORDER BY installed_at;",
     "DROP TABLE old_peers;",
     "DROP TABLE pending;",
 )
+# Version 2 did not know by which version of the interface a node asks.
+_FROM_VERSION_2: Final = (
+    "ALTER TABLE peers ADD COLUMN version_2 INTEGER NOT NULL DEFAULT 0 CHECK (version_2 IN (0, 1));",
+)
+_MIGRATIONS: Final = {1: _FROM_VERSION_1, 2: _FROM_VERSION_2}
 
 
 # Results of SQLite that say nothing of the content (https://www.sqlite.org/rescode.html): the disk, the rights, and
@@ -60,12 +66,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         domain: its name.
         installed_at: seconds since the epoch.
         handshake: the same, of the last handshake that was seen; 0.0 for none.
+        version_2: whether the node asked by version 2, the last time: then a broker has sent it to a gateway.
     """
 
     key: bytes
     domain: str
     installed_at: float
     handshake: float
+    version_2: bool = False
 
 
 class JournalUnavailableError(Exception):
@@ -125,7 +133,8 @@ class JournalFile:
                 if replace:
                     connection.execute("DELETE FROM peers")
                 connection.executemany("DELETE FROM peers WHERE key = ?", ((key,) for key in gone))
-                connection.executemany("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", map(structs.astuple, rows))
+                values = map(structs.astuple, rows)
+                connection.executemany("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?, ?)", values)
         except sqlite3.Error as error:
             self.close()
             raise JournalUnavailableError(str(error)) from error
@@ -162,7 +171,7 @@ class JournalFile:
             if verdict != "ok":
                 raise _DamagedError(verdict)
             _migrate(connection)
-            return [Row(*row) for row in connection.execute("SELECT key, domain, installed_at, handshake FROM peers")]
+            return read_rows(connection)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             # The latter comes from a damaged schema, which SQLite's messages quote.
             if getattr(error, "sqlite_errorcode", -1) & 0xFF in _UNUSABLE:
@@ -181,13 +190,19 @@ class JournalFile:
         _log.error("journal_set_aside", detail=str(damage), kept_as=str(kept))
 
 
+def read_rows(connection: sqlite3.Connection) -> list[Row]:
+    """All peers of a file of this version."""
+    rows = connection.execute("SELECT key, domain, installed_at, handshake, version_2 FROM peers")
+    return [Row(key, domain, installed_at, seen, bool(by_2)) for key, domain, installed_at, seen, by_2 in rows]
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to this version's layout."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if version == VERSION:
         return
-    if version not in (0, 1) or (version == 0 and tables):
+    if version not in (0, *_MIGRATIONS) or (version == 0 and tables):
         raise _DamagedError(f"it is of version {version}, and this program knows version {VERSION}")
-    statements = _FROM_VERSION_1 if version == 1 else (_SCHEMA,)
+    statements = _MIGRATIONS.get(version, (_SCHEMA,))
     connection.executescript("".join(("BEGIN;", *statements, f"PRAGMA user_version = {VERSION};", "COMMIT;")))

@@ -27,7 +27,7 @@ class Choice:
 def choose(gateways: Gateways, domain: str, excluded: Collection[str] = ()) -> Choice | None:
     """Choose the best gateway for a node of a domain (contract, section 4).
 
-    Of all gateways that take nodes of the domain and are not excluded, it is the one with the smallest
+    Of all gateways that take nodes of the domain, have a weight, and are not excluded, it is the one with the smallest
     ``peers - share * total``; of equal ones, the first by name.
 
     Returns:
@@ -37,7 +37,7 @@ def choose(gateways: Gateways, domain: str, excluded: Collection[str] = ()) -> C
     candidates = [
         (gateway.peers - gateways.share(worker) * total, worker)
         for worker, gateway in gateways.workers.items()
-        if gateway.takes_nodes_of(domain) and worker not in excluded
+        if gateway.takes_nodes_of(domain) and gateways.wants_nodes(worker) and worker not in excluded
     ]
     if not candidates:
         return None

@@ -119,7 +119,9 @@ class UnconfirmedKeys:
         """Accepted keys for which the receipt of at least one gateway is awaited."""
         return sum(key.accepted_at is not None and bool(key.awaited) for key in self._keys.values())
 
-    def add(self, domain: Domain, public_key: PublicKey, request_id: str, valid_at: float) -> UnconfirmedKey:
+    def add(
+        self, domain: Domain, public_key: PublicKey, request_id: str, valid_at: float, api_version: int = 0
+    ) -> UnconfirmedKey:
         """Add a key before it is published: a receipt may come sooner than the MQTT server's acknowledgement.
 
         Args:
@@ -127,12 +129,14 @@ class UnconfirmedKeys:
             public_key: the key.
             request_id: of its submission.
             valid_at: when the submission was found valid, in seconds since the epoch.
+            api_version: that the node asked by.
         """
         if len(self._keys) >= LIMIT:
             self._give_up([next(iter(self._keys.values()))])
         correlation = secrets.token_bytes(CORRELATION_BYTES)
         receipt_to = ReceiptAddress(self._receipt_topic, correlation) if self._receipt_topic else None
-        key = UnconfirmedKey(domain, public_key, Origin(request_id, valid_at, receipt_to), correlation, _now())
+        origin = Origin(request_id, valid_at, receipt_to, api_version)
+        key = UnconfirmedKey(domain, public_key, origin, correlation, _now())
         self._keys[correlation] = key
         return key
 

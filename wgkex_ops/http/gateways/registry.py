@@ -74,6 +74,11 @@ class Gateway:
             self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys() | self.reserved.keys()
         )
 
+    @property
+    def draining(self) -> bool:
+        """Whether an operator has asked for no new nodes."""
+        return any(endpoint.draining for endpoint in self.endpoints.values())
+
     def takes_nodes_of(self, domain: str) -> bool:
         """Whether nodes of a domain can be sent there (contract, section 4)."""
         return self.online and self.reported.get(domain) is not None and domain in self.endpoints
@@ -137,13 +142,20 @@ class Gateways:
         """The part of all peers that a worker's weight asks for (contract, section 4)."""
         return self._weights.get(worker, 1) / self._sum_of_weights
 
+    def wants_nodes(self, worker: str) -> bool:
+        """Whether a worker's weight lets new nodes be sent there: 0 means none, unless all are 0."""
+        return self._weights.get(worker, 1) > 0 or not any(self._weights.values())
+
     def targets(self) -> dict[str, float]:
         """The peers that each worker's weight asks for, to compare with those that it has.
 
         They add up to the peers that there are, also with workers that are not listed, whose shares exceed 1. A worker
-        that is offline for long has no share.
+        that is offline for long, or drains, has no share.
         """
-        shares = {worker: 0 if gateway.absent else self.share(worker) for worker, gateway in self._gateways.items()}
+        shares = {
+            worker: 0 if gateway.absent or gateway.draining else self.share(worker)
+            for worker, gateway in self._gateways.items()
+        }
         scale = self.total / (sum(shares.values()) or 1)
         return {worker: share * scale for worker, share in shares.items()}
 

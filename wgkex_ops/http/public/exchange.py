@@ -85,7 +85,7 @@ class KeyExchange:
 
     async def serve_v1(self, request: web.BaseRequest, request_id: str) -> web.Response:
         """`POST /api/v1/wg/key/exchange`."""
-        return await self._serve(request, request_id, "v1", _accept)
+        return await self._serve(request, request_id, 1, _accept)
 
     async def serve_v2(self, request: web.BaseRequest, request_id: str) -> web.Response:
         """`POST /api/v2/wg/key/exchange`.
@@ -93,10 +93,10 @@ class KeyExchange:
         The key is published before a gateway is chosen: a node that gets no gateway asks version 1 at once and picks
         one itself, and its key should be there by then.
         """
-        return await self._serve(request, request_id, "v2", self._name_gateway)
+        return await self._serve(request, request_id, 2, self._name_gateway)
 
     async def _serve(
-        self, request: web.BaseRequest, request_id: str, api_version: str, respond: _Respond
+        self, request: web.BaseRequest, request_id: str, api_version: int, respond: _Respond
     ) -> web.Response:
         """Serve one submission, and count it as exactly one of published, rejections and failures."""
         domain: Domain | None = None
@@ -120,16 +120,16 @@ class KeyExchange:
             if isinstance(error, RateLimitedError):
                 self._metrics.limit(error.limit)
             context = self._context(submission, request_id) if submission else {"request_id": request_id}
-            self._rejected.add(error.reason, {"api_version": api_version, **context})
+            self._rejected.add(error.reason, {"api_version": f"v{api_version}", **context})
             response = error_response(error.reason, str(error))
         except ConnectionError:
             # The client has gone, and gets no response.
             raise
         except Exception:  # noqa: BLE001  the outermost edge of a request
-            _log.exception("key_exchange_crashed", api_version=api_version, request_id=request_id)
+            _log.exception("key_exchange_crashed", api_version=f"v{api_version}", request_id=request_id)
             self._metrics.failures.labels("internal").inc()
             response = crash_response()
-        self._metrics.respond(api_version, domain.name if domain else UNKNOWN)
+        self._metrics.respond(f"v{api_version}", domain.name if domain else UNKNOWN)
         return response
 
     def _check_lists(self, submission: Submission) -> None:
@@ -145,7 +145,7 @@ class KeyExchange:
         return peer, self._proxies.client(peer, forwarded_for, headers.get("X-Real-IP", ""))
 
     async def _hand_over(
-        self, submission: Submission, request_id: str, api_version: str, respond: _Respond
+        self, submission: Submission, request_id: str, api_version: int, respond: _Respond
     ) -> web.Response:
         """Publish a valid key, and only then make the response.
 
@@ -153,7 +153,7 @@ class KeyExchange:
         """
         start = time.perf_counter()
         self._nodes.ask(submission.domain, submission.key, counted=not submission.canary)
-        key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time())
+        key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time(), api_version)
         response = None
         try:
             await self._send(key)
@@ -169,7 +169,7 @@ class KeyExchange:
             message = "there is no gateway for this domain at the moment"
             return self._fail("no_worker", message, submission, request_id)
         self._metrics.publish(submission.domain.name, acknowledged_after, request_id)
-        self._accepted.add({"api_version": api_version, **self._context(submission, request_id)})
+        self._accepted.add({"api_version": f"v{api_version}", **self._context(submission, request_id)})
         return response
 
     async def _name_gateway(self, key: UnconfirmedKey) -> web.Response | None:

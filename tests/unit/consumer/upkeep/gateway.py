@@ -18,10 +18,12 @@ from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.table import Table
 from wgkex_ops.consumer.upkeep.cleanup import Cleanup
 from wgkex_ops.consumer.upkeep.connectivity import Connectivity
+from wgkex_ops.consumer.upkeep.drain import Drain
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
 from wgkex_ops.metrics.cleanup import CleanupMetrics
+from wgkex_ops.metrics.drain import DrainMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
 from wgkex_ops.metrics.worker import SessionMetrics
 from wgkex_ops.model.changes import Change
@@ -114,7 +116,21 @@ class Process:
             monotonic=lambda: clocks.monotonic,
         )
 
-    async def request(self, domain: Domain, requested: PublicKey) -> str:
+        self.drain = Drain(
+            folder,
+            self.dataplane,
+            dataplane.snapshot,
+            self.journal,
+            domains,
+            protected=raw,
+            lists=lists,
+            metrics=DrainMetrics(self.registry),
+            removed=self.cleanup_metrics.removed,
+            clock=lambda: clocks.wall,
+            monotonic=lambda: clocks.monotonic,
+        )
+
+    async def request(self, domain: Domain, requested: PublicKey, api_version: int = 1) -> str:
         """Have a key installed as the installer does; why that was refused or failed, else an empty text."""
         change = Change.install(domain, requested)
         verdict = await self.admission.judge([change])
@@ -127,7 +143,8 @@ class Process:
         for evicted in verdict.evicted.values():
             self.admission.forget(evicted)
         self.admission.note(change)
-        await self.journal.install([(domain, requested)], [removed.key for removed in removals])
+        by_version_2 = [requested.raw] if api_version == 2 else []
+        await self.journal.install([(domain, requested)], [removed.key for removed in removals], by_version_2)
         return ""
 
     def count(self, name: str, labels: str) -> float:
@@ -177,12 +194,12 @@ class Gateway:
 
     # What nodes do
 
-    async def request(self, domain: Domain, *numbers: int) -> None:
+    async def request(self, domain: Domain, *numbers: int, api_version: int = 1) -> None:
         for number in numbers:
-            assert await self.process.request(domain, key(number)) == ""
+            assert await self.process.request(domain, key(number), api_version) == ""
 
-    async def connect(self, domain: Domain, *numbers: int) -> None:
-        await self.request(domain, *numbers)
+    async def connect(self, domain: Domain, *numbers: int, api_version: int = 1) -> None:
+        await self.request(domain, *numbers, api_version=api_version)
         self.shake_hands(domain, *numbers)
 
     def shake_hands(self, domain: Domain, *numbers: int) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.helpers import CITY, ROOT, WELT, key
 from tests.unit.consumer.upkeep.book import NOW, Book, home, homes
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.journal_file import FILE
+from wgkex_ops.consumer.upkeep.journal_file import FILE, Row
 
 
 @pytest.fixture
@@ -73,6 +73,36 @@ async def test_an_older_file_is_read_and_its_waiting_keys_are_left_to_their_brok
     connection = sqlite3.connect(book.path)
     assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("peers",)]
     connection.close()
+
+
+VERSION_2: Final = """
+CREATE TABLE peers (
+    key BLOB NOT NULL PRIMARY KEY CHECK (typeof(key) = 'blob' AND length(key) = 32),
+    domain TEXT NOT NULL CHECK (typeof(domain) = 'text'),
+    installed_at REAL NOT NULL CHECK (typeof(installed_at) = 'real'),
+    handshake REAL NOT NULL CHECK (typeof(handshake) = 'real')
+) WITHOUT ROWID;
+PRAGMA user_version = 2;
+"""
+
+
+async def test_a_file_that_does_not_know_the_version_of_requests_is_read(book: Book) -> None:
+    book.folder.mkdir()
+    connection = sqlite3.connect(book.path)
+    with connection:
+        connection.executescript(VERSION_2)
+        connection.execute("INSERT INTO peers VALUES (?, ?, ?, ?)", (key(1).raw, WELT.name, NOW - 20, NOW - 5))
+    connection.close()
+    async with book.open() as journal:
+        assert journal.rows[key(1).raw] == Row(key(1).raw, WELT.name, NOW - 20, NOW - 5)
+        await journal.install([(WELT, key(2)), (WELT, key(3))], (), [key(3).raw])
+    async with book.open() as journal:
+        assert {row.key: row.version_2 for row in journal.rows.values()} == {
+            key(1).raw: False,
+            key(2).raw: False,
+            key(3).raw: True,
+        }
+    assert (book.metric("failures_total"), book.events) == (0, [])
 
 
 # --- files that are damaged

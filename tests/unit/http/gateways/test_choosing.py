@@ -39,8 +39,8 @@ E = "ffmuc_muc_cty"
         # Nothing but zeros: the listed ones have no share, the unlisted one all. Total 12; a: 5; b: 6; x: 1 - 12
         ({"a": 0, "b": 0}, {"a": 5, "b": 6, "x": 1}, "x"),
         ({"a": 0, "b": 0}, {"a": 5, "b": 4}, "b"),
-        # Weight 0 is the last resort, not an exclusion. Total 10; a: 0 - 0 = 0; b: 10 - 10 = 0: a tie
-        ({"a": 0, "b": 1}, {"a": 0, "b": 10}, "a"),
+        # Weight 0: no new nodes, however few there are.
+        ({"a": 0, "b": 1}, {"a": 0, "b": 10}, "b"),
         ({"a": 0, "b": 1}, {"a": 1, "b": 10}, "b"),
         # Without any peer all scores are 0.
         ({"b": 9, "a": 1}, {"b": 0, "a": 0}, "a"),

@@ -215,6 +215,7 @@ class AWorker:
         self.journal.up.set(1)
         self.connection = FakeConnection()
         self.lists_problem = ""
+        self.draining_since: float | None = None
         self.problems: list[str] = []
         self.now = 1_700_000_000.0
         self.states = dict.fromkeys(NAMES, UP)
@@ -229,6 +230,7 @@ class AWorker:
             read=self._read,
             keys=self.keys,
             sessions=self.sessions,
+            draining_since=lambda: self.draining_since,
             vxlan_silent=lambda seconds: [domain for domain, silence in self.silence.items() if silence >= seconds],
             cleanup=self.cleanup,
             journal=self.journal,

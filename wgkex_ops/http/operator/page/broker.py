@@ -142,7 +142,12 @@ class BrokerView:
             return state(Tone.BAD, "offline")
         if worker in self.silences.silent:
             return state(Tone.BAD, "confirms nothing")
-        online, refused = state(Tone.GOOD, "online"), self._refused(gateway)
+        if gateway.draining:
+            return state(Tone.WARN, "draining")
+        online = state(Tone.GOOD, "online")
+        if not self.gateways.wants_nodes(worker):
+            return lines(online, quiet("weight 0: no new nodes"))
+        refused = self._refused(gateway)
         return lines(online, quiet("not ready for nodes of " + names(refused))) if refused else online
 
     def _refused(self, gateway: Gateway) -> list[str]:
@@ -175,7 +180,9 @@ class BrokerView:
         yield from Notice.about(Tone.WARN, "Not heard of", silent)
         unlisted = [worker for worker in workers if self._is_unlisted(worker)]
         yield from Notice.about(Tone.WARN, "Not listed under workers, so they weigh 1", unlisted)
-        partly = [worker for worker, gateway in online.items() if self._refused(gateway)]
+        draining = [worker for worker, gateway in online.items() if gateway.draining]
+        yield from Notice.about(Tone.WARN, "Draining: no new nodes are sent there", draining)
+        partly = [worker for worker, gateway in online.items() if self._refused(gateway) and not gateway.draining]
         yield from Notice.about(Tone.WARN, "Online, but not ready for nodes of all domains", partly)
         abandoned = [domain for domain in self.domains if not self._takers(domain)]
         # That there is no gateway for any domain is shown above.

@@ -60,6 +60,7 @@ class WorkerView:
         installs_nothing: whether the dataplane is only for trying out.
         max_peers: that a domain may have.
         read: reads a snapshot, or raises DataplaneError.
+        draining_since: when an operator took this gateway out of service, in seconds since the epoch; None if none did.
         vxlan_silent: finds the domains that had active peers, and no VXLAN traffic, for some seconds.
         lists_problem: why the file of the key lists cannot be read; empty if it can.
         problems: why this process is not ready, a sentence each.
@@ -76,6 +77,7 @@ class WorkerView:
     read: Callable[[], Awaitable[Snapshot]]
     keys: ConsumerMetrics
     sessions: SessionMetrics
+    draining_since: Callable[[], float | None]
     vxlan_silent: Callable[[float], Sequence[str]]
     cleanup: CleanupMetrics
     journal: JournalMetrics
@@ -146,6 +148,12 @@ class WorkerView:
             yield Notice(Tone.BAD, f"The peers cannot be read: {unread}")
         if self.installs_nothing:
             yield Notice(Tone.WARN, "For trying out only: peers are kept in memory, nothing is installed")
+        if (since := self.draining_since()) is not None:
+            yield Notice(
+                Tone.WARN,
+                f"Draining since {duration(max(0.0, time.time() - since))}: brokers send no new nodes here; "
+                "wgkex-ops undrain ends it",
+            )
         if not self._journal_works:
             yield Notice(Tone.WARN, "The journal cannot be written: a reboot of this gateway would lose its peers")
         yield from Notice.about(
