@@ -81,8 +81,9 @@ class _RequestHandler(web.RequestHandler):
         self._accepted = cast("asyncio.Transport", transport)
         # asyncio has no parameter for it.
         cast("Any", transport).max_size = _READ_SIZE
-        # What the kernel does not take at once, a client has not read: it gets no further response before.
-        self._accepted.set_write_buffer_limits(high=0)
+        # What the kernel does not take at once, a client has not read: it gets no further response before. With 0,
+        # asyncio's TLS takes an empty buffer for a full one.
+        self._accepted.set_write_buffer_limits(high=1)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

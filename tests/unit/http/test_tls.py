@@ -86,6 +86,24 @@ async def test_who_agrees_on_no_tls_is_cut_and_counts_until_then(
         assert (await serial(listen, certificates))[0] == 200
 
 
+async def test_a_response_over_tls_is_over_once_it_is_sent(files: ServerTls, certificates: Certificates) -> None:
+    """A client that has all of it, and says nothing more, is not one that does not read."""
+    context = ssl.create_default_context(cafile=certificates.authority)
+    tls = Certificate(files, "broker_listen.tls")
+    async with asyncio.timeout(4):
+        async with serve(Broker().app, Listen(port=0), ssl_context=tls.context, shutdown_timeout=5.0) as listen:
+            closed, writer = await asyncio.open_connection(listen.host, listen.port, ssl=context)
+            writer.write(request("GET", PATH_READY))
+            await read_answer(closed)
+            assert await closed.read() == b""
+            idle, other = await asyncio.open_connection(listen.host, listen.port, ssl=context)
+            other.write(request("GET", PATH_READY, close=False))
+            await read_answer(idle)
+        # A request that was still in progress would have had its five seconds.
+        writer.close()
+        other.close()
+
+
 async def test_listeners_may_share_a_port() -> None:
     async with (
         serve(Broker().app, Listen(port=0), reuse_port=True) as first,
