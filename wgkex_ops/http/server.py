@@ -85,6 +85,9 @@ class _RequestHandler(web.RequestHandler):
         # asyncio's TLS takes an empty buffer for a full one.
         self._accepted.set_write_buffer_limits(high=1)
         super().connection_made(transport)
+        if self.peername is None:
+            # The client has gone while it waited to be accepted. Its request may still be there, but not its address.
+            self._accepted.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._idle:

@@ -6,13 +6,14 @@ import errno
 import os
 import resource
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
 import structlog
 from aiohttp import web
 
-from tests.helpers import connection, in_chunks, read_answer, request, until
+from tests.helpers import connection, in_chunks, read_answer, request, send, until
 from tests.unit.http.public.application import Broker, submission
 from wgkex_ops.config import Listen
 from wgkex_ops.config.limits import ConnectionLimits
@@ -187,6 +188,16 @@ async def test_no_response_names_its_software(broker: Broker) -> None:
         async with connection(broker.listen) as (reader, writer):
             writer.write(raw)
             assert "server" not in (await read_answer(reader)).headers
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted_is_not_served(broker: Broker, no_tracebacks: None) -> None:
+    """Its address is gone as well: no limit could count it."""
+    with socket.create_connection((broker.listen.host, broker.listen.port)) as client:
+        client.sendall(request("POST", PATH_V1, submission()))
+        # A reset.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert (await send(broker.listen, request("GET", PATH_READY))).status == 200
+    assert not broker.moved()
 
 
 async def test_accepting_goes_on_when_there_are_descriptors_again(
