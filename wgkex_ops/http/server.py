@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, NoReturn, cast
@@ -39,6 +40,8 @@ _MOST_WAITING: Final = 8
 _MOST_OVERHEAD: Final = 65_536
 # Bytes that are read at once. All clients together have that much of each in memory, and asyncio's default is 256 KiB.
 _READ_SIZE: Final = 16_384
+# TLS has a buffer of its own for each connection, from before the handshake. The MQTT session's gets by with as much.
+sslproto.SSLProtocol.max_size = _READ_SIZE
 # Seconds that are read on, once it is clear that a body is refused: a client that is still sending would otherwise get
 # a reset in place of the response.
 _LINGERING_TIME: Final = 2.0

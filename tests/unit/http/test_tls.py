@@ -1,18 +1,23 @@
 """A listener's certificate is renewed while it serves."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import structlog
 
-from tests.helpers import read_answer, request
+from tests.helpers import read_answer, request, settle, until
 from tests.integration.certificates import Certificates, make_certificates
 from tests.unit.http.public.application import Broker
 from wgkex_ops.config import Listen, ServerTls
+from wgkex_ops.config.limits import ConnectionLimits
 from wgkex_ops.errors import ConfigError
 from wgkex_ops.http import listening
+from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.public.app import PATH_READY
 from wgkex_ops.http.server import serve
 from wgkex_ops.http.tls import Certificate
@@ -102,6 +107,21 @@ async def test_a_response_over_tls_is_over_once_it_is_sent(files: ServerTls, cer
         # A request that was still in progress would have had its five seconds.
         writer.close()
         other.close()
+
+
+async def test_a_client_before_its_handshake_costs_little_memory(files: ServerTls) -> None:
+    tls = Certificate(files, "broker_listen.tls")
+    connections = Connections(ConnectionLimits(), lambda _reason: None)
+    async with serve(Broker().app, Listen(port=0), ssl_context=tls.context, connections=connections) as listen:
+        with contextlib.ExitStack() as stack:
+            tracemalloc.start()
+            stack.callback(tracemalloc.stop)
+            for _ in range(20):
+                stack.enter_context(socket.create_connection((listen.host, listen.port)))
+            await until(lambda: len(connections) == 20)
+            await settle()
+            used, _ = tracemalloc.get_traced_memory()
+    assert used < 20 * 100_000
 
 
 async def test_listeners_may_share_a_port() -> None:
