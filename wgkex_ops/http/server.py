@@ -80,6 +80,13 @@ class _RequestHandler(web.RequestHandler):
         elif self.opening is not None:
             self.opening.cancel()
 
+    def force_close(self) -> None:
+        """Close it when what was written is sent."""
+        if self.transport is not None and self.transport.is_closing():
+            # One over TLS that is closed twice can no longer be cut.
+            self.transport = None
+        super().force_close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._accepted = cast("asyncio.Transport", transport)
         # asyncio has no parameter for it.

@@ -109,6 +109,26 @@ async def test_a_response_over_tls_is_over_once_it_is_sent(files: ServerTls, cer
         other.close()
 
 
+async def test_a_client_that_says_no_goodbye_does_not_hold_up_the_end(
+    files: ServerTls, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_GOODBYE_TIMEOUT", 60.0)
+    context = ssl.create_default_context(cafile=certificates.authority)
+    tls = Certificate(files, "broker_listen.tls")
+
+    def ask(listen: Listen) -> ssl.SSLSocket:
+        plain = socket.create_connection((listen.host, listen.port))
+        client = context.wrap_socket(plain, server_hostname=listen.host)
+        client.sendall(request("GET", PATH_READY))
+        assert client.recv(10_000)
+        return client
+
+    async with asyncio.timeout(4):
+        async with serve(Broker().app, Listen(port=0), ssl_context=tls.context) as listen:
+            client = await asyncio.to_thread(ask, listen)
+    client.close()
+
+
 async def test_a_client_before_its_handshake_costs_little_memory(files: ServerTls) -> None:
     tls = Certificate(files, "broker_listen.tls")
     connections = Connections(ConnectionLimits(), lambda _reason: None)
