@@ -190,6 +190,9 @@ async def _bind(listen: Listen, *, reuse_port: bool) -> list[socket.socket]:
             sockets = [on_error.enter_context(found.dup()) for found in server.sockets]
         finally:
             server.close()
+        if not sockets:
+            # asyncio leaves out what the host has no protocol for.
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         for listening in sockets:
             listening.setblocking(False)
             listening.listen(_BACKLOG)

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
+import os
 import socket
 import time
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from aiohttp import web
@@ -114,6 +117,17 @@ async def test_an_address_that_is_not_this_host_s_is_an_error_as_well(host: str,
         async with serve(an_app(), Listen(host=host, port=0), setting="worker.metrics_listen"):
             pass
     assert str(error.value) == f"{reason}; to use another one, set worker.metrics_listen.host"
+
+
+async def test_a_host_without_the_protocol_of_an_address_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_arguments: object) -> NoReturn:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", without)
+    with pytest.raises(ListenError) as error:
+        async with serve(an_app(), Listen(host="::1", port=0)):
+            pass
+    assert str(error.value) == "cannot listen on [::1]:0: this host does not have this address"
 
 
 # --- the end
