@@ -51,7 +51,7 @@ class Listen(Section):
     """Where to listen for TCP connections.
 
     Attributes:
-        host: an address, or a name that has one; ``0.0.0.0`` and ``::`` are all addresses.
+        host: an address, or a name that has one; ``::`` is all addresses, ``0.0.0.0`` those of IPv4.
         port: 0 lets the kernel choose a free one.
     """
 

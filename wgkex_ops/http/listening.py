@@ -39,6 +39,9 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _HANDSHAKE_TIMEOUT: Final = 10.0
 _GOODBYE_TIMEOUT: Final = 2.0
 
+# All addresses, of IPv4 as well.
+_ALL: Final = "::"
+
 # Why one cannot listen somewhere, and which part of the setting to change.
 _LISTEN_ERRORS: Final = {
     errno.EADDRINUSE: ("another program uses this port", "port"),
@@ -180,7 +183,18 @@ async def accepting(listen: Listen, setting: str, acceptor: Acceptor, *, reuse_p
 
 
 async def _bind(listen: Listen, *, reuse_port: bool) -> list[socket.socket]:
-    """Sockets that listen on all addresses of a host, as asyncio's server would."""
+    """Sockets that listen on all addresses of a host."""
+    if listen.host == _ALL and socket.has_dualstack_ipv6():
+        # asyncio's server would leave out IPv4.
+        listening = socket.create_server(
+            (listen.host, listen.port),
+            family=socket.AF_INET6,
+            backlog=_BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=True,
+        )
+        listening.setblocking(False)
+        return [listening]
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as on_error:
         server = await loop.create_server(

@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 from aiohttp import web
 
-from tests.helpers import request, until
+from tests.helpers import request, send, until
 from wgkex_ops.config import Listen
 from wgkex_ops.config.limits import ConnectionLimits
 from wgkex_ops.errors import ListenError
@@ -128,6 +128,20 @@ async def test_a_host_without_the_protocol_of_an_address_does_not_have_it(monkey
         async with serve(an_app(), Listen(host="::1", port=0)):
             pass
     assert str(error.value) == "cannot listen on [::1]:0: this host does not have this address"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+async def test_all_addresses_are_those_of_ipv4_as_well() -> None:
+    peers = []
+
+    async def handler(received: web.BaseRequest) -> web.Response:
+        peers.append(received.remote)
+        return web.Response()
+
+    async with serve(handler, Listen(host="::", port=0)) as listen:
+        for host in ("::1", "127.0.0.1"):
+            await send(Listen(host=host, port=listen.port), request("GET", "/"))
+    assert peers == ["::1", "::ffff:127.0.0.1"]
 
 
 # --- the end
