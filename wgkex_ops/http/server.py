@@ -66,8 +66,10 @@ class _RequestHandler(web.RequestHandler):
 
     def waits_for_client(self) -> bool:
         """Whether its request is not complete, or its response is not taken."""
-        request = self._current_request
-        return request is None or not request.content.is_eof()
+        if self._current_request is not None:
+            return not self._current_request.content.is_eof()
+        # A request that has just come is served next, unless the response before it is not taken.
+        return self._request_in_progress or not self._messages or not self._messages[0][1].is_eof()
 
     def is_slow(self, now: float) -> bool:
         """Whether the client should have sent a head, or taken a response, by now. A body has a limit of its own."""

@@ -110,6 +110,26 @@ async def test_who_does_not_read_gets_no_further_response_and_is_cut(impatient: 
         assert len(requests) <= 9
 
 
+async def test_a_request_that_came_with_the_client_that_needs_room_is_served() -> None:
+    async def handler(received: web.BaseRequest) -> web.Response:
+        return web.Response(body=await received.read())
+
+    connections = Connections(ConnectionLimits.model_construct(total=2, per_network=2), lambda _reason: None)
+    async with (
+        serve(handler, Listen(port=0), connections=connections) as listen,
+        connection(listen) as (reader, writer),
+    ):
+        with contextlib.ExitStack() as stack:
+            # It was used longest ago.
+            writer.write(request("POST", "/", b"first", close=False))
+            assert (await read_answer(reader)).body == b"first"
+            stack.enter_context(socket.create_connection((listen.host, listen.port)))
+            await until(lambda: len(connections) == 2)
+            writer.write(request("POST", "/", b"second", close=False))
+            stack.enter_context(socket.create_connection((listen.host, listen.port)))
+            assert (await read_answer(reader)).body == b"second"
+
+
 async def test_a_connection_serves_so_many_requests(broker: Broker) -> None:
     async with connection(broker.listen) as (reader, writer):
         for number in range(1, REQUESTS_PER_CONNECTION + 1):
