@@ -112,7 +112,8 @@ def file_version(path: Path) -> object:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    # With whose it is, and who may read it: one that could not be read perhaps can be now.
+    return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode, found.st_uid, found.st_gid
 
 
 def parse(text: str, source: str) -> Config:

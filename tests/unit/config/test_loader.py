@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.config.samples import BROKEN, MINIMAL, OLD, PARKER, problems
-from wgkex_ops.config import config_path, load, older, parse, settings
+from wgkex_ops.config import config_path, file_version, load, older, parse, settings
 from wgkex_ops.errors import ConfigError
 
 # --- the file
@@ -26,6 +26,15 @@ from wgkex_ops.errors import ConfigError
 )
 def test_config_path(argument: str | None, environ: dict[str, str], expected: str) -> None:
     assert config_path(None if argument is None else Path(argument), environ) == Path(expected)
+
+
+def test_a_file_whose_permissions_have_changed_has_changed(tmp_path: Path) -> None:
+    """A certificate is copied first, and given to us then."""
+    file = tmp_path / "broker.key"
+    file.touch(0o600)
+    before = file_version(file)
+    file.chmod(0o640)
+    assert file_version(file) != before
 
 
 @pytest.mark.parametrize(
