@@ -133,10 +133,14 @@ class Acceptor:
         client.opening = asyncio.get_running_loop().create_task(self._serve(client, accepted))
 
         def opened(opening: asyncio.Task[bool]) -> None:
-            # One that is cut at once has not even begun.
-            if opening.cancelled() or not opening.result():
-                accepted.close()
-                self._connections.remove(client)
+            has_its_connection = False
+            try:
+                # One that is cut at once has not even begun.
+                has_its_connection = not opening.cancelled() and opening.result()
+            finally:
+                if not has_its_connection:
+                    accepted.close()
+                    self._connections.remove(client)
 
         client.opening.add_done_callback(opened)
 

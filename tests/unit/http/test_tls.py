@@ -6,6 +6,7 @@ import socket
 import ssl
 import tracemalloc
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import structlog
@@ -20,7 +21,7 @@ from wgkex_ops.http import listening
 from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.public.app import PATH_READY
 from wgkex_ops.http.server import serve
-from wgkex_ops.http.tls import Certificate
+from wgkex_ops.http.tls import Certificate, NewestContext
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,21 @@ async def test_a_client_that_says_no_goodbye_does_not_hold_up_the_end(
         async with serve(Broker().app, Listen(port=0), ssl_context=tls.context) as listen:
             client = await asyncio.to_thread(ask, listen)
     client.close()
+
+
+async def test_a_crash_before_the_handshake_leaves_nothing_open(caplog: pytest.LogCaptureFixture) -> None:
+    def newest() -> NoReturn:
+        raise ZeroDivisionError
+
+    connections = Connections(ConnectionLimits(), lambda _reason: None)
+    context = NewestContext(newest)
+    async with asyncio.timeout(4):
+        async with serve(Broker().app, Listen(port=0), ssl_context=context, connections=connections) as listen:
+            reader, writer = await asyncio.open_connection(listen.host, listen.port)
+            assert await reader.read() == b""
+            writer.close()
+            assert not len(connections)
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_a_client_before_its_handshake_costs_little_memory(files: ServerTls) -> None:
