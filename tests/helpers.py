@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from wgkex_ops.config import Listen
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.simulation.post import BrokerClient
 
 T = TypeVar("T")
 
@@ -131,6 +133,20 @@ async def send(listen: Listen, raw: bytes, *, head_only: bool = False) -> Answer
         answer = await read_answer(reader, head_only=head_only)
         assert await reader.read() == b""
         return answer
+
+
+async def post_key(
+    broker: Listen, version: int, domain: str, key: object, client: str = ""
+) -> tuple[int, dict[str, Any]]:
+    """POST a key as a node does, from any address by default; HTTP status and JSON object of the response.
+
+    Raises:
+        OSError: there is no response.
+        ValueError: it is not HTTP, or has no JSON.
+    """
+    client = client or f"198.18.{random.randrange(256)}.{random.randrange(256)}"
+    response = await BrokerClient(f"http://{broker}")(version, domain, key, client)
+    return response.status, json.loads(response.body)
 
 
 # --- metrics

@@ -10,7 +10,7 @@ from typing import Final
 
 from alerts.rules import document
 from alerts.settings import Settings
-from tests.helpers import CITY, WELT, key
+from tests.helpers import CITY, WELT, key, post_key
 from tests.integration.inprocess import (
     RunningBroker,
     RunningWorker,
@@ -21,7 +21,6 @@ from tests.integration.inprocess import (
 from tests.integration.loopback import LOOPBACK, eventually_answered, free_port
 from tests.integration.servers import Bench, Mosquitto, Prometheus
 from tests.integration.watched import PACE, Receiver, alertmanager_config, background
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 

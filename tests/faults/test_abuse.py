@@ -4,24 +4,22 @@ import asyncio
 import json
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tests import wrk
+from tests.faults.storm import Record
 from tests.faults.system import DOMAINS, place_settings, running_places
-from tests.helpers import WELT, megabytes
+from tests.helpers import WELT, megabytes, post_key
 from tests.integration.inprocess import new_key
 from tests.integration.loopback import eventually
 from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.config import Listen
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.http.public.app import PATH_V1
-from wgkex_ops.model.domains import Domain
-from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.simulation.nodes import Node
+from wgkex_ops.simulation.post import BrokerClient
 
 ROUTERS: Final = 2000
 BEHIND_ONE_ADDRESS: Final = 50
@@ -32,31 +30,21 @@ SLOW_CONNECTIONS: Final = 500
 CARRIER, ABUSER = "192.0.2.1", "203.0.113.1"
 
 
-@dataclass
-class Reboot:
-    """Routers that have lost their gateway, and what they get."""
+async def reboot(broker: Listen) -> Record:
+    """Routers that have lost their gateway, and what they get: each by both versions, every second one twice."""
+    record, post = Record(), BrokerClient(f"http://{broker}")
 
-    broker: Listen
-    statuses: Counter[int] = field(default_factory=Counter)
-    accepted: dict[str, set[PublicKey]] = field(default_factory=dict)
-    slowest: float = 0.0
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(ROUTERS):
-                client = CARRIER if number < BEHIND_ONE_ADDRESS else f"198.18.{number // 250}.{number % 250}"
-                group.create_task(self._router(DOMAINS[number % len(DOMAINS)], client, again=bool(number % 2)))
-
-    async def _router(self, domain: Domain, client: str, *, again: bool) -> None:
-        """Both versions, one after the other; every second router does so twice."""
+    async def router(node: Node, versions: Sequence[int]) -> None:
         await asyncio.sleep(random.uniform(0, SECONDS))
-        key = new_key()
-        for version in (2, 1, 2, 1) if again else (2, 1):
-            began = time.monotonic()
-            status, _ = await post_key(self.broker, version, domain.name, key, client)
-            self.slowest = max(self.slowest, time.monotonic() - began)
-            self.statuses[status] += 1
-        self.accepted.setdefault(domain.name, set()).add(key)
+        for version in versions:
+            await node.submit(version)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(ROUTERS):
+            client = CARRIER if number < BEHIND_ONE_ADDRESS else f"198.18.{number // 250}.{number % 250}"
+            node = Node(post, DOMAINS[number % len(DOMAINS)].name, record.note, client=client)
+            group.create_task(router(node, (2, 1, 2, 1) if number % 2 else (2, 1)))
+    return record
 
 
 @asynccontextmanager
@@ -100,22 +88,21 @@ async def test_routers_that_come_back_are_served_beside_an_abuser(
 ) -> None:
     broker, worker = await running_places(bench, place_settings(mosquitto.port, "gw01", tmp_path, limits=None))
     before, _ = megabytes(broker.program.process.pid)
-    reboot = Reboot(broker.nodes)
     async with slow_connections(broker.nodes, SLOW_CONNECTIONS):
         flooding = asyncio.create_task(flood(broker.nodes, tmp_path, SECONDS + 8))
-        await reboot.run()
+        record = await reboot(broker.nodes)
         flooded = await flooding
     _, peak = megabytes(broker.program.process.pid)
     figures = (
-        f"slowest response {reboot.slowest:.2f} s; the abuser: {flooded.requests} requests, "
+        f"slowest response {record.slowest:.2f} s; the abuser: {flooded.requests} requests, "
         f"{flooded.refused} refused; the broker's memory: {before:.0f} MB before, {peak:.0f} MB at the most"
     )
     print(figures)  # noqa: T201  for people
 
     # Who waits for a response, waits less than ten seconds: that is the node's limit, and not the machine's.
-    assert reboot.statuses == {200: ROUTERS * 3}
-    assert reboot.slowest < 10
-    await worker.has_all(reboot.accepted)
+    assert record.statuses == {200: ROUTERS * 3}
+    assert record.slowest < 10
+    await worker.has_all(record.accepted)
     # In 20 s: what the bucket holds, and ten a minute.
     installed = sum(map(len, (await worker.installed()).values()))
     assert installed - ROUTERS <= 310

@@ -3,12 +3,11 @@
 import asyncio
 from typing import Final
 
-from tests.helpers import WELT
+from tests.helpers import WELT, post_key
 from tests.integration.inprocess import configuration, new_key, running_broker, running_worker
 from tests.integration.keys import installed
 from tests.integration.loopback import eventually
 from tests.integration.servers import Mosquitto
-from wgkex_ops.demo.routers import post_key
 
 MAX_PEERS: Final = 200
 CONNECTED: Final = 50

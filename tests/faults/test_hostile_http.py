@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,36 +11,24 @@ from typing import Final
 import pytest
 
 from tests.faults.attacks import ATTACKS, Report
+from tests.faults.storm import Record
 from tests.faults.system import Brokers, place_settings, running_places
 from tests.helpers import WELT, megabytes
-from tests.integration.inprocess import new_key
 from tests.integration.loopback import request
 from tests.integration.servers import Bench, Mosquitto
-from wgkex_ops.demo.routers import post_key
+from wgkex_ops.simulation.nodes import Node
+from wgkex_ops.simulation.post import BrokerClient
 
 SECONDS: Final = 12.0
 PER_SECOND: Final = 20
-# A node gives up after that.
-NODE_TIMEOUT: Final = 10.0
 
 
 @dataclass
 class Served:
     """What routers and operators got meanwhile."""
 
-    statuses: Counter[int] = field(default_factory=Counter)
-    slowest: float = 0.0
+    routers: Record = field(default_factory=Record)
     slowest_ready: float = 0.0
-
-    async def router(self, broker: Brokers) -> None:
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(NODE_TIMEOUT):
-                status, _ = await post_key(broker.nodes, 1, WELT.name, new_key())
-        except (OSError, ValueError):
-            status = 0
-        self.slowest = max(self.slowest, time.monotonic() - began)
-        self.statuses[status] += 1
 
     async def operator(self, broker: Brokers) -> None:
         while True:
@@ -57,10 +44,11 @@ async def attacked(name: str, broker: Brokers) -> tuple[Report, Served]:
     arguments = (broker.nodes.host, str(broker.nodes.port), str(SECONDS))
     attacker = await asyncio.create_subprocess_exec(*command, *arguments, stdout=asyncio.subprocess.PIPE)
     served = Served()
+    post = BrokerClient(f"http://{broker.nodes}")
     asking = asyncio.create_task(served.operator(broker))
     async with asyncio.TaskGroup() as group:
         for _ in range(int(SECONDS * PER_SECOND)):
-            group.create_task(served.router(broker))
+            group.create_task(Node(post, WELT.name, served.routers.note).submit(1))
             await asyncio.sleep(1 / PER_SECOND)
     output, _ = await attacker.communicate()
     asking.cancel()
@@ -75,13 +63,14 @@ async def test_routers_and_operators_are_served_beside(
     before, _ = megabytes(broker.program.process.pid)
     report, served = await attacked(name, broker)
     after, peak = megabytes(broker.program.process.pid)
-    lines = broker.program.process.output.count("\n") - sum(served.statuses.values())
+    routers = served.routers
+    lines = broker.program.process.output.count("\n") - routers.statuses.total()
     print(  # noqa: T201  for people
-        f"{name}: {dict(served.statuses)}, slowest {served.slowest:.2f} s, ready {served.slowest_ready:.2f} s; "
+        f"{name}: {dict(routers.statuses)}, slowest {routers.slowest:.2f} s, ready {served.slowest_ready:.2f} s; "
         f"memory {before:.0f} MB before, {peak:.0f} MB at the most, {after:.0f} MB after; {lines} other log lines; "
         f"{report}"
     )
-    assert served.statuses[200] >= 0.99 * served.statuses.total()
+    assert routers.statuses[200] >= 0.99 * routers.statuses.total()
     assert peak - before < 60
     assert report.longest < 20
     assert lines < 100
@@ -96,7 +85,7 @@ async def test_one_network_has_its_share_of_the_connections(bench: Bench, mosqui
         most = max(most, await broker.total("wgkex_broker_connections"))
         await asyncio.sleep(0.2)
     _, served = await attacking
-    assert served.statuses == {200: int(SECONDS * PER_SECOND)}
+    assert served.routers.statuses == {200: int(SECONDS * PER_SECOND)}
     # Those of the routers and of the one that has more than its share.
     assert 150 < most < 300
     refused = (await broker.samples())["wgkex_broker_connections_refused_total"]

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.site import MINUTE, Site, running_site
-from tests.helpers import WELT, key
+from tests.helpers import WELT, key, post_key
 from tests.integration.inprocess import new_key, submit
 from tests.integration.loopback import eventually_answered
 from tests.integration.servers import Bench
 from tests.integration.watched import PACE, background
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.http.gateways import nodes
 
 pytestmark = pytest.mark.timeout(400)

@@ -1,24 +1,14 @@
-"""Submitting keys, and what is expected of them."""
+"""What is expected of a key that was submitted."""
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 from tests.integration.inprocess import RunningWorker
 from tests.integration.loopback import Answer, eventually_answered
-from wgkex_ops.config import Listen
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
 OK = {"Message": "OK"}
-
-
-async def submit_like_a_router(
-    address: str, version: int, domain: str, key: PublicKey
-) -> tuple[int, Mapping[str, Any]]:
-    host, _, port = address.rpartition(":")
-    return await post_key(Listen(host=host, port=int(port)), version, domain, key)
 
 
 async def installed(worker: RunningWorker, domain: Domain, key: PublicKey) -> None:

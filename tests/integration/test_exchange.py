@@ -10,27 +10,30 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import CITY, WELT
+from tests.helpers import CITY, WELT, post_key
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import configuration, new_key, running_broker, running_worker, submit
-from tests.integration.keys import OK, expected_endpoint, failure_of, installed, submit_like_a_router
+from tests.integration.keys import OK, expected_endpoint, failure_of, installed
 from tests.integration.loopback import Answer, eventually, eventually_answered, run
 from tests.integration.servers import Bench, Mosquitto, suspended
+from wgkex_ops.config import Listen
 from wgkex_ops.model.keys import PublicKey
 
 # Submits a key with one program or another, and returns the status and the JSON object.
-Submit = Callable[[str, int, str, PublicKey], Awaitable[tuple[int, Mapping[str, Any]]]]
+Submit = Callable[[Listen, int, str, PublicKey], Awaitable[tuple[int, Mapping[str, Any]]]]
 
 
-async def submit_with_wget(address: str, version: int, domain: str, key: PublicKey) -> tuple[int, Mapping[str, Any]]:
+async def submit_with_wget(broker: Listen, version: int, domain: str, key: PublicKey) -> tuple[int, Mapping[str, Any]]:
     body = json.dumps({"domain": domain, "public_key": str(key)})
-    url = f"http://{address}/api/v{version}/wg/key/exchange"
+    url = f"http://{broker}/api/v{version}/wg/key/exchange"
     answer = await asyncio.to_thread(run, "wget", "-qO-", "--no-proxy", f"--post-data={body}", url)
     return 200, json.loads(answer)
 
 
-async def submit_with_urllib(address: str, version: int, domain: str, key: PublicKey) -> tuple[int, Mapping[str, Any]]:
-    answer = await submit(address, version, domain, key)
+async def submit_with_urllib(
+    broker: Listen, version: int, domain: str, key: PublicKey
+) -> tuple[int, Mapping[str, Any]]:
+    answer = await submit(str(broker), version, domain, key)
     return answer.status, answer.json
 
 
@@ -38,7 +41,7 @@ ALL_SENDERS = pytest.mark.parametrize(
     "send",
     [
         pytest.param(submit_with_wget, id="wget"),
-        pytest.param(submit_like_a_router, id="router"),
+        pytest.param(post_key, id="router"),
         pytest.param(submit_with_urllib, id="urllib"),
     ],
 )
@@ -52,7 +55,7 @@ async def test_version_1_installs_a_peer_with_all_its_parts(mosquitto: Mosquitto
     config = configuration(mosquitto.port)
     async with running_worker(config) as worker, running_broker(config) as broker:
         key = new_key()
-        assert await send(str(broker.nodes), 1, WELT.name, key) == (200, OK)
+        assert await send(broker.nodes, 1, WELT.name, key) == (200, OK)
         await installed(worker, WELT, key)
         assert not await worker.has(CITY, key)
 
@@ -63,7 +66,7 @@ async def test_version_2_installs_a_peer_and_names_the_gateway(mosquitto: Mosqui
     async with running_worker(config) as worker, running_broker(config) as broker:
         await gateways_known(broker, "gw01")
         key = new_key()
-        status, answer = await send(str(broker.nodes), 2, CITY.name, key)
+        status, answer = await send(broker.nodes, 2, CITY.name, key)
         assert (status, answer) == (200, {"Endpoint": await expected_endpoint(worker, CITY)})
         await installed(worker, CITY, key)
         assert not await worker.has(WELT, key)
@@ -85,7 +88,7 @@ async def test_a_flood_of_keys_is_installed_without_a_loss(bench: Bench) -> None
     config = configuration(server.port)
     async with running_worker(config) as worker, running_broker(config) as broker:
         keys = [new_key() for _ in range(500)]
-        answers = await asyncio.gather(*(submit_like_a_router(str(broker.nodes), 1, WELT.name, key) for key in keys))
+        answers = await asyncio.gather(*(post_key(broker.nodes, 1, WELT.name, key) for key in keys))
         assert {status for status, _ in answers} == {200}
         wanted = {key.raw for key in keys}
 

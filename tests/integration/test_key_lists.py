@@ -11,11 +11,10 @@ from typing import Final
 import pytest
 
 from tests.faults.system import Brokers, Place, Workers, place_settings, running_places
-from tests.helpers import WELT
+from tests.helpers import WELT, post_key
 from tests.integration.inprocess import new_key
 from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.servers import Bench, Mosquitto
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.model.keys import PublicKey
 
 REFUSED: Final = "wgkex_worker_message_rejections_total"

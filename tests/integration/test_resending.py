@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import CITY, WELT
+from tests.helpers import CITY, WELT, post_key
 from tests.integration.gateways import Gateway, awaiting, gateway, gateways_known
 from tests.integration.inprocess import (
     RunningBroker,
@@ -20,7 +20,6 @@ from tests.integration.inprocess import (
 )
 from tests.integration.loopback import LOOPBACK, eventually, eventually_answered
 from tests.integration.servers import Bench, Mosquitto
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.http.gateways.confirmations import RESENT_AFTER
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey

@@ -17,7 +17,7 @@ from alerts.rules import document
 from alerts.settings import Settings, duration_text, milliseconds
 from tests.canary import FakeTunnels
 from tests.dashboards import expand
-from tests.helpers import ROOT, key
+from tests.helpers import ROOT, key, post_key
 from tests.integration.certificates import make_certificates
 from tests.integration.inprocess import (
     RunningBroker,
@@ -32,7 +32,6 @@ from tests.integration.servers import Alertmanager, Bench, Mosquitto, Prometheus
 from tests.integration.sessions import tls_settings
 from wgkex_ops.canary import Canary
 from wgkex_ops.config import Config, Listen
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.probe.choice import Choice
 

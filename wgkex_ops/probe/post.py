@@ -121,6 +121,15 @@ def parse_version_2(body: bytes) -> Endpoint:
     return endpoint
 
 
+def parse_refusal(body: bytes) -> tuple[str, str] | None:
+    """Reason and message of the error object in the body of a response; None if there is no such object."""
+    try:
+        error = msgspec.json.decode(body, type=_ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return error.reason, error.message
+
+
 def shown(text: str) -> str:
     """A text from elsewhere for a message: short, on one line, and nothing that a terminal obeys."""
     return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
@@ -148,11 +157,8 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _refusal(status: int, body: bytes) -> str:
-    try:
-        error = msgspec.json.decode(body, type=_ErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return f"HTTP status {status}"
-    return f"HTTP status {status}, {shown(error.reason)}: {shown(error.message)}"
+    found = parse_refusal(body)
+    return f"HTTP status {status}" + (f", {shown(found[0])}: {shown(found[1])}" if found else "")
 
 
 def _why(error: Exception) -> str:

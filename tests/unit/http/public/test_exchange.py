@@ -8,7 +8,19 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import DOMAINS, KEY, OTHER_KEY, WELT, connection, in_chunks, read_answer, request, samples, send
+from tests.helpers import (
+    DOMAINS,
+    KEY,
+    OTHER_KEY,
+    WELT,
+    connection,
+    in_chunks,
+    post_key,
+    read_answer,
+    request,
+    samples,
+    send,
+)
 from tests.unit.http.public.application import (
     BUS_ERRORS,
     PATHS,
@@ -23,7 +35,6 @@ from tests.unit.http.public.application import (
 )
 from tests.unit.http.public.bad_bodies import BAD_BODIES
 from wgkex_ops.bus.messages import WorkerStatus
-from wgkex_ops.demo.routers import post_key
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.public.app import PATH_V1, PATH_V2
 from wgkex_ops.http.public.submission import Submission
