@@ -13,9 +13,9 @@ from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops.cli import drain, keys, register
+from wgkex_ops.cli import drain, keys, register, simulate
 from wgkex_ops.cli import probe as probe_command
-from wgkex_ops.cli.arguments import Tool
+from wgkex_ops.cli.arguments import Tool, whole_number
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.logs import LogFormat, configure
@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
-    for tool in (keys, register, drain):
+    for tool in (keys, register, drain, simulate):
         tool.add_command(commands, configuration)
     up_parser = commands.add_parser(
         "up",
@@ -199,16 +199,13 @@ def parser() -> argparse.ArgumentParser:
         description="Run everything in one process.",
     )
     up_parser.add_argument(
-        "--nodes", type=_count, default=0, metavar="N", help="simulate N nodes that request a tunnel; default: 0"
+        "--nodes",
+        type=whole_number(0, 10_000),
+        default=0,
+        metavar="N",
+        help="simulate N nodes that request a tunnel; default: 0",
     )
     return top
-
-
-def _count(text: str) -> int:
-    # One process and its sockets.
-    if text.isascii() and text.isdecimal() and len(text) <= len("10000") and int(text) <= 10_000:  # noqa: PLR2004
-        return int(text)
-    raise argparse.ArgumentTypeError("should be from 0 to 10000")
 
 
 def _config_file(arguments: argparse.Namespace) -> Path | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -45,3 +46,25 @@ def url(text: str) -> str:
         return broker_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Make a reader of whole numbers in a range; it raises argparse.ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        if re.fullmatch(f"[0-9]{{1,{len(str(highest))}}}", text) and lowest <= int(text) <= highest:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"should be from {lowest} to {highest}")
+
+    return read
+
+
+def seconds(highest: float) -> Callable[[str], float]:
+    """Make a reader of seconds, such as 0.5 or 39, up to a highest; it raises argparse.ArgumentTypeError."""
+
+    def read(text: str) -> float:
+        if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) and float(text) <= highest:
+            return float(text)
+        raise argparse.ArgumentTypeError(f"should be seconds, from 0 to {highest:g}")
+
+    return read

@@ -1,10 +1,15 @@
 """What commands show people: coloured on a terminal, plain text in a pipe; the only importer of rich."""
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final
 
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -47,3 +52,36 @@ def table(*columns: str, right: frozenset[str] = frozenset()) -> Table:
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+@contextmanager
+def progress(*, line_every: float = 10.0) -> Iterator[Callable[[int, int, str], None]]:
+    """Show how far something is, on standard error: a bar on a terminal, and elsewhere a line now and then.
+
+    Args:
+        line_every: seconds between two lines.
+
+    Yields:
+        what shows the state: how many are done, of how many, and the same in words.
+    """
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if not errors.is_terminal:
+        next_line = time.monotonic() + line_every
+
+        def write(_done: int, _total: int, text: str) -> None:
+            nonlocal next_line
+            if (now := time.monotonic()) >= next_line:
+                next_line = now + line_every
+                print(text, file=sys.stderr, flush=True)
+
+        yield write
+        return
+    columns = BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
+    # It goes when it is done: then there are results to show.
+    with Progress(*columns, console=errors, auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("")
+
+        def draw(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text, refresh=True)
+
+        yield draw
