@@ -16,6 +16,7 @@
     │   └── PublishTimeoutError     no answer in time
     ├── DataplaneError              the kernel could not do something
     │   └── InterfaceMissingError   because the interface is not there
+    ├── CannotConfigureError        this host's interfaces cannot be read or changed: rights, kernel
     └── CanaryError                 the canary's round did not reach its end
         ├── RoundFailedError        because a node would get no tunnel
         └── CannotProbeError        because this host cannot find out: rights, kernel, files
@@ -142,6 +143,10 @@ class InterfaceMissingError(DataplaneError):
     def __init__(self, operation: str, interface: str) -> None:
         super().__init__(operation, "ENODEV", f"there is no interface {interface}")
         self.interface = interface
+
+
+class CannotConfigureError(WgkexError):
+    """The interfaces of this host cannot be read or changed: a right or a part of the kernel is missing."""
 
 
 class CanaryError(WgkexError):

@@ -5,6 +5,7 @@
 - `configure`: encodes changes: peers, routes, FDB entries
 - `query`: encodes requests for dumps
 - `parse`: decodes dumps
+- `interfaces`: encodes and decodes how interfaces are configured
 - `sockets`: blocking sockets that exchange such messages with the kernel
 - `links`: addresses and events of interfaces, by way of pyroute2
 - `errnos`: what the kernel's errors are called and mean

@@ -73,7 +73,7 @@ def decode_families(bodies: Iterable[bytes]) -> dict[str, int]:
     for body in bodies:
         found = dict(decode_attributes(body, uapi.GENLMSGHDR.size))
         name = found.get(uapi.CTRL_ATTR_FAMILY_NAME, b"")
-        families[_decode_name(name)] = unpack(uapi.U16, found.get(uapi.CTRL_ATTR_FAMILY_ID, b""))[0]
+        families[decode_name(name)] = unpack(uapi.U16, found.get(uapi.CTRL_ATTR_FAMILY_ID, b""))[0]
     return families
 
 
@@ -85,7 +85,7 @@ def decode_links(bodies: Iterable[bytes]) -> Iterator[Link]:
         traffic = None
         if uapi.IFLA_STATS64 in found:
             traffic = Traffic(*unpack(uapi.RTNL_LINK_STATS64, found[uapi.IFLA_STATS64]))
-        name = _decode_name(found.get(uapi.IFLA_IFNAME, b""))
+        name = decode_name(found.get(uapi.IFLA_IFNAME, b""))
         yield Link(index, name, bool(flags & uapi.IFF_UP), traffic)
 
 
@@ -299,6 +299,6 @@ def _decode_unusual_fdb_entry(body: bytes, vxlan: int) -> Iterator[FdbEntry]:
             yield FdbEntry(destination, via)
 
 
-def _decode_name(data: bytes) -> str:
+def decode_name(data: bytes) -> str:
     """Decode a name, which ends at the first NUL. Interface names may have any bytes."""
     return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

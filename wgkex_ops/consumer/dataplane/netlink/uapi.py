@@ -18,6 +18,7 @@ NLM_F_REQUEST: Final = 0x001
 NLM_F_ACK: Final = 0x004
 NLM_F_DUMP_INTR: Final = 0x010
 NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
 NLM_F_DUMP: Final = 0x300
 NLM_F_CREATE: Final = 0x400
 NLM_F_APPEND: Final = 0x800
@@ -36,6 +37,7 @@ WG_GENL_VERSION: Final = 1
 WG_CMD_GET_DEVICE: Final = 0
 WG_CMD_SET_DEVICE: Final = 1
 WGDEVICE_A_IFINDEX: Final = 1
+WGDEVICE_A_PRIVATE_KEY: Final = 3
 WGDEVICE_A_PUBLIC_KEY: Final = 4
 WGDEVICE_A_LISTEN_PORT: Final = 6
 WGDEVICE_A_PEERS: Final = 8
@@ -56,8 +58,11 @@ WGALLOWEDIP_A_FAMILY: Final = 1
 WGALLOWEDIP_A_IPADDR: Final = 2
 WGALLOWEDIP_A_CIDR_MASK: Final = 3
 
-# rtnetlink.h, socket.h, if.h, if_link.h
+# rtnetlink.h, socket.h, if.h, if_link.h, if_addr.h
+RTM_NEWLINK: Final = 16
 RTM_GETLINK: Final = 18
+RTM_NEWADDR: Final = 20
+RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
@@ -77,8 +82,22 @@ RTA_PRIORITY: Final = 6
 RTA_TABLE: Final = 15
 IFF_UP: Final = 1
 IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
+IFLA_LINKINFO: Final = 18
 IFLA_STATS64: Final = 23
+IFLA_AF_SPEC: Final = 26
 IFLA_EXT_MASK: Final = 29
+IFLA_INFO_KIND: Final = 1
+IFLA_INFO_DATA: Final = 2
+IFLA_VXLAN_ID: Final = 1
+IFLA_VXLAN_LINK: Final = 3
+IFLA_VXLAN_LEARNING: Final = 7
+IFLA_VXLAN_PORT: Final = 15
+IFLA_VXLAN_LOCAL6: Final = 17
+IFLA_INET6_ADDR_GEN_MODE: Final = 8
+IN6_ADDR_GEN_MODE_NONE: Final = 1
+IFA_ADDRESS: Final = 1
+IFA_LOCAL: Final = 2
 RTEXT_FILTER_SKIP_STATS: Final = 8
 
 # neighbour.h
@@ -93,6 +112,7 @@ NLMSGHDR: Final = struct.Struct("=IHHII")  # length, type, flags, sequence numbe
 NLATTR: Final = struct.Struct("=HH")  # length, type
 GENLMSGHDR: Final = struct.Struct("=BBxx")  # command, version
 IFINFOMSG: Final = struct.Struct("=BxHiII")  # family, device type, index, flags, change
+IFADDRMSG: Final = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 RTMSG: Final = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 NDMSG: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 # The beginning of struct rtnl_link_stats64: packets received and sent, bytes received and sent.
@@ -103,6 +123,7 @@ U8: Final = struct.Struct("=B")
 U16: Final = struct.Struct("=H")
 U32: Final = struct.Struct("=I")
 U64: Final = struct.Struct("=Q")
+BE16: Final = struct.Struct("!H")
 
 KEY_BYTES: Final = 32
 ADDRESS_BYTES: Final = 16
