@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops.cli import drain, keys, register, simulate
+from wgkex_ops.cli import drain, interfaces, keys, register, simulate
 from wgkex_ops.cli import probe as probe_command
 from wgkex_ops.cli.arguments import Tool, whole_number
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
@@ -146,6 +146,15 @@ def main_worker() -> int:
     return main(["worker", *sys.argv[1:]])
 
 
+class _CommandList(argparse.HelpFormatter):
+    """Help with a column that the longest command fits into: argparse forgets that commands are indented."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        self._indent()
+        super().add_argument(action)
+        self._dedent()
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     configuration = argparse.ArgumentParser(add_help=False)
@@ -174,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top = argparse.ArgumentParser(
         prog="wgkex-ops",
+        formatter_class=_CommandList,
         description="WireGuard key exchange for community mesh networks.",
         epilog="Exit status: 0 after a clean stop, 2 if the configuration is wrong, 1 for everything else.",
     )
@@ -190,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
-    for tool in (keys, register, drain, simulate):
+    for tool in (keys, register, drain, simulate, interfaces):
         tool.add_command(commands, configuration)
     up_parser = commands.add_parser(
         "up",

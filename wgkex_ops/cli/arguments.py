@@ -3,11 +3,12 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from wgkex_ops.config import Config, broker_url, config_path, load
-from wgkex_ops.errors import InvalidPublicKeyError
+from wgkex_ops.errors import ConfigError, InvalidPublicKeyError
+from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 
 # What a command is added to, and what it sets as `run`: from arguments to the exit status.
@@ -22,6 +23,19 @@ def configuration(arguments: argparse.Namespace) -> Config:
         ConfigError: it has problems.
     """
     return load(config_path(arguments.config, os.environ))
+
+
+def chosen_domains(config: Config, names: Sequence[str] | None) -> list[Domain]:
+    """The domains that --domain names, without repetitions; all of the configuration if it names none.
+
+    Raises:
+        ConfigError: some are not in the configuration.
+    """
+    known = {domain.name: domain for domain in config.domains}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError([f"--domain: {name!r} is not one of {', '.join(known)}" for name in unknown])
+    return [known[name] for name in dict.fromkeys(names or known)]
 
 
 def public_key(text: str) -> PublicKey:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from wgkex_ops.bus.messages import Endpoint, is_usable
-from wgkex_ops.cli.arguments import url
+from wgkex_ops.cli.arguments import chosen_domains, url
 from wgkex_ops.config import Config
 from wgkex_ops.errors import CannotProbeError, ConfigError
 from wgkex_ops.model.domains import Domain
@@ -54,12 +54,7 @@ def choose(config: Config, arguments: argparse.Namespace) -> Choice:
     Raises:
         ConfigError: they do not fit.
     """
-    names = arguments.domain or [domain.name for domain in config.domains]
-    known = {domain.name: domain for domain in config.domains}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError([f"--domain: {name!r} is not one of {', '.join(known)}" for name in unknown])
-    domains = [known[name] for name in dict.fromkeys(names)]
+    domains = chosen_domains(config, arguments.domain)
     return Choice(
         url=arguments.url or config.probe_url,
         keys=arguments.keys or config.probe_keys,

@@ -65,6 +65,11 @@ class PrivateKey:
         raw[31] = raw[31] & 127 | 64
         return cls(bytes(raw))
 
+    @classmethod
+    def parse(cls, line: bytes) -> "PrivateKey | None":
+        """Read a key and perhaps a newline, as `wg genkey` prints them; None if it is anything else."""
+        return cls(base64.b64decode(line)) if _LINE.fullmatch(line) else None
+
     @property
     def base64(self) -> str:
         """As WireGuard's tools write it."""
@@ -249,9 +254,10 @@ def _read(path: Path) -> PrivateKey:
         raise CannotProbeError(
             f"the key {path} can be used by others (mode {stat.S_IMODE(mode):04o}): remove it, and another one is made"
         )
-    if _LINE.fullmatch(line) is None:
+    key = PrivateKey.parse(line)
+    if key is None:
         raise CannotProbeError(f"{path} is not a WireGuard private key: remove it, and another one is made")
-    return PrivateKey(base64.b64decode(line))
+    return key
 
 
 def _write(path: Path, key: PrivateKey, now: float) -> None:
