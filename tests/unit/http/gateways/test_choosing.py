@@ -167,6 +167,8 @@ def test_chosen_one_is_a_candidate_and_none_has_a_smaller_score(
         worker
         for worker, known in peers.items()
         if known is not None and worker not in offline and worker not in without_data
+        # Nobody new is sent to a gateway without a weight, unless none has any.
+        if weights.get(worker, 1) or not any(weights.values())
     }
 
     winner = send_node(gateways)
