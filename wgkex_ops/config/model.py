@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, StrictBool, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, StrictBool, ValidationInfo, field_validator
 
 from wgkex_ops.config.fields import (
     DomainNames,
@@ -190,6 +190,18 @@ class ProbeConfig(Section):
     keys: Path | None = None
 
 
+class OperatorConfig(Section):
+    """The operators' user on the MQTT server, for commands that ask all gateways and brokers.
+
+    Attributes:
+        username: None where there is none.
+        password: None to send none; its representation is asterisks.
+    """
+
+    username: str | None = None
+    password: SecretStr | None = None
+
+
 class Config(Section):
     """The whole file.
 
@@ -220,6 +232,7 @@ class Config(Section):
     cleanup: CleanupConfig = CleanupConfig()
     metrics: MetricsConfig = MetricsConfig()
     probe: ProbeConfig = ProbeConfig()
+    operator: OperatorConfig = OperatorConfig()
 
     _ignored_keys: tuple[str, ...] = PrivateAttr(default=())
 
@@ -264,6 +277,12 @@ class Config(Section):
     def probe_keys(self) -> Path:
         """Where the canary keeps its keys."""
         return self.probe.keys or self.worker.state_dir / "probe"
+
+    @property
+    def operator_mqtt(self) -> MqttConfig:
+        """The MQTT server, with the operators' user in place of that of broker or worker."""
+        login = {"username": self.operator.username, "password": self.operator.password}
+        return self.mqtt.model_copy(update=login)
 
     @property
     def log_level(self) -> LogLevel:

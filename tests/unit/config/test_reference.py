@@ -63,14 +63,16 @@ def test_example_names_the_users_of_each_setting() -> None:
                 match = re.match(r" *# \[(.*?)\]", line)
                 users = match.group(1) if match else ""
         elif re.match(r" *#?[a-z]", line, re.IGNORECASE):
-            assert users in {"broker", "worker", "broker, worker", "probe"}, line
+            assert users in {"broker", "worker", "broker, worker", "probe", "operator"}, line
         above = line
 
 
 def reference() -> dict[str, tuple[str, str]]:
     """The type and the default of each setting in the table, as they are written there."""
     rows = re.findall(
-        r"^\| `(.+?)` \| (.*?) \| (.*?) \| (?:broker|worker|both|probe) \| .+ \|$", REFERENCE.read_text(), re.MULTILINE
+        r"^\| `(.+?)` \| (.*?) \| (.*?) \| (?:broker|worker|both|probe|operator) \| .+ \|$",
+        REFERENCE.read_text(),
+        re.MULTILINE,
     )
     found = {path: (kind, default) for path, kind, default in rows}
     assert len(found) == len(rows)

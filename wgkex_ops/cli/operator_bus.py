@@ -1,0 +1,73 @@
+"""The bus for commands of operators: their own user, and a client id of its own for each command."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from wgkex_ops.bus.client import Connection
+from wgkex_ops.bus.values import ConnectionFailedError, Message
+from wgkex_ops.config import Config
+from wgkex_ops.errors import BusError, ConfigError, NotConnectedError
+from wgkex_ops.metrics.mqtt import MqttMetrics
+
+_CONNECT_TIMEOUT: Final = 5.0
+
+
+def asker_name() -> str:
+    """A name for one command, which no other one has: answers go to topics with it."""
+    return f"wgkex-operator-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@contextlib.asynccontextmanager
+async def operator_connection(
+    config: Config, asker: str, subscriptions: Sequence[str], deliver: Callable[[Message], None]
+) -> AsyncIterator[Connection]:
+    """Connect with the MQTT server as the operators' user.
+
+    Args:
+        config: its ``mqtt`` and ``operator``.
+        asker: from `asker_name`; it becomes the client id.
+        subscriptions: topic filters, in place when this yields.
+        deliver: called on the event loop with each message that arrives; it acknowledges.
+
+    Raises:
+        ConfigError: there is no such user in the configuration.
+        BusError: there is no connection, or a subscription is refused; the message names the setting.
+    """
+    if config.operator.username is None:
+        problem = (
+            "operator.username is not set: this asks over the MQTT server, as a user of operators "
+            "(docs/fleet.md); the users of brokers and gateways may not"
+        )
+        raise ConfigError([problem])
+    mqtt = config.operator_mqtt
+    connection = Connection(
+        mqtt,
+        client_id=asker,
+        will=None,
+        session_expiry=0,
+        deliver=deliver,
+        metrics=MqttMetrics(CollectorRegistry()),
+    )
+    try:
+        try:
+            await connection.open(subscriptions, (), _CONNECT_TIMEOUT)
+        except ConnectionFailedError as failure:
+            raise _explained(config, failure) from None
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _explained(config: Config, failure: ConnectionFailedError) -> BusError:
+    """The failure with the setting that may be its cause."""
+    hint = {
+        "refused": "check operator.username and operator.password",
+        "subscription_refused": f"may {config.operator.username} read there? See deploy/mosquitto/wgkex.acl",
+        "tls": "check mqtt.tls",
+    }.get(failure.reason, "check mqtt.broker_url and mqtt.broker_port")
+    return NotConnectedError(f"MQTT server {config.mqtt.host}:{config.mqtt.port}: {failure}; {hint}")
