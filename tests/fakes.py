@@ -228,6 +228,7 @@ class Published:
     properties: Mapping[str, str] = field(default_factory=dict)
     response_topic: str = ""
     correlation: bytes = b""
+    expires_after: int = 0
 
 
 class FakeSession(Session):
@@ -311,8 +312,10 @@ class FakeSession(Session):
         properties: Mapping[str, str] | None = None,
         response_topic: str = "",
         correlation: bytes = b"",
+        expires_after: int = 0,
     ) -> None:
-        message = Published(topic, payload, timeout, retain, properties or {}, response_topic, correlation)
+        sent_with = (properties or {}, response_topic, correlation, expires_after)
+        message = Published(topic, payload, timeout, retain, *sent_with)
         await self._exchange(message)
         self.acknowledged.append(message)
 

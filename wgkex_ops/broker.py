@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.bus.answering import Answerer
+from wgkex_ops.bus.asking import Asker
 from wgkex_ops.bus.messages import WORKER_EVENTS, broker_status_topic, receipt_topic, status_payload
+from wgkex_ops.bus.questions import ASK, answers_subscription
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
 from wgkex_ops.http.clients import TrustedProxies
@@ -16,7 +20,9 @@ from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.gateways.announcer import Announcer
 from wgkex_ops.http.gateways.choice import Assigner
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
+from wgkex_ops.http.gateways.fleet import fleet_status
 from wgkex_ops.http.gateways.gauges import GatewayGauges
+from wgkex_ops.http.gateways.inspection import BrokerInspector
 from wgkex_ops.http.gateways.intake import GatewayIntake
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
@@ -27,6 +33,7 @@ from wgkex_ops.http.operator.access import Access
 from wgkex_ops.http.operator.listener import OperatorPages, create_operator_app
 from wgkex_ops.http.operator.page.broker import BrokerView
 from wgkex_ops.http.operator.page.common import MqttView
+from wgkex_ops.http.operator.page.peer import PeerView
 from wgkex_ops.http.public.app import HANDLERS, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
 from wgkex_ops.http.public.limits import Limits
@@ -43,6 +50,7 @@ from wgkex_ops.metrics.broker import (
 )
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
 from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.model.fleet import FleetStatus, Problem, Severity
 from wgkex_ops.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -86,21 +94,27 @@ class Broker:
             subscriptions=WORKER_EVENTS,
             # A server whose access rules do not know of receipts is no reason to serve no keys.
             # Workers of earlier revisions leave their name out of the topic.
-            optional_subscriptions=(receipts, f"{receipts}/+") if receipts else (),
+            optional_subscriptions=(receipts, f"{receipts}/+", ASK, answers_subscription(name)) if receipts else (),
             will=Will(status_topic, status_payload(online=False)),
             metrics=mqtt_metrics,
         )
         self._announcer = Announcer(self._session, status_topic=status_topic, publish_timeout=publish_timeout)
-        gateways = Gateways(config.workers, domains, only_listed=config.broker.workers_only_listed)
-        silences = Silences(gateways)
+        gateways = self._gateways = Gateways(config.workers, domains, only_listed=config.broker.workers_only_listed)
+        silences = self._silences = Silences(gateways)
         unconfirmed = UnconfirmedKeys(gateways, silences, receipt_topic=receipts, metrics=receipt_metrics)
         nodes = RecentNodes(gateways, node_metrics)
+        self._key_lists = WatchedKeyLists(config.key_lists, domains, registry)
+        inspector = BrokerInspector(broker=name, domains=tuple(domains), nodes=nodes, lists=self._key_lists.current)
+        self._answerer = Answerer(self._session, name, inspector.inspect)
+        asker = Asker(name, partial(self._session.publish, timeout=publish_timeout), gateways.answering)
         self._intake = GatewayIntake(
             self._session,
             gateways,
             unconfirmed,
             silences,
             broker=name,
+            take_question=self._answerer.take,
+            take_answer=asker.take,
             rejections=gateway_metrics.messages_rejected,
         )
         self._sender = KeySender(unconfirmed, self._session, publish_timeout=publish_timeout)
@@ -112,7 +126,6 @@ class Broker:
             assignments=gateway_metrics.assignments,
             timeouts=receipt_metrics.timeouts,
         )
-        self._key_lists = WatchedKeyLists(config.key_lists, domains, registry)
         self._proxies = TrustedProxies(config.broker.trusted_proxies)
         exchange = KeyExchange(
             domains=domains,
@@ -146,6 +159,7 @@ class Broker:
             node_metrics=node_metrics,
             forwarding=exchange.forwarding,
             mqtt=MqttView(self._session, mqtt_metrics, f"{config.mqtt.host}:{config.mqtt.port}"),
+            searchable=bool(receipts),
             lists_problem=lambda: self._key_lists.problem,
             problems=self.problems,
         )
@@ -160,7 +174,14 @@ class Broker:
         )
         self._access = Access(config.broker.metrics_listen, setting="broker.metrics_listen", names=[name])
         self._operator_app = create_operator_app(
-            OperatorPages(registry=registry, problems=self.problems, page=self._view.page, refresh=self.refresh),
+            OperatorPages(
+                registry=registry,
+                problems=self.problems,
+                page=self._view.page,
+                refresh=self.refresh,
+                status=self.status,
+                search=PeerView(name, asker.about, self.problems).page if receipts else None,
+            ),
             self._access,
         )
 
@@ -214,6 +235,7 @@ class Broker:
             group.create_task(self._intake.forget_lost(), name="forget-lost"),
             group.create_task(self._intake.watch_gateways(), name="watch-gateways"),
             group.create_task(self._sender.resend(), name="resend"),
+            group.create_task(self._answerer.run(), name="answerer"),
             group.create_task(self._view.history.run(), name="history"),
             group.create_task(self._key_lists.run(), name="key-lists"),
         ]
@@ -227,6 +249,17 @@ class Broker:
         """Bring the metrics that are read at a scrape up to date."""
         self._process_metrics.refresh()
         await self._gauges.refresh()
+
+    def status(self) -> FleetStatus:
+        """What this broker knows of the fleet."""
+        return fleet_status(
+            self._gateways,
+            source=self._config.broker.name,
+            domains=[domain.name for domain in self._config.domains],
+            listed=self._config.workers,
+            silent=self._silences.silent,
+            problems=[Problem(Severity.WARNING, f"this broker: {problem}") for problem in self.problems()],
+        )
 
     def reload(self) -> None:
         """Read the key lists again."""

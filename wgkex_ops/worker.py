@@ -8,7 +8,9 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.bus.answering import Answerer
 from wgkex_ops.bus.messages import key_subscription, status_payload, worker_status_topic
+from wgkex_ops.bus.questions import ASK
 from wgkex_ops.bus.session import Session, Will
 from wgkex_ops.config import Config, Listen
 from wgkex_ops.consumer.admission import Admission, Requests
@@ -18,6 +20,7 @@ from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
 from wgkex_ops.consumer.dataplane.memory import MemoryDataplane
 from wgkex_ops.consumer.dataplane.scans import SerializedDataplane
 from wgkex_ops.consumer.dataplane.shared import SharedSnapshots
+from wgkex_ops.consumer.inspection import Inspector
 from wgkex_ops.consumer.installer import CAPACITY, Installer
 from wgkex_ops.consumer.intake import Intake
 from wgkex_ops.consumer.peer_names import PeerNames
@@ -98,6 +101,8 @@ class Worker:
             config.mqtt,
             client_id=f"wgkex-worker-{worker}",
             subscriptions=[key_subscription(name) for name in names],
+            # A server whose access rules do not know of questions is no reason to install no keys.
+            optional_subscriptions=(ASK,) if config.mqtt.version == "5" else (),
             will=Will(worker_status_topic(worker), status_payload(online=False)),
             metrics=mqtt_metrics,
             session_expiry=config.mqtt.session_expiry,
@@ -161,19 +166,35 @@ class Worker:
         self._installer = Installer(
             serialized, admission, self._journal, metrics, lists=lists, send_receipts=self._receipts.send
         )
+        peer_names = PeerNames(config.metrics.peer_names)
+
+        def names_of_peers() -> dict[bytes, str]:
+            return {**peer_names.read(), **lists().names}
+
+        inspector = Inspector(
+            gateway=worker,
+            domains=config.domains,
+            read=self._snapshots.read,
+            rows=lambda: self._journal.rows,
+            lists=lists,
+            names=names_of_peers,
+            protected=protected,
+            stale_after=config.cleanup.stale_after,
+        )
+        self._answerer = Answerer(self._session, worker, inspector.inspect)
         self._intake = Intake(
             worker=worker,
             domains={domain.name: domain for domain in config.domains},
             ready=admission.ready,
             installer=self._installer,
+            take_question=self._answerer.take,
             send_receipts=self._receipts.send,
             unsubscribe=self._unsubscribe,
             metrics=metrics,
         )
         peer_series = None
         if config.metrics.per_peer:
-            peer_names = PeerNames(config.metrics.peer_names)
-            peer_series = PeerSeries(config.metrics.per_peer_limit, lambda: {**peer_names.read(), **lists().names})
+            peer_series = PeerSeries(config.metrics.per_peer_limit, names_of_peers)
         self._collector = WireGuardCollector(
             self._snapshots.read, config.domains, stale_after=config.cleanup.stale_after, peer_series=peer_series
         )
@@ -237,6 +258,7 @@ class Worker:
                         group.create_task(self._reconciler.run(), name="reconciler"),
                         group.create_task(self._cleanup.run(), name="cleanup"),
                         group.create_task(self._drain.run(), name="drain"),
+                        group.create_task(self._answerer.run(), name="answerer"),
                         group.create_task(self._key_lists.run(), name="key-lists"),
                         group.create_task(self._follow_links(), name="links"),
                         group.create_task(self._view.history.run(), name="history"),

@@ -33,6 +33,7 @@ from wgkex_ops.bus.messages import (
     receipt_topic_of,
     worker_status_topic,
 )
+from wgkex_ops.bus.questions import ASK
 from wgkex_ops.bus.session import Session
 from wgkex_ops.config import MqttConfig
 from wgkex_ops.errors import PublishRefusedError
@@ -43,6 +44,15 @@ from wgkex_ops.probe.published import PublishedEndpoints, subscriptions
 NOT_AUTHORIZED: Final = 0x87
 
 
+# Part of the topic of answers to a command.
+ASKER: Final = "wgkex-operator-7-c0ffee00"
+
+
+def answers(name: str) -> set[str]:
+    """Where a worker or broker answers questions."""
+    return {f"wgkex/answers/{asker}/{name}" for asker in (BROKER, ANOTHER_BROKER, ASKER)}
+
+
 def as_worker(name: str) -> set[str]:
     """What a worker publishes."""
     return {
@@ -50,12 +60,13 @@ def as_worker(name: str) -> set[str]:
         f"wireguard-worker/{name}/status",
         f"wireguard-metrics/{WELT.name}/{name}/connected_peers",
         *(f"wgkex/receipts/{broker}/{name}" for broker in (BROKER, ANOTHER_BROKER)),
+        *answers(name),
     }
 
 
 def as_broker(name: str) -> set[str]:
     """What a broker publishes."""
-    return KEYS | {f"wireguard-broker/{name}/status"}
+    return KEYS | answers(name) | {f"wireguard-broker/{name}/status", ASK}
 
 
 KEYS: Final = {f"wireguard/{WELT.name}/{target}" for target in ("all", WORKER, ANOTHER_WORKER)}
@@ -64,7 +75,7 @@ ALLOWED: Final = {
     ANOTHER_WORKER: as_worker(ANOTHER_WORKER),
     BROKER: as_broker(BROKER),
     ANOTHER_BROKER: as_broker(ANOTHER_BROKER),
-    OPERATOR: KEYS,
+    OPERATOR: KEYS | {ASK},
     PROBE: set[str](),
 }
 # Whoever has a user may try to be a gateway and a broker of that name.
@@ -75,13 +86,20 @@ TOPICS: Final = {
     "else/where",
 }
 READABLE: Final = {
-    WORKER: KEYS - {f"wireguard/{WELT.name}/{ANOTHER_WORKER}"},
-    ANOTHER_WORKER: KEYS - {f"wireguard/{WELT.name}/{WORKER}"},
+    WORKER: KEYS - {f"wireguard/{WELT.name}/{ANOTHER_WORKER}"} | {ASK},
+    ANOTHER_WORKER: KEYS - {f"wireguard/{WELT.name}/{WORKER}"} | {ASK},
     # The patterns are for all users, so brokers may read keys for all workers.
     BROKER: {
         f"wireguard/{WELT.name}/all",
+        ASK,
+        *(f"wgkex/answers/{BROKER}/{name}" for name in (WORKER, ANOTHER_WORKER, BROKER, ANOTHER_BROKER)),
         *(f"wireguard-broker/{name}/status" for name in (BROKER, ANOTHER_BROKER)),
-        *(topic for name in (WORKER, ANOTHER_WORKER) for topic in as_worker(name) if ANOTHER_BROKER not in topic),
+        *(
+            topic
+            for name in (WORKER, ANOTHER_WORKER)
+            for topic in as_worker(name) - answers(name)
+            if ANOTHER_BROKER not in topic
+        ),
     },
     OPERATOR: {topic for topics in ALLOWED.values() for topic in topics},
     PROBE: {f"wireguard-worker/{name}/{WELT.name}/data" for name in (WORKER, ANOTHER_WORKER)},

@@ -147,6 +147,7 @@ class Connection:
         properties: Mapping[str, str] | None,
         response_topic: str,
         correlation: bytes,
+        expires_after: int,
         deadline: float,
     ) -> None:
         """Publish with QoS 1, and return when the server has acknowledged.
@@ -165,6 +166,8 @@ class Connection:
             message.properties["response_topic"] = response_topic
         if correlation:
             message.properties["correlation_data"] = correlation
+        if expires_after:
+            message.properties["message_expiry_interval"] = expires_after
         # gmqtt's own publish() does not return the packet identifier, and stores the message to send it again.
         identifier, _packet = self._client._connection.publish(message)  # noqa: SLF001
         code = await self._acknowledgement(identifier, deadline)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
@@ -274,16 +275,27 @@ def is_usable(endpoint: Endpoint) -> bool:
 # --- wireguard-worker/{worker}/status and wireguard-broker/{broker}/status: 1 or 0, to brokers
 
 
+# A user property of both; old processes, and MQTT 3.1.1, have none.
+_VERSION: Final = "wgkex-version"
+_VALID_VERSION: Final = re.compile(r"[0-9A-Za-z.+-]{1,64}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
+    """Whether a worker is online, and the version of its software; empty if it is not known."""
+
     worker: str
     online: bool
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
+    """The same of a broker."""
+
     broker: str
     online: bool
+    version: str = ""
 
 
 def worker_status_topic(worker: str) -> str:
@@ -297,6 +309,16 @@ def broker_status_topic(broker: str) -> str:
 def status_payload(*, online: bool) -> bytes:
     """`1` or `0`, as old brokers compare them."""
     return b"1" if online else b"0"
+
+
+def status_properties(version: str) -> dict[str, str]:
+    """The user properties that go with a status."""
+    return {_VERSION: version}
+
+
+def _parse_version(properties: Mapping[str, str]) -> str:
+    version = properties.get(_VERSION, "")
+    return version if _VALID_VERSION.fullmatch(version) else ""
 
 
 def _parse_status(payload: bytes) -> bool:
@@ -346,7 +368,7 @@ WORKER_EVENTS: Final = (
 WorkerEvent = WorkerData | WorkerStatus | ConnectedPeers | BrokerStatus
 
 
-def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
+def parse_worker_event(topic: str, payload: bytes, properties: Mapping[str, str] = MappingProxyType({})) -> WorkerEvent:
     """Read a message of a worker or broker to brokers; an empty payload withdraws a retained one.
 
     Raises:
@@ -356,9 +378,9 @@ def parse_worker_event(topic: str, payload: bytes) -> WorkerEvent:
         case ["wireguard-worker", worker, domain, "data"] if is_worker(worker) and is_name(domain):
             return WorkerData(worker, domain, _parse_worker_data(payload))
         case ["wireguard-worker", worker, "status"] if is_worker(worker):
-            return WorkerStatus(worker, _parse_status(payload))
+            return WorkerStatus(worker, _parse_status(payload), _parse_version(properties))
         case ["wireguard-metrics", domain, worker, "connected_peers"] if is_name(domain) and is_worker(worker):
             return ConnectedPeers(worker, domain, _parse_connected_peers(payload))
         case ["wireguard-broker", broker, "status"] if is_name(broker):
-            return BrokerStatus(broker, _parse_status(payload))
+            return BrokerStatus(broker, _parse_status(payload), _parse_version(properties))
     raise InvalidMessageError("malformed_topic", "brokers expect no such topic, or a level of it cannot be a name")

@@ -135,6 +135,7 @@ class Session:
         properties: Mapping[str, str] | None = None,
         response_topic: str = "",
         correlation: bytes = b"",
+        expires_after: int = 0,
     ) -> None:
         """Publish with QoS 1, and return when the server has acknowledged.
 
@@ -146,6 +147,7 @@ class Session:
             properties: user properties; MQTT 3.1.1 has none, and leaves them out.
             response_topic: where a response is wanted; empty for none (MQTT 5 only).
             correlation: what the response is to carry back; empty for nothing (MQTT 5 only).
+            expires_after: seconds for which the server keeps it for absent subscribers; 0 for ever (MQTT 5 only).
 
         Raises:
             NotConnectedError: there is no connection, or it broke; the server may or may not have got the message.
@@ -163,6 +165,7 @@ class Session:
                 properties=properties,
                 response_topic=response_topic,
                 correlation=correlation,
+                expires_after=expires_after,
                 deadline=asyncio.get_running_loop().time() + timeout,
             )
         except TimeoutError:

@@ -12,9 +12,10 @@ from wgkex_ops.cli.arguments import Commands, configuration
 from wgkex_ops.cli.interface_plan import Planned
 from wgkex_ops.cli.key_files import write_key
 from wgkex_ops.cli.networkd import FileState
-from wgkex_ops.cli.terminal import Severity, coloured, console
+from wgkex_ops.cli.terminal import coloured, console
 from wgkex_ops.consumer.interfaces import Interfaces
 from wgkex_ops.errors import CannotConfigureError
+from wgkex_ops.model.fleet import Severity
 from wgkex_ops.model.interfaces import VXLAN_PORT, InterfaceOutcome, InterfaceState
 
 OK: Final = 0

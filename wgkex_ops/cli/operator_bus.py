@@ -1,20 +1,24 @@
 """The bus for commands of operators: their own user, and a client id of its own for each command."""
 
+import asyncio
 import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
+from wgkex_ops.bus.asking import Publish
 from wgkex_ops.bus.client import Connection
 from wgkex_ops.bus.values import ConnectionFailedError, Message
 from wgkex_ops.config import Config
-from wgkex_ops.errors import BusError, ConfigError, NotConnectedError
+from wgkex_ops.errors import BusError, ConfigError, NotConnectedError, PublishTimeoutError
 from wgkex_ops.metrics.mqtt import MqttMetrics
 
 _CONNECT_TIMEOUT: Final = 5.0
+_PUBLISH_TIMEOUT: Final = 3.0
 
 
 def asker_name() -> str:
@@ -25,7 +29,7 @@ def asker_name() -> str:
 @contextlib.asynccontextmanager
 async def operator_connection(
     config: Config, asker: str, subscriptions: Sequence[str], deliver: Callable[[Message], None]
-) -> AsyncIterator[Connection]:
+) -> AsyncIterator[Publish]:
     """Connect with the MQTT server as the operators' user.
 
     Args:
@@ -33,6 +37,9 @@ async def operator_connection(
         asker: from `asker_name`; it becomes the client id.
         subscriptions: topic filters, in place when this yields.
         deliver: called on the event loop with each message that arrives; it acknowledges.
+
+    Yields:
+        what publishes.
 
     Raises:
         ConfigError: there is no such user in the configuration.
@@ -58,9 +65,18 @@ async def operator_connection(
             await connection.open(subscriptions, (), _CONNECT_TIMEOUT)
         except ConnectionFailedError as failure:
             raise _explained(config, failure) from None
-        yield connection
+        yield partial(_publish, connection)
     finally:
         await connection.close()
+
+
+async def _publish(connection: Connection, topic: str, payload: bytes, **properties: Any) -> None:  # noqa: ANN401
+    """Publish as `Session.publish` does."""
+    deadline = asyncio.get_running_loop().time() + _PUBLISH_TIMEOUT
+    try:
+        await connection.publish(topic, payload, retain=False, properties=None, deadline=deadline, **properties)
+    except TimeoutError:
+        raise PublishTimeoutError("the MQTT server did not acknowledge in time") from None
 
 
 def _explained(config: Config, failure: ConnectionFailedError) -> BusError:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wgkex_ops.cli.arguments import Commands, configuration, seconds, url, whole_number
-from wgkex_ops.cli.terminal import Severity, coloured, console, progress, table
+from wgkex_ops.cli.terminal import coloured, console, progress, table
+from wgkex_ops.model.fleet import Severity
 from wgkex_ops.simulation.nodes import BOOT_SECONDS, RETRY_SECONDS, make_nodes, storm
 from wgkex_ops.simulation.post import BrokerClient
 from wgkex_ops.simulation.report import Report

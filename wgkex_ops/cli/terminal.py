@@ -2,26 +2,21 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from wgkex_ops.model.fleet import Severity
 
-class Severity(IntEnum):
-    """How bad something is. The numbers are the exit statuses of a monitoring plugin."""
-
-    OK = 0
-    WARNING = 1
-    CRITICAL = 2
-    UNKNOWN = 3
-
+# What can be shown.
+Shown: TypeAlias = RenderableType
 
 _STYLES: Final = {
     Severity.OK: "green",
@@ -52,6 +47,22 @@ def table(*columns: str, right: frozenset[str] = frozenset()) -> Table:
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+def shown_together(parts: Sequence[Shown]) -> Shown:
+    """Several things, one below the other."""
+    return Group(*parts)
+
+
+@contextmanager
+def live() -> Iterator[Callable[[Shown], None]]:
+    """Show something again and again in the same place of a terminal.
+
+    Yields:
+        what shows it.
+    """
+    with Live(console=Console(highlight=False, markup=False, emoji=False), auto_refresh=False) as screen:
+        yield lambda shown: screen.update(shown, refresh=True)
 
 
 @contextmanager

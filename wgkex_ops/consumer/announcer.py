@@ -14,14 +14,16 @@ from wgkex_ops.bus.messages import (
     connected_peers_topic,
     data_payload,
     status_payload,
+    status_properties,
     worker_data_topic,
     worker_status_topic,
 )
 from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError, DataplaneError, PublishRefusedError
+from wgkex_ops.metrics.build import software_version
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.peers import DomainState, Snapshot, count_active
+from wgkex_ops.model.peers import Snapshot, count_active, interface_problems
 
 _log = structlog.get_logger(__name__)
 
@@ -171,12 +173,13 @@ class Announcer:
             peers = latest.active if latest is not None and takes_nodes else PEERS_UNKNOWN
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
         if new:
-            await self._publish(worker_status_topic(self._worker), status_payload(online=True))
+            properties = status_properties(software_version())
+            await self._publish(worker_status_topic(self._worker), status_payload(online=True), properties)
             self.announced.set()
             _log.info("worker_announced", name=self._worker, address=self._address)
 
-    async def _publish(self, topic: str, payload: bytes) -> None:
-        await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True)
+    async def _publish(self, topic: str, payload: bytes, properties: Mapping[str, str] | None = None) -> None:
+        await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True, properties=properties)
 
     def _announcement(self, domain: Domain, snapshot: Snapshot) -> _Announcement:
         state = snapshot.domains[domain.name]
@@ -190,23 +193,4 @@ class Announcer:
             draining=self._draining(),
         )
         active = count_active(state.peers, snapshot.taken_at)
-        return _Announcement(endpoint if reachable else None, active, tuple(_problems(domain, state)))
-
-
-def _problems(domain: Domain, state: DomainState) -> list[str]:
-    """What keeps a domain's nodes from this gateway."""
-    problems = [
-        f"{interface} is {'down' if present else 'missing'}"
-        for interface, present, up in (
-            (domain.wg, state.wg_present, state.wg_up),
-            (domain.vx, state.vx_present, state.vx_up),
-        )
-        if not up
-    ]
-    if state.wg_up:
-        if not state.public_key:
-            problems.append(f"{domain.wg} has no private key")
-        if not state.link_address:
-            # That of an interface that was down is gone: the kernel takes it away.
-            problems.append(f"{domain.wg} has no link-local address")
-    return problems
+        return _Announcement(endpoint if reachable else None, active, tuple(interface_problems(domain, state)))

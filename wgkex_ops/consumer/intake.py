@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import structlog
 
 from wgkex_ops.bus.messages import Origin, key_subscription, parse_key, parse_origin
+from wgkex_ops.bus.questions import ASK
 from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.installer import Installer, SendReceipts
 from wgkex_ops.errors import InvalidMessageError
@@ -28,6 +29,7 @@ class Intake:
         domains: the configured domains by name.
         ready: set when the admission can judge keys; until then the bus keeps them.
         installer: gets the valid ones.
+        take_question: takes a message with a question of an operator; raises InvalidMessageError.
         send_receipts: reports to brokers why a key is rejected.
         unsubscribe: gives up a subscription that the server has kept from before the configuration changed.
         metrics: what became of the keys.
@@ -40,6 +42,7 @@ class Intake:
         domains: Mapping[str, Domain],
         ready: asyncio.Event,
         installer: Installer,
+        take_question: Callable[[Message], None],
         send_receipts: SendReceipts,
         unsubscribe: Callable[[str], Awaitable[None]],
         metrics: ConsumerMetrics,
@@ -48,6 +51,7 @@ class Intake:
         self._domains = domains
         self._ready = ready
         self._installer = installer
+        self._take_question = take_question
         self._send_receipts = send_receipts
         self._unsubscribe = unsubscribe
         self._metrics = metrics
@@ -60,6 +64,9 @@ class Intake:
             _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
         await self._ready.wait()
         async for message in messages:
+            if message.topic == ASK:
+                self._answer(message)
+                continue
             await self._installer.room()
             origin = parse_origin(message.properties, message.response_topic, message.correlation)
             try:
@@ -72,6 +79,13 @@ class Intake:
                     self._send_receipts([origin.receipt_to], error.reason)
                 if error.reason == _UNKNOWN_DOMAIN:
                     await self._give_up(key_subscription(message.topic.split("/")[1]))
+
+    def _answer(self, message: Message) -> None:
+        try:
+            self._take_question(message)
+        except InvalidMessageError as error:
+            _log.warning("question_rejected", reason=error.reason, detail=str(error))
+        message.acknowledge()
 
     async def _give_up(self, topic_filter: str) -> None:
         """Unsubscribe; once for a whole backlog, as the keys of other domains wait meanwhile."""

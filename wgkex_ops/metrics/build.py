@@ -1,5 +1,6 @@
 """What every process shows of itself."""
 
+import functools
 import os
 import platform
 from importlib.metadata import version
@@ -29,11 +30,17 @@ def new_registry(component: str) -> CollectorRegistry:
         registry=registry,
     ).labels(
         component=component,
-        version=version("wgkex-ops"),
+        version=software_version(),
         revision=revision(),
         python_version=platform.python_version(),
     ).set(1)
     return registry
+
+
+@functools.cache
+def software_version() -> str:
+    """The version of this package, which is looked up in files."""
+    return version("wgkex-ops")
 
 
 class ProcessMetrics:

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import link_local
 
 # Routes that we add carry this protocol number, which no other program has in /etc/iproute2/rt_protos: a peer is ours
@@ -46,6 +47,7 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
         transmit_bytes: sent to the peer.
         link_local: the one address (16 bytes) that is routed to the peer; empty if it has other allowed IPs than
             exactly one IPv6 /128.
+        endpoint: family of its address outside of the tunnel, ``IPv4`` or ``IPv6``; empty as long as it has none.
     """
 
     public_key: bytes
@@ -53,6 +55,7 @@ class Peer(msgspec.Struct, frozen=True, gc=False):
     receive_bytes: int
     transmit_bytes: int
     link_local: bytes
+    endpoint: str = ""
 
     @property
     def has_derived_address(self) -> bool:
@@ -134,6 +137,25 @@ class Snapshot:
     def routed_by_others(self) -> frozenset[bytes]:
         """The same of other programs' routes, as far as they were read."""
         return frozenset[bytes]().union(*(state.foreign_routes for state in self.domains.values()))
+
+
+def interface_problems(domain: Domain, state: DomainState) -> list[str]:
+    """What keeps a domain's nodes from this gateway, a sentence each."""
+    problems = [
+        f"{interface} is {'down' if present else 'missing'}"
+        for interface, present, up in (
+            (domain.wg, state.wg_present, state.wg_up),
+            (domain.vx, state.vx_present, state.vx_up),
+        )
+        if not up
+    ]
+    if state.wg_up:
+        if not state.public_key:
+            problems.append(f"{domain.wg} has no private key")
+        if not state.link_address:
+            # That of an interface that was down is gone: the kernel takes it away.
+            problems.append(f"{domain.wg} has no link-local address")
+    return problems
 
 
 def handshake_age(peer: Peer, now: float) -> float | None:

@@ -245,3 +245,23 @@ def test_no_worker_has_the_name_of_all_of_them() -> None:
     ):
         with pytest.raises(InvalidMessageError):
             parse_worker_event(topic, payload)
+
+
+@pytest.mark.parametrize(
+    ("properties", "version"),
+    [
+        ({}, ""),
+        ({"wgkex-version": "1.2.3rc1+g1234"}, "1.2.3rc1+g1234"),
+        ({"wgkex-version": ""}, ""),
+        ({"wgkex-version": "1\n2"}, ""),
+        ({"wgkex-version": "1" * 65}, ""),
+        ({"wgkex-version": "<b>"}, ""),
+    ],
+)
+def test_a_status_has_the_version_of_the_software(properties: dict[str, str], version: str) -> None:
+    assert parse_worker_event("wireguard-worker/gw01/status", b"1", properties) == WorkerStatus(
+        "gw01", online=True, version=version
+    )
+    assert parse_worker_event("wireguard-broker/b1/status", b"0", properties) == BrokerStatus(
+        "b1", online=False, version=version
+    )

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import structlog
 
 from tests.fakes import FakeSession, run_in_virtual_time
 from tests.helpers import OTHER_KEY, WELT, running
-from wgkex_ops.bus.messages import Endpoint, WorkerData, parse_worker_event
+from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, WorkerData, WorkerStatus, parse_worker_event
 from wgkex_ops.consumer.announcer import Announcer
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import DomainState, Snapshot
@@ -25,7 +26,13 @@ GATEWAY = DomainState(
 )
 
 
-def announcer(bus: FakeSession, state: DomainState = GATEWAY, *, receipts: bool = True) -> Announcer:
+def announcer(
+    bus: FakeSession,
+    state: DomainState = GATEWAY,
+    *,
+    receipts: bool = True,
+    draining: Callable[[], bool] = lambda: False,
+) -> Announcer:
     async def read() -> Snapshot:
         return Snapshot(0.0, {WELT.name: state})
 
@@ -36,7 +43,31 @@ def announcer(bus: FakeSession, state: DomainState = GATEWAY, *, receipts: bool 
         worker="gw01",
         address="gw01.example.net",
         receipts=receipts,
+        draining=draining,
     )
+
+
+def test_a_gateway_that_drains_says_so_and_how_many_peers_it_has_is_for_nobody_to_know() -> None:
+    async def body() -> None:
+        bus = FakeSession()
+        draining = False
+        announcing = announcer(bus, draining=lambda: draining)
+        async with running(announcing.run()):
+            await asyncio.sleep(1)
+            draining = True
+            announcing.trigger()
+            await asyncio.sleep(1)
+            draining = False
+            announcing.trigger()
+            await asyncio.sleep(1)
+        events = [parse_worker_event(one.topic, one.payload, one.properties) for one in bus.sent]
+        data = [event.endpoint for event in events if isinstance(event, WorkerData)]
+        assert [endpoint.draining for endpoint in data if endpoint is not None] == [False, True, False]
+        assert [event.peers for event in events if isinstance(event, ConnectedPeers)] == [0, None, 0]
+        (status,) = [event for event in events if isinstance(event, WorkerStatus)]
+        assert status == WorkerStatus("gw01", online=True, version=version("wgkex-ops"))
+
+    run(body)
 
 
 def published(bus: FakeSession) -> list[tuple[str, bytes]]:

@@ -24,11 +24,13 @@ class Bench(InstallerBench):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.questions: list[Message] = []
         self.intake = Intake(
             worker="gw04",
             domains=DOMAINS,
             ready=self.admission.ready,
             installer=self.installer,
+            take_question=self.questions.append,
             send_receipts=self.send_receipts,
             unsubscribe=self._unsubscribe,
             metrics=self.metrics,

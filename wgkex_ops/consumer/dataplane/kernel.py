@@ -7,6 +7,7 @@ snapshot shows a change of ours half done, and none of our changes interrupts a 
 the event loop. All errors of the kernel leave as DataplaneError.
 """
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -34,6 +35,21 @@ def probe(domains: Sequence[Domain]) -> str | None:
     wireguard, route = WireGuardSocket(), NetlinkSocket(NETLINK_ROUTE)
     try:
         return KernelReader(domains, wireguard, route, _NullObserver(), ROUTE_PROTOCOL).obstacle()
+    finally:
+        wireguard.close()
+        route.close()
+
+
+async def read_once(domains: Sequence[Domain], route_protocol: int) -> Snapshot:
+    """Read one snapshot, for a command.
+
+    Raises:
+        DataplaneError: it could not be read.
+    """
+    wireguard, route = WireGuardSocket(), NetlinkSocket(NETLINK_ROUTE)
+    try:
+        reader = KernelReader(domains, wireguard, route, _NullObserver(), route_protocol)
+        return await asyncio.to_thread(reader.snapshot)
     finally:
         wireguard.close()
         route.close()

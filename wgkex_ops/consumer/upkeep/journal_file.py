@@ -190,6 +190,29 @@ class JournalFile:
         _log.error("journal_set_aside", detail=str(damage), kept_as=str(kept))
 
 
+def read_journal(folder: Path) -> list[Row]:
+    """Read the file beside a worker that may use it, and change nothing; no rows if there is no file.
+
+    Raises:
+        JournalUnavailableError: it cannot be read, or is of another version.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    # Without a write-ahead log, no worker runs. SQLite would begin one merely to read, and it would be our user's.
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT)
+        ) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise JournalUnavailableError(f"{path} is of version {version}; the worker brings it up to date")
+            return read_rows(connection)
+    except (OSError, sqlite3.Error) as error:
+        raise JournalUnavailableError(f"{path}: {error}") from error
+
+
 def read_rows(connection: sqlite3.Connection) -> list[Row]:
     """All peers of a file of this version."""
     rows = connection.execute("SELECT key, domain, installed_at, handshake, version_2 FROM peers")

@@ -7,9 +7,10 @@ from typing import Final, NoReturn
 
 import structlog
 
-from wgkex_ops.bus.messages import status_payload
+from wgkex_ops.bus.messages import status_payload, status_properties
 from wgkex_ops.bus.session import Session
 from wgkex_ops.errors import BusError
+from wgkex_ops.metrics.build import software_version
 
 _log = structlog.get_logger(__name__)
 
@@ -59,4 +60,10 @@ class Announcer:
                 return
 
     async def _publish(self, *, online: bool, within: float) -> None:
-        await self._session.publish(self._status_topic, status_payload(online=online), timeout=within, retain=True)
+        await self._session.publish(
+            self._status_topic,
+            status_payload(online=online),
+            timeout=within,
+            retain=True,
+            properties=status_properties(software_version()),
+        )

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, NoReturn, Protocol
 
 import structlog
 from prometheus_client import Counter
 
 from wgkex_ops.bus.messages import is_receipt, parse_receipt, parse_worker_event, split_correlation
+from wgkex_ops.bus.questions import ASK, is_answer
 from wgkex_ops.bus.session import Message
 from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
@@ -42,6 +43,8 @@ class GatewayIntake:
         keys: what receipts are for.
         silences: the gateways that send none.
         broker: this broker's name.
+        take_question: takes a message with a question of an operator; raises InvalidMessageError.
+        take_answer: takes one with an answer to a question of this broker; raises InvalidMessageError.
         rejections: counts the messages that are dropped, by reason.
     """
 
@@ -53,6 +56,8 @@ class GatewayIntake:
         silences: Silences,
         *,
         broker: str,
+        take_question: Callable[[Message], None],
+        take_answer: Callable[[Message], None],
         rejections: Counter,
     ) -> None:
         self._session = session
@@ -60,6 +65,8 @@ class GatewayIntake:
         self._keys = keys
         self._silences = silences
         self._broker = broker
+        self._take_question = take_question
+        self._take_answer = take_answer
         self._rejections = rejections
 
     @property
@@ -74,6 +81,10 @@ class GatewayIntake:
             try:
                 if is_receipt(message.topic):
                     self._take_receipt(message)
+                elif message.topic == ASK:
+                    self._take_question(message)
+                elif is_answer(message.topic):
+                    self._take_answer(message)
                 else:
                     self._take_event(message)
             except (InvalidMessageError, UnknownOriginError) as error:
@@ -98,7 +109,7 @@ class GatewayIntake:
             await asyncio.sleep(_CHECK_EVERY)
 
     def _take_event(self, message: Message) -> None:
-        event = parse_worker_event(message.topic, message.payload)
+        event = parse_worker_event(message.topic, message.payload, message.properties)
         # What is retained may be as old as the connection, or older: keys accepted before may not have got through.
         heard_at = self._session.opened_at if message.retained else time.monotonic()
         self._gateways.update(event, heard_at)

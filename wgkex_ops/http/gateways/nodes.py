@@ -4,11 +4,12 @@ A node that asks again shortly after it was sent to a gateway has got no tunnel 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from wgkex_ops.bus.messages import Origin
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.metrics.broker import NodeMetrics
 from wgkex_ops.metrics.children import Children
@@ -20,7 +21,7 @@ REMEMBERED_FOR: Final = 300.0
 # Seconds within which a node counts once for a gateway, however often it is sent there: so the counts of a window of
 # this length are numbers of nodes, and a router that asks a hundred times a minute is one.
 COUNTED_ONCE_IN: Final = 900.0
-# A node takes about 0.5 KB here. Twice as many as the largest gateway has; invented keys displace the oldest ones.
+# A node takes about 1 KB here. Twice as many as the largest gateway has; invented keys displace the oldest ones.
 LIMIT: Final = 40_000
 
 _NEVER: Final = -float("inf")
@@ -42,6 +43,23 @@ class _Node:
     asked_at: float
     counted: bool
     visits: dict[str, _Visit] = field(default_factory=dict)
+    origin: Origin | None = None
+    receipts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRequest:
+    """The latest request of a node, for operators.
+
+    Attributes:
+        origin: with its time, the version of the interface, and the request's id.
+        receipts: as `UnconfirmedKey.receipts`, and the same object: what comes later is in it.
+        named: the gateway that the node was sent to last; empty if it was sent to none.
+    """
+
+    origin: Origin
+    receipts: Mapping[str, str]
+    named: str
 
 
 class RecentNodes:
@@ -89,6 +107,24 @@ class RecentNodes:
                 self._nodes.popitem(last=False)
         node.asked_at = now
         self._nodes[domain.name, key.raw] = node
+
+    def trace(self, domain: Domain, key: PublicKey, origin: Origin, receipts: Mapping[str, str]) -> None:
+        """Keep what is known of a node's latest request, until the next one."""
+        node = self._nodes[domain.name, key.raw]
+        node.origin, node.receipts = origin, receipts
+
+    def keys(self) -> set[bytes]:
+        """The keys (32 bytes) of all nodes that are remembered."""
+        return {key for _, key in self._nodes}
+
+    def requests(self, key: bytes, domains: Iterable[str]) -> dict[str, RecentRequest]:
+        """The latest requests of a key (32 bytes) within REMEMBERED_FOR, by domain."""
+        found = {}
+        for domain in domains:
+            node = self._nodes.get((domain, key))
+            if node is not None and node.origin is not None and self._clock() - node.asked_at <= REMEMBERED_FOR:
+                found[domain] = RecentRequest(node.origin, node.receipts, next(reversed(node.visits), ""))
+        return found
 
     def come_back(self, domain: Domain, key: PublicKey) -> Sequence[str]:
         """Note that a node wants to be sent to a gateway.

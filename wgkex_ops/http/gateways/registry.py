@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from wgkex_ops.bus.asking import Answering
 from wgkex_ops.bus.messages import BrokerStatus, ConnectedPeers, Endpoint, WorkerData, WorkerEvent, WorkerStatus
+from wgkex_ops.model.inspection import BrokerAnswer, GatewayAnswer
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.names import UNKNOWN
 
@@ -49,6 +51,7 @@ class Gateway:
         assigned: nodes that were sent there since that report, by domain.
         reserved: nodes that wait for its receipt and may be sent there, by domain; counted once per broker.
         last_seen: when it was last heard, by the caller's clock; None if never.
+        version: of its software; empty if it is not known.
     """
 
     online: bool = False
@@ -59,6 +62,7 @@ class Gateway:
     assigned: dict[str, Assigned] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
     last_seen: float | None = None
+    version: str = ""
 
     def peers_in(self, domain: str) -> int:
         """Reported peers of a domain, with the nodes assigned since and those that it is reserved for."""
@@ -73,6 +77,11 @@ class Gateway:
         return sum(
             self.peers_in(domain) for domain in self.reported.keys() | self.assigned.keys() | self.reserved.keys()
         )
+
+    @property
+    def confirming(self) -> bool:
+        """Whether it sends a receipt for each key."""
+        return any(endpoint.receipts for endpoint in self.endpoints.values())
 
     @property
     def draining(self) -> bool:
@@ -113,6 +122,7 @@ class Gateways:
         self._unlisted_limit = 0 if only_listed else UNLISTED_LIMIT
         self._gateways: dict[str, Gateway] = {worker: Gateway() for worker in weights}
         self._brokers: dict[str, float] = {}
+        self._broker_versions: dict[str, str] = {}
 
     @property
     def workers(self) -> Mapping[str, Gateway]:
@@ -123,6 +133,11 @@ class Gateways:
     def brokers(self) -> Collection[str]:
         """Names of the brokers that are online by their status."""
         return self._brokers.keys()
+
+    @property
+    def broker_versions(self) -> Mapping[str, str]:
+        """The versions of all brokers that were heard, online or not; empty texts for those that are not known."""
+        return self._broker_versions
 
     @property
     def brokers_online(self) -> int:
@@ -171,14 +186,16 @@ class Gateways:
             UnknownOriginError: it names a domain that is not configured, or comes from an unlisted worker too many.
         """
         match event:
-            case BrokerStatus(broker, online):
-                self._update_broker(broker, online, heard_at)
-            case WorkerStatus(worker, online):
+            case BrokerStatus(broker, online, version):
+                self._update_broker(broker, online, version, heard_at)
+            case WorkerStatus(worker, online, version):
                 gateway = self._gateway(worker, heard_at)
                 if gateway.online != online or online:
                     gateway.status_since = heard_at
                 gateway.online = online
                 gateway.absent = gateway.absent and not online
+                # A last will has none.
+                gateway.version = version or ("" if online else gateway.version)
             case WorkerData(worker, domain, endpoint):
                 gateway = self._gateway_in(worker, domain, heard_at)
                 if endpoint is None:
@@ -226,6 +243,15 @@ class Gateways:
         finally:
             reserved[domain] -= count
 
+    def answering(self) -> frozenset[Answering]:
+        """The workers and brokers that are online and should answer questions: old workers send no receipts either."""
+        workers = {
+            (GatewayAnswer, worker)
+            for worker, gateway in self._gateways.items()
+            if gateway.online and gateway.confirming
+        }
+        return frozenset({*workers, *((BrokerAnswer, broker) for broker in self._brokers)})
+
     def confirming(self, domain: str) -> frozenset[str]:
         """The workers of a domain that are online and send a receipt for each key."""
         return frozenset(
@@ -242,10 +268,12 @@ class Gateways:
             if gateway.online and gateway.status_since >= since and domain in gateway.endpoints
         }
 
-    def _update_broker(self, broker: str, online: bool, heard_at: float) -> None:
+    def _update_broker(self, broker: str, online: bool, version: str, heard_at: float) -> None:
         self._brokers.pop(broker, None)
         if online and len(self._brokers) < BROKERS_LIMIT:
             self._brokers[broker] = heard_at
+        if broker in self._broker_versions or len(self._broker_versions) < BROKERS_LIMIT:
+            self._broker_versions[broker] = version or ("" if online else self._broker_versions.get(broker, ""))
 
     def _gateway_in(self, worker: str, domain: str, heard_at: float) -> Gateway:
         if domain not in self._domains:

@@ -154,6 +154,7 @@ class KeyExchange:
         start = time.perf_counter()
         self._nodes.ask(submission.domain, submission.key, counted=not submission.canary)
         key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time(), api_version)
+        self._nodes.trace(key.domain, key.public_key, key.origin, key.receipts)
         response = None
         try:
             await self._send(key)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.helpers import CITY, ROOT, WELT, key
 from tests.unit.consumer.upkeep.book import NOW, Book, home, homes
 from wgkex_ops.consumer.upkeep.journal import Journal
-from wgkex_ops.consumer.upkeep.journal_file import FILE, Row
+from wgkex_ops.consumer.upkeep.journal_file import FILE, JournalFile, JournalUnavailableError, Row, read_journal
 
 
 @pytest.fixture
@@ -373,3 +373,24 @@ async def test_a_disk_that_hangs_holds_up_no_key_and_no_end(book: Book) -> None:
     found = await in_file(book)
     assert home(WELT, 0, 3, 4).items() <= found.items()
     assert not list(book.folder.glob(f"{FILE}.damaged*"))
+
+
+def test_another_program_reads_the_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert read_journal(tmp_path) == []
+    row = Row(key(1).raw, WELT.name, NOW - 20, NOW - 5, version_2=True)
+    file = JournalFile(tmp_path)
+    file.open()
+    file.save([row])
+    # Beside the worker.
+    assert read_journal(tmp_path) == [row]
+    file.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    # Its user may be another one: what it left behind, the worker could not write to.
+    assert read_journal(tmp_path) == [row]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    (tmp_path / FILE).write_bytes(b"x" * 5000)
+    with pytest.raises(JournalUnavailableError, match="not a database"):
+        read_journal(tmp_path)
+    (tmp_path / FILE).write_bytes(b"")
+    with pytest.raises(JournalUnavailableError, match="of version 0"):
+        read_journal(tmp_path)

@@ -28,6 +28,8 @@ class Receiving(Fleet):
         super().__init__("old")
         self.go("old")
         self.session = FakeSession()
+        self.questions: list[Message] = []
+        self.answers: list[Message] = []
         self.rejections = Counter("rejections", "x", ["reason"], registry=self.registry)
         self.intake = GatewayIntake(
             self.session,
@@ -35,6 +37,8 @@ class Receiving(Fleet):
             self.keys,
             self.silences,
             broker="b1",
+            take_question=self.questions.append,
+            take_answer=self.answers.append,
             rejections=self.rejections,
         )
 

@@ -31,12 +31,12 @@ from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import DomainState, Peer, Snapshot
 
-ENDPOINT: Final = Endpoint("gw.example.net", 40000, str(key(1)), "fe80::1")
+ENDPOINT: Final = Endpoint("gw.example.net", 40000, str(key(1)), "fe80::1", receipts=True)
 NAMES: Final = (WELT.name, CITY.name)
 UP: Final = DomainState(wg_present=True, wg_up=True, vx_present=True, vx_up=True)
 RENDERER: Final = Renderer()
 
-_VOID: Final = frozenset(("meta", "link", "rect"))
+_VOID: Final = frozenset(("meta", "link", "rect", "input"))
 # Elements that separate words.
 _BLOCKS: Final = frozenset(
     ("p", "div", "ul", "li", "dt", "dd", "tr", "th", "td", "caption", "h1", "h2", "section", "a")
@@ -152,9 +152,9 @@ class CountingGateways(Gateways):
 class ABroker:
     """A broker of two domains, without a bus."""
 
-    def __init__(self, listed: Sequence[str] = ()) -> None:
+    def __init__(self, listed: Sequence[str] = (), *, weightless: Sequence[str] = ()) -> None:
         registry = CollectorRegistry()
-        self.gateways = CountingGateways(dict.fromkeys(listed, 1.0), NAMES)
+        self.gateways = CountingGateways({name: float(name not in weightless) for name in listed}, NAMES)
         self.silences = Silences(self.gateways)
         self.keys = KeyMetrics(registry, NAMES)
         self.receipts = ReceiptMetrics(registry, listed, NAMES)
@@ -178,18 +178,28 @@ class ABroker:
             node_metrics=self.nodes,
             forwarding=self.forwarding,
             mqtt=MqttView(self.connection, self.mqtt_metrics, "mqtt.example.net:1883"),
+            searchable=True,
             lists_problem=lambda: self.lists_problem,
             problems=lambda: self.problems,
             clock=self.clock,
         )
 
-    def add_gateway(self, name: str, peers: int = 0, domains: Sequence[str] = NAMES, ago: float = 0) -> None:
+    def add_gateway(
+        self,
+        name: str,
+        peers: int = 0,
+        domains: Sequence[str] = NAMES,
+        ago: float = 0,
+        *,
+        endpoint: Endpoint = ENDPOINT,
+        version: str = "",
+    ) -> None:
         """A worker reports all there is; of its peers, the same number for each domain."""
         now = time.monotonic() - ago
         for domain in domains:
-            self.gateways.update(WorkerData(name, domain, ENDPOINT), now)
-            self.gateways.update(ConnectedPeers(name, domain, peers), now)
-        self.gateways.update(WorkerStatus(name, online=True), now)
+            self.gateways.update(WorkerData(name, domain, endpoint), now)
+            self.gateways.update(ConnectedPeers(name, domain, None if endpoint.draining else peers), now)
+        self.gateways.update(WorkerStatus(name, online=True, version=version), now)
 
     async def shown(self) -> Html:
         return html(await self.view.page())

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -58,10 +59,10 @@ async def test_gateways_have_their_state_in_words() -> None:
             *("Gateway", "State", "Peers", "Last heard", "Assigned, since start (0 s)"),
             "Nodes that came back, since start (0 s)",
         ],
-        ["gw01", "✓ online", "40, target 25", "1 min ago", "0", "0"],
+        ["gw01", "✓ online confirms keys", "40, target 25", "1 min ago", "0", "0"],
         ["gw02", "✗ offline", "60, target 25", "0 s ago", "0", "0"],
         ["gw03", "! not heard of", "unknown, target 25", "never", "0", "0"],
-        ["gw04", f"✓ online not ready for nodes of {CITY.name}", "0, target 25", "0 s ago", "0", "0"],
+        ["gw04", f"✓ online confirms keys not ready for nodes of {CITY.name}", "0, target 25", "0 s ago", "0", "0"],
     ]
     assert page.notices == [
         "! Offline: gw02",
@@ -73,6 +74,20 @@ async def test_gateways_have_their_state_in_words() -> None:
     widths = [value for attribute, value in page.attributes if attribute == "width"]
     assert "100.00" in widths
     assert "66.67" in widths
+
+
+async def test_gateways_that_drain_are_old_or_have_no_weight_say_so() -> None:
+    broker = ABroker(["gw01", "gw02", "gw03"], weightless=["gw02"])
+    broker.add_gateway("gw01", endpoint=replace(ENDPOINT, draining=True), version="1.2.3")
+    broker.add_gateway("gw02")
+    broker.add_gateway("gw03", endpoint=replace(ENDPOINT, receipts=False))
+    page = await broker.shown()
+    assert [row[:2] for row in page.table("Gateways")[1:]] == [
+        ["gw01 1.2.3", "! draining confirms keys"],
+        ["gw02", "✓ online confirms keys weight 0: no new nodes"],
+        ["gw03", "✓ online confirms no keys: an older worker, or MQTT 3.1.1"],
+    ]
+    assert page.notices == ["! Draining: no new nodes are sent there: gw01"]
 
 
 async def test_assignments_and_accepted_keys_are_shown_where_they_belong() -> None:
@@ -148,7 +163,7 @@ def test_gateway_that_confirms_nothing_is_named_with_the_likely_causes() -> None
         await asyncio.sleep(16)
         broker.silences.check()
         page = await broker.shown()
-        assert page.table("Gateways")[1][1] == "✓ online"
+        assert page.table("Gateways")[1][1] == "✓ online confirms keys"
         (notice,) = page.notices
         assert re.fullmatch(r"! No receipt for the latest keys; the access rules of the MQTT .*: gw01", notice)
         await asyncio.sleep(SILENT_AFTER)

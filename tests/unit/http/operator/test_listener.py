@@ -184,7 +184,7 @@ async def test_page_may_load_and_run_nothing_and_is_kept_nowhere(process: Proces
         f"style-src 'sha256-{digest}'",
         "img-src data:",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'",
         "frame-ancestors 'none'",
     ]
     assert response.headers["content-type"] == "text/html; charset=utf-8"

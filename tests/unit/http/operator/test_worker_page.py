@@ -1,5 +1,6 @@
 """What the worker's page shows: interfaces, peers and keys, in good times and bad ones."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -171,3 +172,11 @@ async def test_odd_handshakes_make_a_page_all_the_same() -> None:
     worker = AWorker()
     worker.put(WELT, -1e300, 1e300, -5, 0.0)
     assert (await worker.shown()).table("Domains")[1][2].startswith("4, ")
+
+
+async def test_a_worker_that_drains_says_since_when_and_how_to_end_it() -> None:
+    worker = AWorker()
+    assert worker.draining_since is None
+    worker.draining_since = time.time() - 3700
+    page = await worker.shown()
+    assert page.notices == ["! Draining since 1 h 1 min: brokers send no new nodes here; wgkex-ops undrain ends it"]

@@ -139,14 +139,19 @@ _ONE_ADDRESS: Final = encode_nested(
 )[: -uapi.ADDRESS_BYTES]
 
 
+# By the size of an endpoint: struct sockaddr_in, sockaddr_in6, or 0 for none.
+_FAMILIES: Final = {0: "", 16: "IPv4", 28: "IPv6"}
+
+
 class _UsualPeer:
     """How every kernel so far writes a peer with one allowed address (drivers/net/wireguard/netlink.c, get_peer).
 
     Args:
-        endpoint: the size of its endpoint: struct sockaddr_in, sockaddr_in6, or 0 for none.
+        endpoint: the size of its endpoint, one of `_FAMILIES`.
     """
 
     def __init__(self, endpoint: int) -> None:
+        self.family = _FAMILIES[endpoint]
         header = uapi.NLATTR.pack
         middle = encode_attribute(uapi.WGPEER_A_PROTOCOL_VERSION, uapi.U32.pack(1))
         if endpoint:
@@ -170,7 +175,7 @@ class _UsualPeer:
 
 
 # By the header of the peer, which has its length.
-_USUAL_PEERS: Final = {usual.header: usual for usual in (_UsualPeer(0), _UsualPeer(16), _UsualPeer(28))}
+_USUAL_PEERS: Final = {usual.header: usual for usual in map(_UsualPeer, _FAMILIES)}
 
 
 class _Peers:
@@ -209,7 +214,7 @@ class _Peers:
                     elements, start
                 )
                 if (c1, c2, c3, c4, c5, c6, c7, c8) == usual.constants:
-                    self.found.append(Peer(key, seconds + nanoseconds / 1e9, rx, tx, address))
+                    self.found.append(Peer(key, seconds + nanoseconds / 1e9, rx, tx, address, usual.family))
                     start += usual.layout.size
                     continue
             element, start = decode_attribute(elements, start)
@@ -238,7 +243,8 @@ def _decode_peer(attributes: dict[int, bytes]) -> Peer:
         key = attributes[uapi.WGPEER_A_PUBLIC_KEY]
     except KeyError as missing:
         raise DecodeError(f"a WireGuard peer without attribute {missing}") from None
-    return Peer(key, seconds + nanoseconds / 1e9, rx, tx, b"")
+    family = _FAMILIES.get(len(attributes.get(uapi.WGPEER_A_ENDPOINT, b"")), "")
+    return Peer(key, seconds + nanoseconds / 1e9, rx, tx, b"", family)
 
 
 def _only_address(allowed: bytes) -> bytes:

@@ -12,9 +12,9 @@ from wgkex_ops.http.operator.page.common import MqttView, Recent, about, by_wall
 from wgkex_ops.http.operator.page.history import History
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, bar, lines, name, names, quiet, state
-from wgkex_ops.http.operator.page.words import count, things
 from wgkex_ops.metrics.broker import GatewayMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
 from wgkex_ops.model.names import UNKNOWN
+from wgkex_ops.model.words import count, things
 
 # Seconds. A receipt comes within one; a key that waits for so long has been sent a second time in vain.
 _UNCONFIRMED_AFTER: Final = 15.0
@@ -27,6 +27,7 @@ class BrokerView:
     Attributes:
         domains: names of the configured domains.
         listed: names of the configured workers; empty if any worker is accepted.
+        searchable: whether gateways can be asked (MQTT 5).
         lists_problem: why the file of the key lists cannot be read; empty if it can.
         problems: why this process is not ready, a sentence each.
         clock: of the history; seconds, never set back.
@@ -44,6 +45,7 @@ class BrokerView:
     node_metrics: NodeMetrics
     forwarding: ForwardingWatch
     mqtt: MqttView
+    searchable: bool
     lists_problem: Callable[[], str]
     problems: Callable[[], Sequence[str]]
     clock: Callable[[], float] = time.monotonic
@@ -93,6 +95,7 @@ class BrokerView:
                     "Other brokers online": count(self.gateways.brokers_online - 1),
                 },
             },
+            search="" if self.searchable else None,
         )
 
     # --- gateways
@@ -121,7 +124,9 @@ class BrokerView:
             },
             [
                 [
-                    name(worker) + (" " + quiet("not listed") if self._is_unlisted(worker) else ""),
+                    name(worker)
+                    + (" " + quiet("not listed") if self._is_unlisted(worker) else "")
+                    + (" " + quiet(gateway.version) if gateway.version else ""),
                     self._state(worker, gateway),
                     _peers(gateway, targets[worker], scale),
                     quiet("never") if gateway.last_seen is None else ago(by_wall_clock(gateway.last_seen, now), now),
@@ -142,13 +147,17 @@ class BrokerView:
             return state(Tone.BAD, "offline")
         if worker in self.silences.silent:
             return state(Tone.BAD, "confirms nothing")
+        confirming = quiet(
+            "confirms keys" if gateway.confirming else "confirms no keys: an older worker, or MQTT 3.1.1"
+        )
         if gateway.draining:
-            return state(Tone.WARN, "draining")
+            return lines(state(Tone.WARN, "draining"), confirming)
         online = state(Tone.GOOD, "online")
         if not self.gateways.wants_nodes(worker):
-            return lines(online, quiet("weight 0: no new nodes"))
+            return lines(online, confirming, quiet("weight 0: no new nodes"))
         refused = self._refused(gateway)
-        return lines(online, quiet("not ready for nodes of " + names(refused))) if refused else online
+        notes = [quiet("not ready for nodes of " + names(refused))] if refused else []
+        return lines(online, confirming, *notes)
 
     def _refused(self, gateway: Gateway) -> list[str]:
         """The domains whose nodes are not sent to a gateway."""

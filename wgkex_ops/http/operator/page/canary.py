@@ -8,8 +8,8 @@ from wgkex_ops.http.operator.page.common import about
 from wgkex_ops.http.operator.page.history import History
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, name, quiet, state
-from wgkex_ops.http.operator.page.words import count
 from wgkex_ops.model.rounds import PHASES, Round
+from wgkex_ops.model.words import count
 
 
 @dataclass(kw_only=True, eq=False)

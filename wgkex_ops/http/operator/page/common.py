@@ -1,10 +1,8 @@
 """What both pages show: counters of the last minutes, the MQTT session, and the process itself."""
 
-import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Final, Protocol, Self
 
 from prometheus_client import Counter
@@ -12,9 +10,9 @@ from prometheus_client import Counter
 from wgkex_ops.http.operator.page.history import MINUTE, History, Window, read_one
 from wgkex_ops.http.operator.page.parts import Columns, Notice, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, detail, quiet, toned
-from wgkex_ops.http.operator.page.words import count, duration, in_words, things
-from wgkex_ops.metrics.build import revision
+from wgkex_ops.metrics.build import revision, software_version
 from wgkex_ops.metrics.mqtt import MqttMetrics
+from wgkex_ops.model.words import count, duration, in_words, things
 
 _LENGTHS: Final = (MINUTE, 5 * MINUTE, 15 * MINUTE)
 
@@ -151,15 +149,9 @@ def reasons(window: Window, counter: Counter) -> str:
 
 def about(history: History, now: float) -> dict[str, str]:
     """What each process shows of itself."""
-    return {"Version": f"{_version()}, revision {revision()}", "Started": ago(now - history.age, now)}
+    return {"Version": f"{software_version()}, revision {revision()}", "Started": ago(now - history.age, now)}
 
 
 def by_wall_clock(monotonic: float, now: float) -> float:
     """When a moment of `time.monotonic` was, in seconds since the epoch as `now`; never later than that."""
     return now - max(0.0, time.monotonic() - monotonic)
-
-
-@functools.cache
-def _version() -> str:
-    # Looked up in files.
-    return version("wgkex-ops")

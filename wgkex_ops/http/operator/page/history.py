@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 from prometheus_client import Counter, Gauge
 
-from wgkex_ops.http.operator.page.words import duration
+from wgkex_ops.model.words import duration
 
 MINUTE: Final = 60.0
 # Seconds between two samples, and how far back they go.

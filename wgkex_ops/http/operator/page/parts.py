@@ -81,6 +81,8 @@ class Page:
         tiles: what one looks at first.
         tables: the rest of the numbers.
         facts: lists of facts by their heading, each fact by its own.
+        search: what stands in the search box; None for no box.
+        reloads: whether the browser is to ask again by itself.
     """
 
     component: str
@@ -91,3 +93,5 @@ class Page:
     tiles: Sequence[Tile] = ()
     tables: Sequence[Table] = ()
     facts: Mapping[str, Mapping[str, str]]
+    search: str | None = None
+    reloads: bool = True

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wgkex_ops.http.operator.page.parts import Page, Tone
-from wgkex_ops.http.operator.page.words import count, duration, iso_time, visible
+from wgkex_ops.model.words import count, duration, iso_time, visible
 
 # Seconds until the browser asks again by itself.
 REFRESH_SECONDS: Final = 15
@@ -142,7 +142,8 @@ def _headers(style: str) -> Mapping[str, str]:
         # The icon is part of the page.
         "img-src data:",
         "base-uri 'none'",
-        "form-action 'none'",
+        # The search box.
+        "form-action 'self'",
         "frame-ancestors 'none'",
     )
     return {

@@ -12,7 +12,6 @@ from wgkex_ops.http.operator.page.common import MqttView, Recent, about, notices
 from wgkex_ops.http.operator.page.history import History, read_one
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tile, Tone
 from wgkex_ops.http.operator.page.rendering import ago, bar, legend, lines, name, quiet, state
-from wgkex_ops.http.operator.page.words import count, duration, share, things
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.journal import JournalMetrics
 from wgkex_ops.metrics.worker import ConsumerMetrics, SessionMetrics
@@ -26,6 +25,7 @@ from wgkex_ops.model.peers import (
     handshake_age,
     peer_state,
 )
+from wgkex_ops.model.words import count, duration, share, things
 
 # The page is to show that the dataplane hangs, not to hang as well.
 _READ_WITHIN: Final = 5.0

@@ -7,6 +7,7 @@ from ipaddress import IPv6Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.unit.consumer.dataplane.netlink.recordings import (
     ADDRESS,
@@ -29,7 +30,7 @@ def test_device() -> None:
     assert device.public_key.hex() == "474d82955f94f3f94083c956f35309541fef1fc2c01f02d3e8c02015441d6f7e"
     assert device.listen_port == 40001
     assert device.peers == (
-        Peer(KEY, handshake=0.0, receive_bytes=0, transmit_bytes=148, link_local=b""),
+        Peer(KEY, handshake=0.0, receive_bytes=0, transmit_bytes=148, link_local=b"", endpoint="IPv4"),
         Peer(OTHER_KEY, handshake=0.0, receive_bytes=0, transmit_bytes=0, link_local=ADDRESS),
     )
 
@@ -109,11 +110,11 @@ def decode(*peers: bytes) -> list[Peer]:
     return list(parse.decode_device([device_message(*peers)]).peers)
 
 
-@pytest.mark.parametrize("endpoint", [0, 16, 28])
-def test_a_usual_peer(endpoint: int) -> None:
-    assert decode(usual(3, "fe80::7", endpoint=endpoint)) == [
-        Peer(bytes((1, 3)) * 16, 5.25, receive_bytes=2**40 + 3, transmit_bytes=3, link_local=ADDRESS)
-    ]
+@pytest.mark.parametrize(("endpoint", "family"), [(0, ""), (16, "IPv4"), (28, "IPv6")])
+def test_a_usual_peer(endpoint: int, family: str) -> None:
+    peer = usual(3, "fe80::7", endpoint=endpoint)
+    expected = Peer(bytes((1, 3)) * 16, 5.25, receive_bytes=2**40 + 3, transmit_bytes=3, link_local=ADDRESS)
+    assert decode(peer) == decode(reordered(peer)) == [structs.replace(expected, endpoint=family)]
 
 
 @given(

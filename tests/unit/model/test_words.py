@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgkex_ops.http.operator.page.words import count, duration, in_words, iso_time, share, things, visible
+from wgkex_ops.model.words import count, duration, in_words, iso_time, share, things, visible
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What people and monitoring see of `wgkex-ops status`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from wgkex_ops.cli.terminal import Shown, coloured, shown_together, table
+from wgkex_ops.model.fleet import FleetStatus, GatewayState, GatewayStatus, Severity
+from wgkex_ops.model.words import count, duration, things, visible
+
+_STATES: Final[Mapping[GatewayState, tuple[str, Severity]]] = {
+    "online": ("online", Severity.OK),
+    "draining": ("draining", Severity.WARNING),
+    "partly": ("not all domains", Severity.WARNING),
+    "silent": ("confirms nothing", Severity.CRITICAL),
+    "offline": ("offline", Severity.CRITICAL),
+    "unheard": ("not heard of", Severity.WARNING),
+}
+_FIGURES: Final = frozenset(("Peers", "Target", "Gateways"))
+
+
+def status_tables(status: FleetStatus) -> Shown:
+    """The tables, and what is wrong below them."""
+    gateways = table("Gateway", "State", "Peers", "Target", "Confirms", "Version", "Heard", right=_FIGURES)
+    for gateway in status.gateways:
+        words, severity = _STATES[gateway.state]
+        heard = "-" if gateway.last_heard is None else f"{duration(status.at - gateway.last_heard)}"
+        gateways.add_row(
+            visible(gateway.name) + ("" if gateway.listed else " (not listed)"),
+            coloured(words, severity),
+            count(gateway.peers),
+            count(gateway.target),
+            "yes" if gateway.confirming else "no",
+            gateway.version or "-",
+            heard,
+        )
+    domains = table("Domain", "Gateways", "Peers", right=_FIGURES)
+    for domain in status.domains:
+        severity = Severity.OK if domain.gateways else Severity.CRITICAL
+        domains.add_row(visible(domain.name), coloured(count(domain.gateways), severity), count(domain.peers))
+    brokers = table("Broker", "State", "Version")
+    for broker in status.brokers:
+        state = coloured("online", Severity.OK) if broker.online else coloured("offline", Severity.WARNING)
+        brokers.add_row(visible(broker.name), state, broker.version or "-")
+    problems = [
+        coloured(f"{Severity(one.severity).name}: {one.text}", Severity(one.severity)) for one in status.problems
+    ]
+    head = coloured(f"{Severity(status.severity).name}: {_summary(status)}", Severity(status.severity))
+    source = f"As {visible(status.source)} knows it."
+    return shown_together(
+        [head, source, "", gateways, "", domains, "", brokers, *([""] if problems else []), *problems]
+    )
+
+
+def nagios_line(status: FleetStatus) -> str:
+    """A plugin's line, with performance data."""
+    texts = "; ".join(problem.text for problem in status.problems) or _summary(status)
+    online = sum(map(_is_online, status.gateways))
+    figures = f"gateways_online={online} gateways={len(status.gateways)} peers={_peers(status)}"
+    # A bar begins the performance data.
+    return f"WGKEX {Severity(status.severity).name} - {visible(texts).replace('|', '/')} | {figures}"
+
+
+def _summary(status: FleetStatus) -> str:
+    online = sum(map(_is_online, status.gateways))
+    draining = [gateway.name for gateway in status.gateways if gateway.state == "draining"]
+    drained = f", draining: {', '.join(draining)}" if draining else ""
+    gateways, peers = things(len(status.gateways), "gateway"), things(_peers(status), "peer")
+    return f"{count(online)} of {gateways} online, {peers}{drained}"
+
+
+def _is_online(gateway: GatewayStatus) -> bool:
+    return gateway.state not in ("offline", "unheard")
+
+
+def _peers(status: FleetStatus) -> int:
+    return sum(gateway.peers for gateway in status.gateways)
