@@ -127,7 +127,7 @@ async def test_what_people_and_monitoring_see(fleet: Fleet) -> None:
     assert await fleet.status("--watch") == (2, "", "--watch is for a terminal\n")
 
 
-async def test_no_broker_and_no_configuration(fleet: Fleet, tmp_path: Path) -> None:
+async def test_no_broker_and_no_configuration(fleet: Fleet, mosquitto: Mosquitto, tmp_path: Path) -> None:
     code, output, errors = await fleet.status("--broker-url", "http://127.0.0.1:1")
     assert (code, output) == (2, "")
     assert errors.startswith("127.0.0.1:1 does not answer: ")
@@ -135,6 +135,8 @@ async def test_no_broker_and_no_configuration(fleet: Fleet, tmp_path: Path) -> N
     code, output, errors = await fleet.status("--broker-url", "http://127.0.0.1:1", "--nagios")
     assert (code, errors) == (3, "")
     assert output.startswith("WGKEX UNKNOWN - 127.0.0.1:1 does not answer: ")
+    code, output, errors = await fleet.status("--broker-url", f"http://127.0.0.1:{mosquitto.port}", "--nagios")
+    assert (code, errors) == (3, "")
     code, output, errors = await status(tmp_path / "missing.yaml", "--nagios")
     assert (code, errors) == (3, "")
     assert output.startswith("WGKEX UNKNOWN - ")

@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from wgkex_ops.bus.asking import Asker
 from wgkex_ops.bus.messages import WORKER_EVENTS, parse_worker_event
@@ -22,7 +23,7 @@ from wgkex_ops.key_lists import ProtectedKeys
 from wgkex_ops.model.inspection import LONGEST_QUERY, KeyInFleet, Query
 from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.verdicts import in_fleet, keys_in
+from wgkex_ops.model.verdicts import in_fleet
 
 HAS_TUNNEL: Final = 0
 HAS_NONE: Final = 1
@@ -106,7 +107,11 @@ async def _look(config: Config, query: Query) -> list[KeyInFleet]:
     answer = await inspector.inspect(query)
     if answer.problem:
         raise CannotConfigureError(answer.problem)
-    return [in_fleet([answer], PublicKey.parse(key), (), time.time()) for key in keys_in([answer])]
+    # Of brokers and other gateways, nothing is known.
+    return [
+        structs.replace(in_fleet([answer], PublicKey.parse(about.key), (), time.time()), verdict=about.verdict)
+        for about in answer.keys
+    ]
 
 
 async def _ask(config: Config, query: Query) -> list[KeyInFleet]:

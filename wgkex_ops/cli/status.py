@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -20,8 +21,8 @@ from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
 from wgkex_ops.cli.operator_bus import asker_name, operator_connection
 from wgkex_ops.cli.status_report import nagios_line, status_tables
-from wgkex_ops.cli.terminal import console, live
-from wgkex_ops.config import Config
+from wgkex_ops.cli.terminal import coloured, console, live
+from wgkex_ops.config import Config, load_web_config
 from wgkex_ops.errors import ConfigError, InvalidMessageError, WgkexError
 from wgkex_ops.http.gateways.fleet import fleet_status
 from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
@@ -106,19 +107,23 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.nagios:
         print(nagios_line(status))
     else:
-        console().print(status_tables(status), soft_wrap=False)
+        console().print(status_tables(status, console().width), soft_wrap=False)
     return status.severity
 
 
 def _watch(read: Callable[[], FleetStatus]) -> int:
     if not sys.stdout.isatty():
         raise ConfigError(["--watch is for a terminal"])
-    status = read()
     with live() as show:
         while True:
-            show(status_tables(status))
+            try:
+                show(status_tables(read(), console().width))
+            except ConfigError:
+                raise
+            except (WgkexError, OSError) as error:
+                # The broker is restarted, for example.
+                show(coloured(str(error), Severity.UNKNOWN))
             time.sleep(_WATCH_EVERY)
-            status = read()
 
 
 def _reader(arguments: argparse.Namespace, config: Config) -> Callable[[], FleetStatus]:
@@ -128,10 +133,15 @@ def _reader(arguments: argparse.Namespace, config: Config) -> Callable[[], Fleet
     if arguments.broker_url is not None:
         return lambda: _from_broker(arguments.broker_url, ssl.create_default_context())
     listen = config.broker.metrics_listen
+    path = listen.web_config_file
+    with_tls = path is not None and load_web_config(path).tls_server_config is not None
     host = listen.host if listen.host not in ("0.0.0.0", "::") else _LOOPBACK  # noqa: S104  it listens everywhere
-    scheme = "http" if listen.web_config_file is None else "https"
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}"
-    return lambda: _from_broker(url, ssl.create_default_context())
+    url = f"{'https' if with_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listen.port}"
+    # On this host: its certificate is for the name that others know.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return lambda: _from_broker(url, context)
 
 
 def _from_broker(url: str, context: ssl.SSLContext) -> FleetStatus:
@@ -158,7 +168,7 @@ def _from_broker(url: str, context: ssl.SSLContext) -> FleetStatus:
             421: "it does not know this name: broker.metrics_listen.allowed_hosts",
         }.get(error.code, "")
         raise FleetUnknownError(f"{place}: status {error.code}{f'; {hint}' if hint else ''}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise FleetUnknownError(
             f"{place} does not answer: {reason}; does a broker run there (systemctl status wgkex-broker)? Else name "

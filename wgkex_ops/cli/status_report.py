@@ -9,30 +9,18 @@ from wgkex_ops.model.words import count, duration, things, visible
 
 _STATES: Final[Mapping[GatewayState, tuple[str, Severity]]] = {
     "online": ("online", Severity.OK),
-    "draining": ("draining", Severity.WARNING),
+    "draining": ("draining", Severity.OK),
     "partly": ("not all domains", Severity.WARNING),
-    "silent": ("confirms nothing", Severity.CRITICAL),
-    "offline": ("offline", Severity.CRITICAL),
+    "silent": ("confirms nothing", Severity.WARNING),
+    "offline": ("offline", Severity.WARNING),
     "unheard": ("not heard of", Severity.WARNING),
 }
+_GAP: Final = 3  # between two columns
 _FIGURES: Final = frozenset(("Peers", "Target", "Gateways"))
 
 
-def status_tables(status: FleetStatus) -> Shown:
-    """The tables, and what is wrong below them."""
-    gateways = table("Gateway", "State", "Peers", "Target", "Confirms", "Version", "Heard", right=_FIGURES)
-    for gateway in status.gateways:
-        words, severity = _STATES[gateway.state]
-        heard = "-" if gateway.last_heard is None else f"{duration(status.at - gateway.last_heard)}"
-        gateways.add_row(
-            visible(gateway.name) + ("" if gateway.listed else " (not listed)"),
-            coloured(words, severity),
-            count(gateway.peers),
-            count(gateway.target),
-            "yes" if gateway.confirming else "no",
-            gateway.version or "-",
-            heard,
-        )
+def status_tables(status: FleetStatus, width: int) -> Shown:
+    """The tables, and what is wrong below them, for a terminal of so many columns."""
     domains = table("Domain", "Gateways", "Peers", right=_FIGURES)
     for domain in status.domains:
         severity = Severity.OK if domain.gateways else Severity.CRITICAL
@@ -46,9 +34,37 @@ def status_tables(status: FleetStatus) -> Shown:
     ]
     head = coloured(f"{Severity(status.severity).name}: {_summary(status)}", Severity(status.severity))
     source = f"As {visible(status.source)} knows it."
-    return shown_together(
-        [head, source, "", gateways, "", domains, "", brokers, *([""] if problems else []), *problems]
-    )
+    below = [""] if problems else []
+    return shown_together([head, source, "", _gateways(status, width), "", domains, "", brokers, *below, *problems])
+
+
+def _gateways(status: FleetStatus, width: int) -> Shown:
+    """The gateways' table. Where it is too wide, it goes without what matters least; a longer name is folded."""
+    columns = {
+        "Gateway": [visible(gateway.name) for gateway in status.gateways],
+        "State": [_STATES[gateway.state][0] for gateway in status.gateways],
+        "Peers": [count(gateway.peers) for gateway in status.gateways],
+        "Target": [count(gateway.target) for gateway in status.gateways],
+        "Confirms": ["yes" if gateway.confirming else "no" for gateway in status.gateways],
+        "Version": [gateway.version or "-" for gateway in status.gateways],
+        "Heard": [
+            "-" if gateway.last_heard is None else duration(status.at - gateway.last_heard)
+            for gateway in status.gateways
+        ],
+    }
+    for least in ("Confirms", "Version", "Heard"):
+        if sum(max(map(len, (heading, *cells))) + _GAP for heading, cells in columns.items()) > width:
+            del columns[least]
+    made = table(*columns, right=_FIGURES)
+    for row, gateway in enumerate(status.gateways):
+        cells = {heading: texts[row] for heading, texts in columns.items()}
+        made.add_row(
+            *(
+                coloured(text, _STATES[gateway.state][1]) if heading == "State" else text
+                for heading, text in cells.items()
+            )
+        )
+    return made
 
 
 def nagios_line(status: FleetStatus) -> str:

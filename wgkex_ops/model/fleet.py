@@ -111,6 +111,8 @@ def find_problems(gateways: tuple[GatewayStatus, ...], domains: tuple[DomainStat
                 text = "confirms no keys: its user's access rules, or a worker that hangs ('wgkex-ops doctor' there)"
             case "partly":
                 text = f"takes no nodes of {', '.join(gateway.refused)} ('wgkex-ops doctor' there)"
+            case _ if not gateway.listed:
+                text = "is not listed under workers, so it weighs 1"
             case _:
                 continue
         problems.append(Problem(Severity.WARNING, f"{gateway.name} {text}"))
