@@ -65,6 +65,7 @@ class Connection:
     Attributes:
         lost: done when the connection has ended; the result is the reason, for the log.
         window_size: how many unacknowledged messages the server takes.
+        session_present: whether the server had kept a session with this client id.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Connection:
         metrics.publishes_in_flight.set_function(lambda: len(self._in_flight))
         self._window = asyncio.Semaphore(0)
         self.window_size = 0
+        self.session_present = False
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self._granted: asyncio.Future[Sequence[int]] = loop.create_future()
@@ -104,6 +106,7 @@ class Connection:
             password = config.password.get_secret_value() if config.password is not None else None
             self._client.set_auth_credentials(config.username, password)
         self._client.on_message = self._on_message
+        self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_disconnect = self._on_disconnect
@@ -333,6 +336,10 @@ class Connection:
         # MQTT 5, section 3.14.2.1: the server may give a reason. For a closed connection gmqtt makes an empty packet.
         code = packet[0] if isinstance(packet, bytes) and packet else None
         self._end("the connection broke" if code is None else f"the server disconnected us with code 0x{code:02x}")
+
+    def _on_connect(self, _client: object, session_present: int, _result: int, _properties: object) -> None:
+        # The other bits of the flags are reserved (MQTT 5, section 3.2.2.1).
+        self.session_present = bool(session_present)
 
     def _on_subscribe(self, _client: object, _identifier: int, granted: Sequence[int], _properties: object) -> None:
         self._granted.set_result(granted)
