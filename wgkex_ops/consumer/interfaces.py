@@ -1,11 +1,13 @@
 """Makes the interfaces of domains, and changes those that are there, for `wgkex-ops interfaces`. Blocks.
 
+`wgkex-ops doctor` only reads what they are.
+
 Nothing is ever removed: no interface, no peer, no address. What the kernel does not change on an interface that exists
 becomes a problem with its remedy.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -41,6 +43,28 @@ class Present:
     vni: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How the interfaces of a domain are configured.
+
+    Attributes:
+        domain: names them.
+        wg, vx: the WireGuard and the VXLAN interface; None if there is none of that name, whatever its kind.
+        addresses: IPv6 addresses of the WireGuard interface.
+        public_key: the WireGuard interface's own (32 bytes); empty if it has none, or is of another kind.
+        port: its UDP port; 0 if it has none.
+        lower: the name of the interface that VXLAN packets go over; ``none`` if none is set.
+    """
+
+    domain: Domain
+    wg: LinkSettings | None = None
+    vx: LinkSettings | None = None
+    addresses: tuple[IPv6Address, ...] = ()
+    public_key: bytes = b""
+    port: int = 0
+    lower: str = "none"
+
+
 class _RefusedError(Exception):
     """The kernel refuses a change, for a reason that the message gives."""
 
@@ -74,6 +98,21 @@ class Interfaces:
         bodies = self._device(wg)
         private_key, port = interfaces.decode_private_key(bodies), parse.decode_device(bodies).listen_port
         return Present(private_key or None, port or None, wg.mtu, vni)
+
+    def found(self, domains: Sequence[Domain]) -> list[Found]:
+        """Read how the interfaces of domains are configured. Needs CAP_NET_ADMIN if there are any."""
+        links = self._links()
+        return [self._found(domain, links) for domain in domains]
+
+    def _found(self, domain: Domain, links: Mapping[str, LinkSettings]) -> Found:
+        wg, vx = links.get(domain.wg), links.get(domain.vx)
+        index = vx.vxlan.lower if vx and vx.vxlan else 0
+        lower = next((link.name for link in links.values() if link.index == index), "none")
+        if wg is None or wg.kind != WIREGUARD_KIND:
+            return Found(domain, wg, vx, lower=lower)
+        device = parse.decode_device(self._device(wg))
+        addresses = interfaces.decode_addresses(self._dump(self._route, interfaces.dump_addresses(wg.index)))
+        return Found(domain, wg, vx, tuple(addresses), device.public_key, device.listen_port, lower)
 
     def apply(self, wanted: DomainInterfaces, private_key: bytes) -> list[InterfaceOutcome]:
         """Make the interfaces of a domain as they should be.
