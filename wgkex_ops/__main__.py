@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops.cli import drain, interfaces, keys, peer, register, simulate, status
+from wgkex_ops.cli import doctor, drain, interfaces, keys, peer, register, simulate, status
 from wgkex_ops.cli import probe as probe_command
 from wgkex_ops.cli.arguments import Tool, whole_number
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
-    for tool in (keys, register, drain, simulate, interfaces, peer, status):
+    for tool in (keys, register, drain, simulate, interfaces, peer, status, doctor):
         tool.add_command(commands, configuration)
     up_parser = commands.add_parser(
         "up",

@@ -2,8 +2,14 @@
 
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.integration.loopback import run
 
@@ -39,6 +45,25 @@ class Certificates:
         """Write another certificate for the server into a file, valid for some days from now."""
         made = _make(self.authority.parent, f"renewed-{days}", "server", self.authority, days)
         file.write_text(made.read_text())
+
+    def expired_server(self, file: Path) -> None:
+        """Write a certificate for the server that was valid until yesterday; not every openssl makes one."""
+        authority = x509.load_pem_x509_certificate(self.authority.read_bytes())
+        authority_key = serialization.load_pem_private_key(self.authority.read_bytes(), None)
+        assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+        certificate = (
+            x509.CertificateBuilder(authority.subject, x509.Name([]), key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=3))
+            .not_valid_after(now - timedelta(days=1))
+            .add_extension(names, critical=True)
+            .sign(authority_key, hashes.SHA256())
+        )
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + pem)
 
 
 def make_certificates(folder: Path) -> Certificates:
