@@ -17,7 +17,15 @@ import wgkex_ops
 from tests.promql import FENCE, document, faults, known_series, names, queries
 from wgkex_ops.__main__ import parser
 
-PARTS: Final = ("What users notice", "What it means", "Check first", "Likely causes", "Remedy", "Queries")
+PARTS: Final = (
+    "First command",
+    "What users notice",
+    "What it means",
+    "Check first",
+    "Likely causes",
+    "Remedy",
+    "Queries",
+)
 
 # Words with underscores in commands and texts that belong to other programs.
 OTHERS: Final = frozenset(
@@ -90,7 +98,9 @@ def test_a_section_has_all_parts_in_order_and_none_is_empty(alert: str) -> None:
     assert tuple(match[1] for match in found) == PARTS
     ends = [match.start() for match in found[1:]] + [len(sections()[alert])]
     assert all(sections()[alert][match.end() : end].strip() for match, end in zip(found, ends, strict=True))
-    commands = FENCE.findall(sections()[alert][found[2].end() : found[3].start()])
+    first = sections()[alert][found[0].end() : found[1].start()]
+    assert first.startswith(" `wgkex-ops "), "it begins with something to type"
+    commands = FENCE.findall(sections()[alert][found[3].end() : found[4].start()])
     assert commands, "the first check is something to type"
 
 
