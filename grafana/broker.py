@@ -165,6 +165,7 @@ def _gateways() -> Section:
                     "Connected peers, and dashed what each gateway's weight asks for. A gateway far below its target:"
                     " nodes are sent there but do not connect. All below: nodes use version 1.",
                     "none",
+                    6,
                 ),
                 [
                     line(worker_peers(), "{{worker}}"),
@@ -179,8 +180,22 @@ def _gateways() -> Section:
                     "Responses of version 2 that named a gateway, over all brokers. A gateway gets none though it is"
                     " online: its weight is 0, or it has more peers than its share.",
                     "reqps",
+                    6,
                 ),
                 [line(by("worker", rate("wgkex_broker_worker_assignments_total")), "{{worker}}")],
+                stacked=True,
+            ),
+            lines(
+                Head(
+                    "Nodes that name a location",
+                    "Responses of version 2 to nodes that named the location of a gateway. unmet: their gateway is"
+                    " elsewhere, because those of the location have more peers than broker.location_tolerance allows,"
+                    " or take no nodes.",
+                    "reqps",
+                    6,
+                ),
+                [line(by("result", rate("wgkex_broker_location_preferences_total")), "{{result}}")],
+                overrides=coloured(colours.PREFERENCES, colours.PREFERENCES),
                 stacked=True,
             ),
             shared.by_reason(
@@ -190,6 +205,7 @@ def _gateways() -> Section:
                     " is missing in the configuration. malformed: another program writes to the bus. worker_mismatch: a"
                     " worker sends receipts in the name of another one.",
                     "cps",
+                    6,
                 ),
                 by("reason", rate("wgkex_broker_message_rejections_total")),
                 _MESSAGE_REJECTION_REASONS,

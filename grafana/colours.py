@@ -69,6 +69,9 @@ NODES: Final = {"ask": "blue", "sent to gateways": "yellow", "sessions begun": "
 # Phases of the canary's round.
 PHASES: Final = {"post": "blue", "handshake": "green", "vxlan": "orange"}
 
+# Nodes that name a location.
+PREFERENCES: Final = {"met": GOOD, "unmet": WARNING}
+
 CONNECTIONS: Final = {"gained": GOOD, "lost": CRITICAL}
 
 QUANTILES: Final = {"p50": "green", "p90": "yellow", "p99": "orange"}

@@ -18,7 +18,7 @@ from wgkex_ops.config import Config, Listen
 from wgkex_ops.http.clients import TrustedProxies
 from wgkex_ops.http.connections import Connections
 from wgkex_ops.http.gateways.announcer import Announcer
-from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.choice import Assigner, Locations
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
 from wgkex_ops.http.gateways.fleet import fleet_status
 from wgkex_ops.http.gateways.gauges import GatewayGauges
@@ -49,6 +49,7 @@ from wgkex_ops.metrics.broker import (
     ReceiptMetrics,
 )
 from wgkex_ops.metrics.build import ProcessMetrics, new_registry
+from wgkex_ops.metrics.locations import LocationMetrics
 from wgkex_ops.metrics.mqtt import MqttMetrics
 from wgkex_ops.model.fleet import FleetStatus, Problem, Severity
 from wgkex_ops.supervisor import Supervisor
@@ -122,9 +123,11 @@ class Broker:
             gateways,
             nodes,
             silences,
+            locations=Locations(config.locations, config.broker.location_tolerance),
             confirm_timeout=config.broker.confirm_timeout,
             assignments=gateway_metrics.assignments,
             timeouts=receipt_metrics.timeouts,
+            preferences=LocationMetrics(registry),
         )
         self._proxies = TrustedProxies(config.broker.trusted_proxies)
         exchange = KeyExchange(

@@ -22,6 +22,7 @@ from wgkex_ops.http.clients import TrustedProxies, network_of
 from wgkex_ops.http.public.responses import RejectedError
 from wgkex_ops.http.public.submission import parse_submission
 from wgkex_ops.model.key_lists import LISTS
+from wgkex_ops.model.locations import parse_location
 
 # Processor time. An event loop that stands still for so long keeps other nodes waiting; a thread need not hurry.
 SLOW_SECONDS: Final = 0.05
@@ -47,6 +48,7 @@ def _submission(data: bytes) -> None:
         submission = parse_submission(data, DOMAINS)
         assert len(submission.key.raw) == 32
         assert submission.domain in DOMAINS.values()
+        assert submission.location in (None, parse_location(submission.location))
 
 
 def _topic_and_payload(data: bytes) -> tuple[str, bytes]:
@@ -127,6 +129,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         _submission,
         [
             b'{"domain": "ffmuc_welt", "public_key": "%s"}' % KEY.encode(),
+            b'{"domain": "ffmuc_welt", "public_key": "%s", "location": "Munich-2"}' % KEY.encode(),
             b'{"public_key": "\\u0041", "domain": null, "domain": [1e999, {"x": "\xff"}]}',
         ],
     ),

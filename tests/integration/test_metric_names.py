@@ -68,6 +68,7 @@ BROKER: Final = BOTH | {
     "wgkex_broker_keys_republished": ("counter", "worker"),
     "wgkex_broker_keys_returned": ("counter", "worker"),
     "wgkex_broker_keys_unconfirmed": ("counter", "worker"),
+    "wgkex_broker_location_preferences": ("counter", "result"),
     "wgkex_broker_message_rejections": ("counter", "reason"),
     "wgkex_broker_rate_limited": ("counter", "limit"),
     "wgkex_broker_worker_assigned_nodes": ("counter", "worker"),

@@ -38,6 +38,7 @@ async def test_what_can_be_known_in_advance_starts_at_0(system: System) -> None:
         "wgkex_broker_key_install_duration_seconds_count",
         "wgkex_broker_key_install_failures_total",
         "wgkex_broker_worker_assignments_total",
+        "wgkex_broker_location_preferences_total",
         "wgkex_broker_message_rejections_total",
         "wgkex_worker_messages_received_total",
         "wgkex_worker_messages_deduplicated_total",

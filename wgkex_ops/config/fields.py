@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from wgkex_ops.errors import InvalidDomainError, InvalidPublicKeyError
 from wgkex_ops.model.domains import find_collisions, parse_domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.locations import parse_location
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -36,6 +37,13 @@ def _name(value: str) -> str:
         "should be at most 253 letters, digits, '.', '_' and '-', because it becomes part of MQTT topics, "
         f"not {reprlib.repr(value)}"
     )
+
+
+def _location(value: str) -> str:
+    location = parse_location(value)
+    if location is None:
+        raise ValueError(f"should be at most 64 letters, digits, '.', '_' and '-', not {reprlib.repr(value)}")
+    return location
 
 
 def _host(value: str) -> str:
@@ -134,6 +142,7 @@ Integer = Annotated[int, BeforeValidator(_not_a_boolean)]
 Number = Annotated[float, BeforeValidator(_not_a_boolean)]
 Port = Annotated[Integer, Field(ge=0, le=65_535)]
 Name = Annotated[str, AfterValidator(_name)]
+Location = Annotated[str, AfterValidator(_location)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, AfterValidator(broker_url)]
 DomainNames = Annotated[tuple[Annotated[str, AfterValidator(_domain_name)], ...], AfterValidator(_domain_names)]

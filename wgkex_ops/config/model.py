@@ -19,6 +19,7 @@ from wgkex_ops.config.fields import (
     Host,
     Integer,
     Key,
+    Location,
     LoggingLevel,
     LogLevel,
     Name,
@@ -74,9 +75,14 @@ class _ProbeMetricsListen(MetricsListen):
 
 
 class ListedWorker(Section):
-    """A gateway: its share of the nodes is its weight divided by the sum of all weights."""
+    """A gateway: its share of the nodes is its weight divided by the sum of all weights.
+
+    Attributes:
+        location: where it is, in lower case, for nodes that ask for a gateway there; None if that is not said.
+    """
 
     weight: Number = Field(default=1, ge=0, le=1_000_000)  # far from where sums of floats overflow
+    location: Location | None = None
 
 
 class _RootLogger(Section):
@@ -110,6 +116,7 @@ class BrokerConfig(Section):
         shutdown_delay: seconds of "not ready" before the end.
         trusted_proxies: load balancers, whose `X-Forwarded-For` names the client.
         workers_only_listed: whether workers that are not listed under ``workers`` are ignored.
+        location_tolerance: how far a gateway of the location that a node names may be from the balance, as a share.
     """
 
     name: Name = Field(default_factory=socket.gethostname, validate_default=True)
@@ -119,6 +126,7 @@ class BrokerConfig(Section):
     shutdown_delay: Number = Field(default=0, ge=0, le=300)  # a load balancer checks many times in that
     trusted_proxies: tuple[Network, ...] = _LOOPBACK_AND_PRIVATE
     workers_only_listed: StrictBool = False
+    location_tolerance: Number = Field(default=0.1, ge=0, le=10)  # 10 is eleven times as many
 
 
 class WorkerConfig(Section):
@@ -262,6 +270,12 @@ class Config(Section):
     def workers(self) -> Mapping[str, float]:
         """The weights of the listed workers."""
         return MappingProxyType({name: worker.weight for name, worker in self.listed_workers.items()})
+
+    @cached_property
+    def locations(self) -> Mapping[str, str]:
+        """The locations of the listed workers that have one, in lower case."""
+        found = {name: worker.location for name, worker in self.listed_workers.items() if worker.location is not None}
+        return MappingProxyType(found)
 
     @property
     def probe_url(self) -> str:

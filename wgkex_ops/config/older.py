@@ -101,7 +101,7 @@ KEYS: Final = (
         Annotated[Integer, Field(ge=0, le=0xFFFF_FFFF)],
         "only Parker nodes know gateways by a number",
     ),
-    OlderKey("workers.*.pop", str, "only Parker nodes get a gateway of each location"),
+    OlderKey("workers.*.pop", object, same_as="location"),
     OlderKey(
         "sticky_worker_tolerance",
         Annotated[Number, Field(ge=0, le=100)],

@@ -36,6 +36,7 @@ def warned(text: str) -> tuple[str, ...]:
 def test_a_file_of_the_parker_branch() -> None:
     config = load(PARKER)
     assert config.workers == {"gw01.in.example.org": 40, "gw02.in.example.org": 1, "gw03.in.example.org": 1}
+    assert config.locations == {"gw01.in.example.org": "north"}
     cleanup = config.cleanup
     assert (cleanup.interval, cleanup.stale_after, cleanup.never_after) == (1800, 7200, 900)
     assert (config.external_name, config.mqtt.port, config.log_level) == ("gw01.ext.example.org", 1884, "warning")
@@ -66,8 +67,6 @@ def test_older_keys_are_no_settings() -> None:
         ("workers: {gw01: {id: 1}}", "workers.*.id"),
         ("workers: {gw01: {id: 0}, gw02: {id: 4294967295}}", "workers.*.id"),
         ("workers: {gw01: {id:}}", "workers.*.id"),
-        ("workers: {gw01: {pop: north}, gw02: {pop: south}}", "workers.*.pop"),
-        ("workers: {gw01: {pop: ''}}", "workers.*.pop"),
         ("sticky_worker_tolerance: 15", "sticky_worker_tolerance"),
         ("sticky_worker_tolerance: 0", "sticky_worker_tolerance"),
         ("sticky_worker_tolerance:", "sticky_worker_tolerance"),
@@ -192,6 +191,18 @@ def test_a_wrong_value_has_the_name_in_the_file(key: str, lowest: int) -> None:
         assert problems(f"{MINIMAL}cleanup:\n  {key}: {value}") == (f"cleanup.{key} (line 6): {sentence}",)
 
 
+def test_pop_is_a_location() -> None:
+    expected = parse(MINIMAL + "workers: {gw01: {location: north}, gw02: {}}", "f")
+    assert expected.locations == {"gw01": "north"}
+    for lines in ("pop: north", "pop: North, location:", "pop: '', location: NORTH"):
+        text = f"{MINIMAL}workers: {{gw01: {{{lines}}}, gw02: {{pop:}}}}"
+        assert (parse(text, "f"), warned(text)) == (expected, ())
+    (problem,) = problems(MINIMAL + "workers: {gw01: {pop: north, location: north}}")
+    assert problem == "workers.gw01.pop (line 5): means the same as location, which is there, too; remove one"
+    (problem,) = problems(MINIMAL + "workers: {gw01: {pop: the north}}")
+    assert problem.startswith("workers.gw01.pop (line 5): should be at most 64 letters")
+
+
 # --- unknown keys
 
 
@@ -247,6 +258,10 @@ def test_a_web_configuration_file_knows_none_of_them(tmp_path: Path) -> None:
 def test_migration_has_every_key_and_no_other() -> None:
     rows = re.findall(r"^\| `(.+?)` \| (.+?) \| .+ \|$", MIGRATION.read_text(), re.MULTILINE)
     expected = [
-        (key.path, "no effect" if key.same_as is None else f"the same as `cleanup.{key.same_as}`") for key in older.KEYS
+        (
+            key.path,
+            "no effect" if key.same_as is None else f"the same as `{key.path.rpartition('.')[0]}.{key.same_as}`",
+        )
+        for key in older.KEYS
     ]
     assert rows == expected

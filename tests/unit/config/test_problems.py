@@ -22,6 +22,7 @@ NO_BOOLEAN: Final = "should be a number, not true or false"
 HOST: Final = "should be a host's name or address only: no URL, no port, no brackets, no spaces"
 URL: Final = "should be a URL such as https://broker.example.net: http or https, a host, perhaps a port and a path"
 NAME: Final = "should be at most 253 letters, digits, '.', '_' and '-', because it becomes part of MQTT topics, not"
+LOCATION: Final = "should be at most 64 letters, digits, '.', '_' and '-', not"
 LEVEL: Final = "should be one of debug, info, warning, error, critical"
 FILE: Final = "should be the path of a file"
 PUBLIC_KEY: Final = "should be a WireGuard public key (44 characters of base64)"
@@ -118,6 +119,14 @@ def test_needed_settings(text: str, expected: tuple[str, ...]) -> None:
         ("workers: {gw01: {weight: .nan}}", f"workers.gw01.weight (line 5): {NUMBER}"),
         ("workers: {gw01: {weight: nan}}", "workers.gw01.weight (line 5): should be less than or equal to 1000000"),
         ("workers: {gw01: {weight: true}}", f"workers.gw01.weight (line 5): {NO_BOOLEAN}"),
+        ("workers: {gw01: {location: [north]}}", f"workers.gw01.location (line 5): {TEXT}"),
+        ("workers: {gw01: {location: the north}}", f"workers.gw01.location (line 5): {LOCATION} 'the north'"),
+        (
+            "workers: {gw01: {location: " + "x" * 65 + "}}",
+            f"workers.gw01.location (line 5): {LOCATION} '{'x' * 12}...{'x' * 13}'",
+        ),
+        ("broker: {location_tolerance: true}", f"broker.location_tolerance (line 5): {NO_BOOLEAN}"),
+        ("broker: {location_tolerance: .nan}", f"broker.location_tolerance (line 5): {NUMBER}"),
         ("workers: {'': {weight: 1}}", f"workers. (line 5): {NAME} ''"),
         ("workers: {'#': {weight: 1}}", f"workers.# (line 5): {NAME} '#'"),
         ('broker: {name: "gw\\0"}', rf"broker.name (line 5): {NAME} 'gw\x00'"),
@@ -155,7 +164,7 @@ def test_value(lines: str, expected: str) -> None:
         ("  broker_prot: 1", "mqtt.broker_prot (line 5): unknown key; did you mean broker_port?"),
         ("broker_port: 1", "broker_port (line 5): unknown key; did you mean mqtt.broker_port?"),
         ("cleanup: {name: a}", "cleanup.name (line 5): unknown key; did you mean broker.name or worker.name?"),
-        ("workers: {gw01: {share: 3}}", "workers.gw01.share (line 5): unknown key; known here: weight"),
+        ("workers: {gw01: {share: 3}}", "workers.gw01.share (line 5): unknown key; known here: weight, location"),
         (
             "  port: 1884",
             (
@@ -167,7 +176,7 @@ def test_value(lines: str, expected: str) -> None:
         ("external_name: a", "external_name (line 5): unknown key; did you mean externalName?"),
         # Without a value it is unknown all the same.
         ("workerz:", "workerz (line 5): unknown key; did you mean worker?"),
-        ("workers: {gw01: {'[key]': 1}}", "workers.gw01.[key] (line 5): unknown key; known here: weight"),
+        ("workers: {gw01: {'[key]': 1}}", "workers.gw01.[key] (line 5): unknown key; known here: weight, location"),
     ],
 )
 def test_unknown_key(lines: str, expected: str) -> None:

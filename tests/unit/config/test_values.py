@@ -154,6 +154,16 @@ def test_listed_without_a_weight(entry: str) -> None:
     assert parse_with(f"workers:\n  42: {entry}\n").workers == {"42": 1}
 
 
+def test_locations_are_those_of_the_gateways_that_have_one() -> None:
+    config = parse_with(
+        "workers: {gw01: {location: Munich-2}, gw02: {weight: 3, location: 089}, gw03: {location:}, gw04:}"
+    )
+    assert config.locations == {"gw01": "munich-2", "gw02": "089"}
+    assert config.workers == {"gw01": 1, "gw02": 3, "gw03": 1, "gw04": 1}
+    assert parse(MINIMAL, "f").locations == {}
+    assert parse(MINIMAL, "f").broker.location_tolerance == 0.1
+
+
 @pytest.mark.parametrize("value", ["true", "True", "yes", "1", "'true'", "{}"])
 def test_tls(value: str) -> None:
     assert parse_with(f"  tls: {value}\n").mqtt.tls == TlsConfig()

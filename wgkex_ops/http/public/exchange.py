@@ -35,8 +35,12 @@ _LISTED: Final = {
     NOT_ALLOWED_KEY: "the operators have not allowed this key in the domain",
 }
 
-# Makes the response to a submission whose key has been published; None if there is no gateway for its node.
-_Respond = Callable[[UnconfirmedKey], Awaitable[web.Response | None]]
+# Where a load balancer, or a node, names a location outside of the body.
+_LOCATION: Final = "X-Location"
+
+# Makes the response to a submission whose key has been published, by the location that it names; None if there is no
+# gateway for its node.
+_Respond = Callable[[UnconfirmedKey, str | None], Awaitable[web.Response | None]]
 
 
 class KeyExchange:
@@ -50,7 +54,8 @@ class KeyExchange:
         nodes: knows which nodes have asked lately.
         unconfirmed: keeps each key until the gateways have confirmed it.
         send: publishes a key; returns when the MQTT server has acknowledged, or raises BusError.
-        assign: finds the gateway for the node of a key that has been published, or None.
+        assign: finds the gateway for the node of a key that has been published, by the location that it names; None
+            if there is no gateway.
         metrics: what became of the keys.
 
     Attributes:
@@ -67,7 +72,7 @@ class KeyExchange:
         nodes: RecentNodes,
         unconfirmed: UnconfirmedKeys,
         send: Callable[[UnconfirmedKey], Awaitable[None]],
-        assign: Callable[[UnconfirmedKey], Awaitable[Choice | None]],
+        assign: Callable[[UnconfirmedKey, str | None], Awaitable[Choice | None]],
         metrics: KeyMetrics,
     ) -> None:
         self._domains = domains
@@ -106,7 +111,8 @@ class KeyExchange:
             network = network_of(client)
             # Before anything else is done for it.
             self._limits.request(network)
-            submission = parse_submission(await read_body(request.content), self._domains)
+            body = await read_body(request.content)
+            submission = parse_submission(body, self._domains, request.headers.get(_LOCATION))
             domain = submission.domain
             self._check_lists(submission)
             self._limits.key(domain, submission.key)
@@ -160,7 +166,7 @@ class KeyExchange:
             await self._send(key)
             acknowledged_after = time.perf_counter() - start
             self._unconfirmed.accept(key)
-            response = await respond(key)
+            response = await respond(key, submission.location)
         except BusError as error:
             return self._fail(error.reason, str(error), submission, request_id)
         finally:
@@ -173,8 +179,8 @@ class KeyExchange:
         self._accepted.add({"api_version": f"v{api_version}", **self._context(submission, request_id)})
         return response
 
-    async def _name_gateway(self, key: UnconfirmedKey) -> web.Response | None:
-        choice = await self._assign(key)
+    async def _name_gateway(self, key: UnconfirmedKey, location: str | None) -> web.Response | None:
+        choice = await self._assign(key, location)
         return endpoint_response(choice.endpoint) if choice is not None else None
 
     def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
@@ -187,5 +193,5 @@ class KeyExchange:
         return {**self._lists().describe(submission.domain.name, submission.key), "request_id": request_id}
 
 
-async def _accept(_key: UnconfirmedKey) -> web.Response:
+async def _accept(_key: UnconfirmedKey, _location: str | None) -> web.Response:
     return accepted_response()

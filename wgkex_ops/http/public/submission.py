@@ -13,6 +13,7 @@ from wgkex_ops.errors import InvalidPublicKeyError
 from wgkex_ops.http.public.responses import RejectedError
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.locations import parse_location
 
 # A submission has about 120 bytes.
 BODY_LIMIT: Final = 4096
@@ -28,11 +29,13 @@ class Submission:
 
     Attributes:
         canary: whether it is a canary's, which asks all the time although it gets its tunnel.
+        location: where the node would like its gateway to be, in lower case; None if it does not say so.
     """
 
     domain: Domain
     key: PublicKey
     canary: bool = False
+    location: str | None = None
 
 
 async def read_body(content: StreamReader) -> bytes:
@@ -62,10 +65,16 @@ async def read_body(content: StreamReader) -> bytes:
     return bytes(body)
 
 
-def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
-    """Read ``{"domain": …, "public_key": …}``, perhaps with ``"canary": true``.
+def parse_submission(body: bytes, domains: Mapping[str, Domain], location: str | None = None) -> Submission:
+    """Read ``{"domain": …, "public_key": …}``, perhaps with ``"canary": true`` and ``"location": …``.
 
-    Other members are ignored, as they always were; so is this one by old brokers.
+    Other members are ignored, as they always were; so are these two by old brokers. A location that is none is no
+    reason to refuse a node.
+
+    Args:
+        body: of the request.
+        domains: configured domains by name.
+        location: what counts if the body names none.
 
     Raises:
         RejectedError: what is wrong; the first thing in the order JSON, members, domain, key.
@@ -79,9 +88,11 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain]) -> Submission:
     if domain is None:
         raise RejectedError("unknown_domain", "the domain is not served here")
     try:
-        return Submission(domain, PublicKey.parse(text), document.get("canary") is True)
+        key = PublicKey.parse(text)
     except InvalidPublicKeyError as error:
         raise RejectedError(error.reason, str(error), domain=domain) from error
+    named = document.get("location")
+    return Submission(domain, key, document.get("canary") is True, parse_location(location if named is None else named))
 
 
 def _parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON can be anything

@@ -11,12 +11,13 @@ from tests.fakes import run_in_virtual_time
 from tests.helpers import DOMAINS, WELT, key
 from tests.unit.http.gateways.fleet import endpoint
 from wgkex_ops.bus.messages import ConnectedPeers, WorkerData, WorkerStatus
-from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.choice import Assigner, Locations
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.metrics.broker import NodeMetrics, ReceiptMetrics
+from wgkex_ops.metrics.locations import LocationMetrics
 from wgkex_ops.model.keys import PublicKey
 
 MINUTE = 60.0
@@ -43,9 +44,11 @@ class Network:
             self._gateways,
             self._nodes,
             silences,
+            locations=Locations(),
             confirm_timeout=0,
             assignments=Counter("assignments", "x", ["worker", "domain"], registry=registry),
             timeouts=metrics.timeouts,
+            preferences=LocationMetrics(registry),
         )
         for worker in workers:
             self._gateways.update(WorkerData(worker, WELT.name, endpoint(worker)), clock())

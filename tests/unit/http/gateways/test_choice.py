@@ -1,6 +1,7 @@
 """Which gateway a version 2 response names, and how long its node waits for that, by a clock that needs no waiting."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
@@ -9,12 +10,13 @@ from prometheus_client import CollectorRegistry, Counter
 from tests.fakes import run_in_virtual_time
 from tests.helpers import DOMAINS, KEY, WELT, key, moved, samples, settle
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, Receipt, WorkerData, WorkerStatus
-from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.choice import Assigner, Locations
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.http.gateways.silence import SILENT_AFTER, SILENT_KEYS, Silences
 from wgkex_ops.metrics.broker import NodeMetrics, ReceiptMetrics
+from wgkex_ops.metrics.locations import LocationMetrics
 
 TIMEOUT: Final = 0.75
 
@@ -23,7 +25,12 @@ class Broker:
     """Gateways in this order of preference: gw01, gw02, gw03. Of those, the first two send receipts."""
 
     def __init__(
-        self, timeout: float = TIMEOUT, *, workers: tuple[str, ...] = ("gw01", "gw02", "gw03"), topic: str = "receipts"
+        self,
+        timeout: float = TIMEOUT,
+        *,
+        workers: tuple[str, ...] = ("gw01", "gw02", "gw03"),
+        topic: str = "receipts",
+        locations: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         self.gateways = Gateways({}, DOMAINS)
@@ -38,9 +45,11 @@ class Broker:
             self.gateways,
             self.nodes,
             self.silences,
+            locations=Locations(locations or {}, tolerance=0.1),
             confirm_timeout=timeout,
             assignments=assignments,
             timeouts=metrics.timeouts,
+            preferences=LocationMetrics(self.registry),
         )
         for peers, worker in enumerate(workers):
             endpoint = Endpoint(f"{worker}.example.net", 40011, KEY, "fe80::1", receipts=worker != "gw03")
@@ -56,11 +65,11 @@ class Broker:
         self.keys.accept(added)
         return added
 
-    async def assign(self, added: UnconfirmedKey) -> tuple[str | None, float]:
+    async def assign(self, added: UnconfirmedKey, location: str | None = None) -> tuple[str | None, float]:
         """The gateway, and the seconds that it took."""
         now = asyncio.get_running_loop().time
         start = now()
-        choice = await self.assigner.assign(added)
+        choice = await self.assigner.assign(added, location)
         return (choice.worker if choice else None), round(now() - start, 6)
 
     def receive(self, added: UnconfirmedKey, worker: str, reason: str = "") -> None:
@@ -310,5 +319,49 @@ def test_gateway_that_gave_the_key_up_is_not_named_to_a_node_that_has_been_every
         added = broker.accept(1)
         broker.receive(added, "gw01", reason="ENOMEM")
         assert (await broker.assign(added))[0] == "gw02"
+
+    run_in_virtual_time(scenario())
+
+
+LOCATIONS: Final = {"gw02": "north", "gw03": "north"}
+
+
+def test_gateway_of_the_location_that_gave_the_key_up_is_passed_over() -> None:
+    async def scenario() -> None:
+        broker = Broker(0, locations=LOCATIONS)
+        for worker in ("gw01", "gw02", "gw03"):
+            broker.gateways.update(ConnectedPeers(worker, WELT.name, 20), 0.0)
+        assert (await broker.assign(broker.accept(1)))[0] == "gw01"
+        assert (await broker.assign(broker.accept(2), "north"))[0] == "gw02"
+        added = broker.accept(3)
+        broker.receive(added, "gw02", "EPERM")
+        assert (await broker.assign(added, "north"))[0] == "gw03"
+        # When it has been everywhere there, it is sent to another location.
+        found = [(await broker.assign(broker.accept(2), "north"))[0] for _ in range(3)]
+        assert found == ["gw03", "gw01", "gw02"]
+
+    run_in_virtual_time(scenario())
+
+
+def test_silent_gateway_of_the_location_is_passed_over() -> None:
+    async def scenario() -> None:
+        broker = Broker(0, locations={"gw02": "north"}, workers=("gw01", "gw02"))
+        broker.gateways.update(ConnectedPeers("gw01", WELT.name, 10), 0.0)
+        assert (await broker.assign(broker.accept(1), "north"))[0] == "gw02"
+        for number in range(100, 100 + SILENT_KEYS):
+            broker.receive(broker.accept(number), "gw01")
+        await asyncio.sleep(SILENT_AFTER)
+        broker.silences.check()
+        assert (await broker.assign(broker.accept(2), "north"))[0] == "gw01"
+
+    run_in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("location", [None, "south"])
+def test_location_that_no_gateway_has_changes_nothing(location: str | None) -> None:
+    async def scenario() -> None:
+        broker = Broker(0, locations=LOCATIONS)
+        found = [(await broker.assign(broker.accept(number), location))[0] for number in range(12)]
+        assert found == ["gw01"] * 11 + ["gw02"]
 
     run_in_virtual_time(scenario())

@@ -16,7 +16,7 @@ from wgkex_ops.config import Listen
 from wgkex_ops.config.limits import LimitsConfig
 from wgkex_ops.errors import BusError, NoSubscribersError, NotConnectedError, PublishRefusedError, PublishTimeoutError
 from wgkex_ops.http.clients import TrustedProxies
-from wgkex_ops.http.gateways.choice import Assigner
+from wgkex_ops.http.gateways.choice import Assigner, Locations
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
@@ -27,6 +27,7 @@ from wgkex_ops.http.public.limits import Limits
 from wgkex_ops.http.public.submission import Submission
 from wgkex_ops.http.server import serve
 from wgkex_ops.metrics.broker import HttpMetrics, KeyMetrics, NodeMetrics, ReceiptMetrics
+from wgkex_ops.metrics.locations import LocationMetrics
 from wgkex_ops.model.key_lists import KeyLists
 
 PATHS: Final = {"v1": PATH_V1, "v2": PATH_V2}
@@ -74,9 +75,11 @@ class Broker:
             self.gateways,
             nodes,
             silences,
+            locations=Locations({"gw04": "north", "gw05": "south"}, 0.1),
             confirm_timeout=0.75,
             assignments=Counter("assignments", "x", ["worker", "domain"], registry=self.registry),
             timeouts=metrics.timeouts,
+            preferences=LocationMetrics(self.registry),
         )
         self.lists = KeyLists()
         self.exchange = KeyExchange(
