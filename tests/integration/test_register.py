@@ -11,7 +11,7 @@ from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, running_worker, settings
 from tests.integration.keys import installed
 from tests.integration.loopback import free_port
-from tests.integration.servers import Mosquitto
+from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.model.keys import PublicKey
 
 
@@ -70,6 +70,27 @@ async def test_a_key_is_registered_as_a_router_does(mosquitto: Mosquitto, tmp_pa
         assert "HTTP status 400, unknown_domain: the domain is not served here" in output
 
 
+async def test_a_location_is_named_as_a_router_does(bench: Bench, mosquitto: Mosquitto) -> None:
+    workers = {"workers": {"gw01": {"location": "north"}, "gw02": {"location": "south"}}}
+    bench.wgkex("worker", settings(mosquitto.port, "gw02", **workers))
+    config = configuration(mosquitto.port, **workers)
+    async with running_worker(config), running_broker(config) as broker:
+        await gateways_known(broker, "gw01", "gw02")
+
+        async def gateway(*options: str) -> str:
+            arguments = (WELT.name, str(new_key()), "--url", f"http://{broker.nodes}", "--json", *options)
+            address: str = json_of(await register(*arguments))["endpoint"]["address"]
+            return address.removesuffix(".example.net")
+
+        # Both have no peers at first, and one each afterwards.
+        assert await gateway("--location", "South") == "gw02"
+        assert await gateway("--location", "south") == "gw01"
+        assert await gateway("--location", "south") == "gw02"
+        for result, count in (("met", 2), ("unmet", 1)):
+            assert broker.metric("wgkex_broker_location_preferences_total", result=result) == count
+        assert await gateway("--location", "nowhere") == "gw01"
+
+
 def json_of(result: tuple[int, str, str]) -> Any:  # noqa: ANN401  JSON can be anything
     return json.loads(result[1])
 
@@ -86,6 +107,9 @@ async def test_what_goes_wrong_is_shown() -> None:
     status, _, errors = await register(WELT.name, "short", "--url", url)
     assert status == 2
     assert "argument KEY: the public key is not the canonical base64 of 32 bytes" in errors
+    status, _, errors = await register(WELT.name, str(new_key()), "--location", "the north")
+    assert status == 2
+    assert "argument --location: should be at most 64 letters, digits, '.', '_' and '-'" in errors
     status, _, errors = await register(WELT.name, str(new_key()), "--config", "/nowhere/wgkex.yaml")
     assert status == 2
     assert errors.startswith("/nowhere/wgkex.yaml: does not exist")

@@ -10,6 +10,7 @@ from wgkex_ops.config import Config, broker_url, config_path, load
 from wgkex_ops.errors import ConfigError, InvalidPublicKeyError
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.model.locations import parse_location
 
 # What a command is added to, and what it sets as `run`: from arguments to the exit status.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  its only name
@@ -48,6 +49,18 @@ def public_key(text: str) -> PublicKey:
         return PublicKey.parse(text)
     except InvalidPublicKeyError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def location(text: str) -> str:
+    """Read the location of a gateway; see `parse_location`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    found = parse_location(text)
+    if found is None:
+        raise argparse.ArgumentTypeError("should be at most 64 letters, digits, '.', '_' and '-'")
+    return found
 
 
 def url(text: str) -> str:

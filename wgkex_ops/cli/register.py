@@ -5,7 +5,7 @@ import asyncio
 import json
 from typing import Any, Final
 
-from wgkex_ops.cli.arguments import Commands, configuration, public_key, url
+from wgkex_ops.cli.arguments import Commands, configuration, location, public_key, url
 from wgkex_ops.errors import RoundFailedError
 from wgkex_ops.probe.post import parse_version_1, parse_version_2, post_key
 
@@ -29,6 +29,9 @@ def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> N
     parser.add_argument(
         "--api-version", type=int, choices=(1, 2), default=2, help="1: all gateways get the key; 2: one is named, too"
     )
+    parser.add_argument(
+        "--location", type=location, metavar="NAME", help="by version 2, prefer a gateway there; default: any"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -36,7 +39,16 @@ def _run(arguments: argparse.Namespace) -> int:
     """Submit the key, print what came of it, and return the exit status."""
     url = arguments.url or configuration(arguments).probe_url
     try:
-        body = asyncio.run(post_key(url, arguments.api_version, arguments.domain, arguments.key, canary=False))
+        body = asyncio.run(
+            post_key(
+                url,
+                arguments.api_version,
+                arguments.domain,
+                arguments.key,
+                canary=False,
+                location=arguments.location,
+            )
+        )
         if arguments.api_version == 1:
             parse_version_1(body)
             endpoint = None

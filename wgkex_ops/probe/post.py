@@ -47,7 +47,9 @@ class _Body(msgspec.Struct, rename="pascal"):
     message: Any = None
 
 
-async def post_key(url: str, api_version: int, domain: str, key: PublicKey, *, canary: bool) -> bytes:
+async def post_key(
+    url: str, api_version: int, domain: str, key: PublicKey, *, canary: bool, location: str | None = None
+) -> bytes:
     """POST a key.
 
     Args:
@@ -56,6 +58,7 @@ async def post_key(url: str, api_version: int, domain: str, key: PublicKey, *, c
         domain: the name of the key's.
         key: the key.
         canary: whether it is a canary's. Brokers serve it like any other node, but count it as none.
+        location: where version 2 should look for a gateway first; None for anywhere.
 
     Returns:
         the body of the response, which has the status 200.
@@ -64,13 +67,16 @@ async def post_key(url: str, api_version: int, domain: str, key: PublicKey, *, c
         RoundFailedError: there is no response, or another one; the message is for the operator.
     """
     address = f"{url}/api/v{api_version}/wg/key/exchange"
-    submission = {"domain": domain, "public_key": str(key)}
     headers = {
         hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded",
         hdrs.USER_AGENT: f"wgkex-ops-{'probe' if canary else 'register'}/{version('wgkex-ops')}",
     }
-    # Old brokers ignore the mark.
-    document = {**submission, "canary": True} if canary else submission
+    document: dict[str, object] = {"domain": domain, "public_key": str(key)}
+    # Old brokers ignore both.
+    if canary:
+        document["canary"] = True
+    if location is not None:
+        document["location"] = location
     try:
         async with (
             aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=(hdrs.ACCEPT_ENCODING,)) as session,

@@ -70,6 +70,12 @@ async def test_the_request_is_that_of_the_firmware(version: int) -> None:
     assert rest[int(size, 16) :] == b"\r\n0\r\n\r\n"
 
 
+async def test_the_request_names_the_location() -> None:
+    async with broker(OK) as (url, got):
+        await post_key(url, 2, WELT.name, PublicKey.parse(KEY), canary=False, location="north")
+    assert json.dumps({"domain": WELT.name, "public_key": KEY, "location": "north"}).encode() in got[0]
+
+
 async def test_a_refusal_is_shown_with_its_reason() -> None:
     body = b'{"error": {"message": "no gateway could be chosen", "reason": "no_worker"}}'
     response = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
