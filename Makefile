@@ -50,6 +50,7 @@ bench: $(READY_DEV)  ## run the benchmarks
 	$(BIN)/python -m benchmarks.scrape
 	$(BIN)/python -m benchmarks.responsiveness
 	$(BIN)/python -m benchmarks.broker
+	$(BIN)/python -m benchmarks.operators
 	$(BIN)/python -m benchmarks.soak
 	scripts/in-kernel $(BIN)/python -m benchmarks
 

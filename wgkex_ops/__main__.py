@@ -6,14 +6,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, get_args
 
 import structlog
 
-from wgkex_ops.cli import doctor, drain, interfaces, keys, peer, register, simulate, status
 from wgkex_ops.cli import probe as probe_command
 from wgkex_ops.cli.arguments import Tool, whole_number
 from wgkex_ops.config import Config, LogLevel, config_path, load, load_key_lists, load_web_config, parse, warnings
@@ -40,6 +40,20 @@ externalName: gw01.example.net
 mqtt: {broker_url: localhost}
 log_level: warning
 """
+
+# What runs until it is stopped, and the modules of `cli/` with the commands of operators.
+_PROGRAMS: Final = frozenset(("broker", "worker", "probe", "up"))
+_TOOLS: Final = {
+    "status": "status",
+    "peer": "peer",
+    "doctor": "doctor",
+    "drain": "drain",
+    "undrain": "drain",
+    "keys": "keys",
+    "register": "register",
+    "simulate": "simulate",
+    "interfaces": "interfaces",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +115,7 @@ def be_responsive() -> None:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     try:
-        return parser().parse_args(argv)
+        return parser(argv[0] if argv else "").parse_args(argv)
     except SystemExit as end:
         if end.code != EXIT_CONFIGURATION or "--once" not in argv:
             raise
@@ -155,8 +169,13 @@ class _CommandList(argparse.HelpFormatter):
         self._dedent()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """Make the parser of the command line.
+
+    Args:
+        command: the first word; of the others, only what is needed for this one is imported, which takes a third of the
+            time. By default, and for a word that is no command, it is all.
+    """
     configuration = argparse.ArgumentParser(add_help=False)
     configuration.add_argument(
         "--config",
@@ -200,8 +219,8 @@ def parser() -> argparse.ArgumentParser:
             epilog="Exit status with --once: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
         )
     )
-    for tool in (keys, register, drain, simulate, interfaces, peer, status, doctor):
-        tool.add_command(commands, configuration)
+    for tool in _tools(command):
+        import_module(f"wgkex_ops.cli.{tool}").add_command(commands, configuration)
     up_parser = commands.add_parser(
         "up",
         parents=[common],
@@ -216,6 +235,13 @@ def parser() -> argparse.ArgumentParser:
         help="simulate N nodes that request a tunnel; default: 0",
     )
     return top
+
+
+def _tools(command: str) -> Collection[str]:
+    """The modules of `cli/` that a command needs."""
+    if command in _PROGRAMS:
+        return ()
+    return (_TOOLS[command],) if command in _TOOLS else dict.fromkeys(_TOOLS.values())
 
 
 def _config_file(arguments: argparse.Namespace) -> Path | None:

@@ -257,3 +257,19 @@ def test_signal_ends_a_process_with_status_0(command: str, number: int, config: 
                 process.send_signal(number)
     assert process.returncode == 0
     assert f"{command}_stopping" in events
+
+
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [("broker", ("pyroute2",)), ("status", ("pyroute2", "aiohttp")), ("peer", ("pyroute2", "aiohttp"))],
+)
+def test_a_command_imports_only_what_it_needs(command: str, absent: tuple[str, ...]) -> None:
+    """An operator waits for imports each time."""
+    lines = (
+        "import sys",
+        "from wgkex_ops.__main__ import parser",
+        f"parser({command!r})",
+        f"print([one for one in {absent!r} if one in sys.modules])",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
