@@ -118,9 +118,11 @@ async def _ask(config: Config, query: Query) -> list[KeyInFleet]:
     """Ask all gateways and brokers.
 
     Raises:
-        ConfigError: there is no operators' user.
+        ConfigError: there is no operators' user, or the protocol has no answers.
         BusError: the MQTT server cannot be reached, or does not let that user ask.
     """
+    if config.mqtt.version != "5":
+        raise ConfigError([f"mqtt.version is {config.mqtt.version}: only MQTT 5 has questions and answers"])
     gateways = Gateways({}, [domain.name for domain in config.domains])
     name = asker_name()
 
