@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import time
 from typing import Final
 
@@ -92,7 +93,7 @@ async def _look(config: Config, query: Query) -> list[KeyInFleet]:
     try:
         rows = {row.key: row for row in read_journal(config.worker.state_dir)}
     except JournalUnavailableError as error:
-        raise CannotConfigureError(f"worker.state_dir: {error}") from None
+        raise CannotConfigureError(f"worker.state_dir: {error}{_as_root()}") from None
     names = {**PeerNames(config.metrics.peer_names).read(), **lists.names}
     inspector = Inspector(
         gateway=config.worker.name,
@@ -106,12 +107,17 @@ async def _look(config: Config, query: Query) -> list[KeyInFleet]:
     )
     answer = await inspector.inspect(query)
     if answer.problem:
-        raise CannotConfigureError(answer.problem)
+        raise CannotConfigureError(f"{answer.problem}{_as_root()}")
     # Of brokers and other gateways, nothing is known.
     return [
         structs.replace(in_fleet([answer], PublicKey.parse(about.key), (), time.time()), verdict=about.verdict)
         for about in answer.keys
     ]
+
+
+def _as_root() -> str:
+    """What to do about missing rights, where they may be what is missing."""
+    return "; run it as root" if os.geteuid() else ""
 
 
 async def _ask(config: Config, query: Query) -> list[KeyInFleet]:

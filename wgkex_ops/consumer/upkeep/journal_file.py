@@ -197,11 +197,11 @@ def read_journal(folder: Path) -> list[Row]:
         JournalUnavailableError: it cannot be read, or is of another version.
     """
     path = folder / FILE
-    if not path.exists():
-        return []
-    # Without a write-ahead log, no worker runs. SQLite would begin one merely to read, and it would be our user's.
-    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
     try:
+        if not path.exists():
+            return []
+        # Without a write-ahead log, no worker runs. SQLite would begin one merely to read, and it would be our user's.
+        mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
         with contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT)
         ) as connection:
