@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -132,7 +133,7 @@ async def test_pages_show_the_same_without_javascript(lively: Programs, window: 
     for text in (
         "✓ Ready",
         f"Offline: {LONG_NAME}, gw02",
-        "gw01 ✓ online",
+        f"gw01 {version('wgkex-ops')} ✓ online confirms keys",
         "gw02 ✗ offline",
         f"{LONG_NAME} ✗ offline 7, target",
         f"{MARKUP} not listed ✓ online not ready for nodes of {WELT.name}, {CITY.name}",

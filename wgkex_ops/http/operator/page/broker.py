@@ -147,17 +147,17 @@ class BrokerView:
             return state(Tone.BAD, "offline")
         if worker in self.silences.silent:
             return state(Tone.BAD, "confirms nothing")
-        confirming = quiet(
-            "confirms keys" if gateway.confirming else "confirms no keys: an older worker, or MQTT 3.1.1"
-        )
+        # Old workers do not promise it; of one that has announced nothing yet, nobody knows.
+        confirms = "confirms keys" if gateway.confirming else "confirms no keys: an older worker, or MQTT 3.1.1"
+        pieces = [quiet(confirms)] if gateway.endpoints else []
         if gateway.draining:
-            return lines(state(Tone.WARN, "draining"), confirming)
-        online = state(Tone.GOOD, "online")
+            return lines(state(Tone.WARN, "draining"), *pieces)
         if not self.gateways.wants_nodes(worker):
-            return lines(online, confirming, quiet("weight 0: no new nodes"))
-        refused = self._refused(gateway)
-        notes = [quiet("not ready for nodes of " + names(refused))] if refused else []
-        return lines(online, confirming, *notes)
+            pieces.append(quiet("weight 0: no new nodes"))
+        if refused := self._refused(gateway):
+            pieces.append(quiet("not ready for nodes of " + names(refused)))
+        online = state(Tone.GOOD, "online")
+        return lines(online, *pieces) if pieces else online
 
     def _refused(self, gateway: Gateway) -> list[str]:
         """The domains whose nodes are not sent to a gateway."""
