@@ -130,7 +130,7 @@ def nagios_configuration(folder: Path, example: str) -> Path:
 def test_nagios_takes_the_example(tmp_path: Path) -> None:
     printed = run("nagios4", "-v", str(nagios_configuration(tmp_path, NAGIOS.read_text())))
 
-    assert "Checked 3 services." in printed
+    assert "Checked 4 services." in printed
     assert re.search(r"Total Warnings: 0\nTotal Errors:   0", printed)
 
 

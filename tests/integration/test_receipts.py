@@ -65,7 +65,7 @@ async def test_key_names_the_topic_of_its_receipts(mosquitto: Mosquitto) -> None
             message = await gw01.gets(key)
             assert message.response_topic == RECEIPTS
             assert len(message.correlation) == 16
-            assert message.properties.keys() == {"wgkex-request-id", "wgkex-accepted-at"}
+            assert message.properties.keys() == {"wgkex-request-id", "wgkex-accepted-at", "wgkex-api-version"}
             marks.append(message.correlation)
             await awaiting(broker, 1)
             await gw01.confirm(message)

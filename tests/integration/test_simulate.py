@@ -163,8 +163,11 @@ async def test_storms_follow_one_another(mosquitto: Mosquitto) -> None:
 async def test_ctrl_c_shows_what_was_until_then(mosquitto: Mosquitto) -> None:
     async with network(mosquitto) as (broker, _):
         options = ("--url", f"http://{broker.nodes}", "--domain", WELT.name, "--within", "600", "--json")
+        # A shell starts what runs in its background without Ctrl-C, and so all that these tests start.
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, "2000", *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *("env", "--default-signal=INT", *COMMAND, "2000", *options),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         await eventually(lambda: published(broker) > 3, "some routers")
         process.send_signal(signal.SIGINT)
