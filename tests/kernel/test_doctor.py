@@ -32,6 +32,8 @@ from wgkex_ops.worker import Worker
 
 VNIS: Final = (f"{WELT}=4831583", f"{CITY}=3836090")
 
+_ATTEMPTS: Final = 6
+
 
 @dataclass
 class Gateway:
@@ -51,9 +53,18 @@ class Gateway:
         host = Host(root=self.file.parent / "root", synchronized=lambda: True)
         return list((await examine(self.file, "worker", host, within=300)).findings)
 
+    async def examine_until(self, *checks: str) -> list[Finding]:
+        """Examine until these are not green: on an emulated processor, the worker may respond too late now and then."""
+        findings = await self.examine()
+        for _ in range(_ATTEMPTS):
+            if {finding.check for finding in findings if finding.severity != Severity.OK} == set(checks):
+                break
+            findings = await self.examine()
+        return findings
+
     async def problems(self, *checks: str) -> dict[str, list[Finding]]:
         """What is not green, by check: these ones."""
-        bad = [finding for finding in await self.examine() if finding.severity != Severity.OK]
+        bad = [finding for finding in await self.examine_until(*checks) if finding.severity != Severity.OK]
         assert {finding.check for finding in bad} == set(checks), bad
         assert all(finding.remedy for finding in bad)
         return {check: [finding for finding in bad if finding.check == check] for check in checks}
@@ -125,7 +136,7 @@ async def test_a_healthy_gateway_is_all_green_and_each_broken_interface_is_named
     address = str(PublicKey.parse(here.wg(wg).public_key).link_local)
     critical, warning = Severity.CRITICAL, Severity.WARNING
     async with gateway.worker():
-        healthy = await gateway.examine()
+        healthy = await gateway.examine_until()
         assert {finding.severity for finding in healthy} == {Severity.OK}, healthy
         assert {"rights", "interfaces", "peers", "state_dir", "mqtt_read"} <= {finding.check for finding in healthy}
 

@@ -62,7 +62,7 @@ def write_order(folder: Path, order: DrainOrder) -> None:
             file.flush()
             os.fsync(file.fileno())
             # The worker runs as another user than the operator.
-            written.chmod(_FILE_MODE)
+            os.fchmod(file.fileno(), _FILE_MODE)
             written.replace(folder / FILE)
         except BaseException:
             written.unlink(missing_ok=True)
