@@ -109,7 +109,7 @@ class KeyAtBroker(msgspec.Struct, frozen=True, kw_only=True):
         request_id: of that request, as in the logs.
         receipts: by gateway, why it gave the key up; an empty text if it has installed it.
         named: the gateway that version 2 has named; empty for none.
-        refused: ``denied_key`` or ``key_not_allowed`` if a list keeps the key out; empty otherwise.
+        refused: ``denied_key`` or ``not_allowed_key`` if a list keeps the key out; empty otherwise.
     """
 
     key: str

@@ -55,7 +55,10 @@ def fleet_status(
     by_domain = tuple(
         DomainStatus(
             name=domain,
-            gateways=sum(gateway.takes_nodes_of(domain) for gateway in gateways.workers.values()),
+            gateways=sum(
+                gateway.takes_nodes_of(domain) and gateways.wants_nodes(name)
+                for name, gateway in gateways.workers.items()
+            ),
             peers=sum(gateway.peers_in(domain) for gateway in gateways.workers.values()),
         )
         for domain in domains
