@@ -1,6 +1,5 @@
 """A host that `wgkex-ops doctor` examines, and what is not green there."""
 
-import asyncio
 import json
 import sys
 import time
@@ -79,12 +78,3 @@ def only(findings: Sequence[Finding], *checks: str) -> list[Finding]:
 
 def text_of(findings: Sequence[Finding], check: str) -> str:
     return next(one.text for one in findings if one.check == check)
-
-
-async def run(*command: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 
 from tests.helpers import KEY, WELT
-from tests.integration.examined import HASHED, WITHIN, Site, not_green, only, run, text_of
+from tests.integration.commands import outcome_of
+from tests.integration.examined import HASHED, WITHIN, Site, not_green, only, text_of
 from tests.integration.gateways import gateway, gateways_known
 from tests.integration.inprocess import client, new_key, running_broker, running_worker
 from tests.integration.loopback import LOOPBACK, eventually, eventually_answered, free_port, request
@@ -126,7 +127,9 @@ async def test_a_disk_that_cannot_be_written(
     folder.mkdir()
     site = Site(tmp_path, mosquitto.port, worker={"state_dir": str(folder)})
     mount = f'mount -t tmpfs -o {option} none {folder} && exec "$@"'
-    status, output, errors = await run("unshare", "-m", "sh", "-ec", mount, "sh", *site.command("worker", "--json"))
+    status, output, errors = await outcome_of(
+        "unshare", "-m", "sh", "-ec", mount, "sh", *site.command("worker", "--json")
+    )
     assert (status, errors) == (2, "")
     [state] = [one for one in json.loads(output)["findings"] if one["check"] == "state_dir"]
     assert state["severity"] == "critical"
@@ -251,14 +254,14 @@ async def test_an_old_worker_and_a_load_balancer_that_names_nobody(mosquitto: Mo
 async def test_the_command_for_people_and_for_programs(tmp_path: Path) -> None:
     site = Site(tmp_path, free_port())
     began = time.monotonic()
-    status, output, errors = await run(*site.command("worker"))
+    status, output, errors = await outcome_of(*site.command("worker"))
     assert time.monotonic() - began < WITHIN
     assert (status, errors) == (2, "")
     lines = output.splitlines()
     assert all(line.split()[0] in ("ok", "warning", "critical") for line in lines)
     [mqtt] = [line for line in lines if line.split()[1] == "mqtt"]
     assert mqtt.startswith("critical  mqtt ")
-    status, output, errors = await run(*site.command("worker", "--json"))
+    status, output, errors = await outcome_of(*site.command("worker", "--json"))
     assert (status, errors) == (2, "")
     document = json.loads(output)
     assert set(document) == {"version", "roles", "status", "findings"}
@@ -270,7 +273,7 @@ async def test_the_command_for_people_and_for_programs(tmp_path: Path) -> None:
 
 async def test_a_host_without_a_sign_of_a_role(tmp_path: Path) -> None:
     site = Site(tmp_path, free_port())
-    status, output, errors = await run(*site.command())
+    status, output, errors = await outcome_of(*site.command())
     assert (status, output) == (2, "")
     assert "wgkex-ops doctor broker, or worker" in errors
 
@@ -292,7 +295,7 @@ async def test_no_secret_is_in_a_bundle(mosquitto: Mosquitto, tmp_path: Path) ->
         cleanup={"protected_keys": [KEY]},
     )
     bundle = tmp_path / "bundle.tar.gz"
-    status, output, errors = await run(*site.command("worker", "--bundle", str(bundle)))
+    status, output, errors = await outcome_of(*site.command("worker", "--bundle", str(bundle)))
     assert (status, errors) == (2, "")
     assert output.endswith(f"{bundle} is for a bug report: names of hosts are in it, and no secrets.\n")
     assert bundle.stat().st_mode & 0o777 == 0o600

@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers import KEY, WELT
 from tests.integration.certificates import Certificates
-from tests.integration.examined import HASHED, Site, not_green, only, run, text_of
+from tests.integration.commands import outcome_of
+from tests.integration.examined import HASHED, Site, not_green, only, text_of
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import client, new_key, running_broker, running_worker
 from tests.integration.loopback import LOOPBACK, eventually, free_port
@@ -185,7 +186,7 @@ async def restricted(bench: Bench, *rules: str) -> Mosquitto:
     passwords = bench.folder / "passwords"
     passwords.touch()
     for user in ("operator", WORKER):
-        status, _, errors = await run("mosquitto_passwd", "-b", str(passwords), user, user)
+        status, _, errors = await outcome_of("mosquitto_passwd", "-b", str(passwords), user, user)
         assert status == 0, errors
     return await bench.mosquitto(f"acl_file {file}", f"password_file {passwords}")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -13,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.helpers import CITY, WELT
+from tests.integration.commands import wgkex_ops
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import (
     RunningBroker,
@@ -31,16 +31,6 @@ from wgkex_ops.model.keys import PublicKey
 NODES: Final = 300
 PACE: Final = 600
 GATEWAYS: Final = ("gw01", "gw02", "gw03")
-
-
-async def wgkex_ops(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of a command."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "wgkex_ops", *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """`wgkex-ops peer --fleet`: why a router has no tunnel, by all gateways and brokers, over a real MQTT server."""
 
-import asyncio
 import html
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.helpers import WELT
+from tests.integration.commands import Outcome, wgkex_ops
 from tests.integration.gateways import Gateway, gateways_known
 from tests.integration.inprocess import (
     RunningBroker,
@@ -32,16 +31,8 @@ from wgkex_ops.model.keys import PublicKey
 GATEWAYS: Final = ("gw01", "gw02")
 
 
-async def peer(config: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of the command."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "wgkex_ops", "peer", "--config", str(config), *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+async def peer(config: Path, *arguments: str) -> Outcome:
+    return await wgkex_ops("peer", "--config", str(config), *arguments)
 
 
 @dataclass

@@ -1,12 +1,11 @@
 """`wgkex-ops register` against a broker, and what people and scripts see of it."""
 
-import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.helpers import WELT
+from tests.integration.commands import Outcome, wgkex_ops
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, running_worker, settings
 from tests.integration.keys import installed
@@ -15,15 +14,8 @@ from tests.integration.servers import Bench, Mosquitto
 from wgkex_ops.model.keys import PublicKey
 
 
-async def register(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of the command."""
-    command = (sys.executable, "-m", "wgkex_ops", "register", *arguments)
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+async def register(*arguments: str) -> Outcome:
+    return await wgkex_ops("register", *arguments)
 
 
 def first_requests(broker: RunningBroker) -> float:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from tests.helpers import CITY, WELT
+from tests.integration.commands import Outcome, wgkex_ops
 from tests.integration.gateways import gateways_known
 from tests.integration.inprocess import (
     RunningBroker,
@@ -28,14 +29,8 @@ ROUTERS: Final = 300
 COMMAND: Final = (sys.executable, "-m", "wgkex_ops", "simulate")
 
 
-async def simulate(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of the command."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+async def simulate(*arguments: str) -> Outcome:
+    return await wgkex_ops("simulate", *arguments)
 
 
 def summary(output: str) -> Any:  # noqa: ANN401  JSON can be anything

@@ -1,8 +1,6 @@
 """`wgkex-ops status`: the fleet, from a broker and from the MQTT server."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import CITY, WELT
+from tests.integration.commands import Outcome, wgkex_ops
 from tests.integration.gateways import Gateway, gateways_known
 from tests.integration.inprocess import (
     RunningBroker,
@@ -28,16 +27,8 @@ from wgkex_ops.bus.messages import Endpoint, connected_peers_topic, data_payload
 from wgkex_ops.config import parse
 
 
-async def status(config: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of the command."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "wgkex_ops", "status", "--config", str(config), *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+async def status(config: Path, *arguments: str) -> Outcome:
+    return await wgkex_ops("status", "--config", str(config), *arguments)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -12,9 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from wgkex_ops.bus.asking import Publish
 from wgkex_ops.bus.client import Connection
+from wgkex_ops.bus.messages import parse_worker_event
 from wgkex_ops.bus.values import ConnectionFailedError, Message
 from wgkex_ops.config import Config
-from wgkex_ops.errors import BusError, ConfigError, NotConnectedError, PublishTimeoutError
+from wgkex_ops.errors import BusError, ConfigError, InvalidMessageError, NotConnectedError, PublishTimeoutError
+from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
 from wgkex_ops.metrics.mqtt import MqttMetrics
 
 _CONNECT_TIMEOUT: Final = 5.0
@@ -68,6 +71,13 @@ async def operator_connection(
         yield partial(_publish, connection)
     finally:
         await connection.close()
+
+
+def take_event(gateways: Gateways, message: Message) -> None:
+    """Take in what a worker or broker has published; brokers log what breaks a rule."""
+    with contextlib.suppress(InvalidMessageError, UnknownOriginError):
+        event = parse_worker_event(message.topic, message.payload, message.properties)
+        gateways.update(event, time.monotonic())
 
 
 async def _publish(connection: Connection, topic: str, payload: bytes, **properties: Any) -> None:  # noqa: ANN401

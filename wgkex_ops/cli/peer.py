@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -11,15 +12,15 @@ import msgspec
 from msgspec import structs
 
 from wgkex_ops.bus.asking import Asker
-from wgkex_ops.bus.messages import WORKER_EVENTS, parse_worker_event
+from wgkex_ops.bus.messages import WORKER_EVENTS
 from wgkex_ops.bus.questions import answers_subscription, is_answer
 from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
-from wgkex_ops.cli.operator_bus import asker_name, operator_connection
+from wgkex_ops.cli.operator_bus import asker_name, operator_connection, take_event
 from wgkex_ops.cli.peer_report import print_keys
 from wgkex_ops.config import Config, load_key_lists
 from wgkex_ops.errors import CannotConfigureError, ConfigError, InvalidMessageError
-from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
+from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.key_lists import ProtectedKeys
 from wgkex_ops.model.inspection import LONGEST_QUERY, KeyInFleet, Query
 from wgkex_ops.model.key_lists import KeyLists
@@ -133,16 +134,11 @@ async def _ask(config: Config, query: Query) -> list[KeyInFleet]:
     name = asker_name()
 
     def deliver(message: Message) -> None:
-        try:
-            if is_answer(message.topic):
+        if is_answer(message.topic):
+            with contextlib.suppress(InvalidMessageError):
                 asker.take(message)
-            else:
-                gateways.update(
-                    parse_worker_event(message.topic, message.payload, message.properties), time.monotonic()
-                )
-        except (InvalidMessageError, UnknownOriginError):
-            # Somebody else's: a worker's log has it.
-            pass
+        else:
+            take_event(gateways, message)
         message.acknowledge()
 
     async with operator_connection(config, name, [answers_subscription(name), *WORKER_EVENTS], deliver) as publish:

@@ -16,16 +16,16 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from wgkex_ops.bus.messages import WORKER_EVENTS, parse_worker_event
+from wgkex_ops.bus.messages import WORKER_EVENTS
 from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
-from wgkex_ops.cli.operator_bus import asker_name, operator_connection
+from wgkex_ops.cli.operator_bus import asker_name, operator_connection, take_event
 from wgkex_ops.cli.status_report import nagios_line, status_tables
 from wgkex_ops.cli.terminal import coloured, console, live
 from wgkex_ops.config import Config, load_web_config
-from wgkex_ops.errors import ConfigError, InvalidMessageError, WgkexError
+from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.http.gateways.fleet import fleet_status
-from wgkex_ops.http.gateways.registry import Gateways, UnknownOriginError
+from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.model.fleet import FleetStatus, Severity
 
 _WATCH_EVERY: Final = 2.0
@@ -188,12 +188,7 @@ async def _from_bus(config: Config) -> FleetStatus:
     news = asyncio.Event()
 
     def deliver(message: Message) -> None:
-        try:
-            event = parse_worker_event(message.topic, message.payload, message.properties)
-            gateways.update(event, time.monotonic())
-        except (InvalidMessageError, UnknownOriginError):
-            # Brokers log it.
-            pass
+        take_event(gateways, message)
         message.acknowledge()
         news.set()
 

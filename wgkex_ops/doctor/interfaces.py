@@ -8,10 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-
 from wgkex_ops.config import Config
-from wgkex_ops.consumer.dataplane.kernel import KernelDataplane
+from wgkex_ops.consumer.dataplane.kernel import read_once
 from wgkex_ops.consumer.dataplane.netlink.interfaces import VXLAN_KIND, WIREGUARD_KIND
 from wgkex_ops.consumer.interfaces import Found, Interfaces
 from wgkex_ops.consumer.upkeep.journal_file import JournalUnavailableError, Row, read_journal
@@ -19,7 +17,6 @@ from wgkex_ops.doctor.findings import Finding, critical, ok, warning, worst
 from wgkex_ops.doctor.host import Host
 from wgkex_ops.doctor.process import Process
 from wgkex_ops.errors import CannotConfigureError, DataplaneError
-from wgkex_ops.metrics.worker import NetlinkMetrics
 from wgkex_ops.model.fleet import Severity
 from wgkex_ops.model.interfaces import VXLAN_OVERHEAD
 from wgkex_ops.model.keys import PublicKey
@@ -154,10 +151,8 @@ async def _check_peers(config: Config, process: Process, interfaces: Severity) -
     if interfaces is Severity.CRITICAL:
         # Without an interface, or with one that is down, there are no routes either.
         return []
-    observer = NetlinkMetrics(CollectorRegistry())
     try:
-        async with KernelDataplane(config.domains, observer, config.worker.route_protocol) as dataplane:
-            snapshot = await dataplane.snapshot()
+        snapshot = await read_once(config.domains, config.worker.route_protocol)
     except DataplaneError as error:
         return [warning("peers", f"the kernel's peers cannot be read: {error}", "run this as root")]
     try:

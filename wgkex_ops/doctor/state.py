@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from wgkex_ops.config import Config
-from wgkex_ops.consumer.upkeep.journal_file import FILE
+from wgkex_ops.consumer.upkeep.journal_file import FILE, open_to_read
 from wgkex_ops.doctor.findings import Finding, critical, ok, warning
 from wgkex_ops.doctor.host import Host
 from wgkex_ops.doctor.process import Presence, Process
@@ -20,7 +20,6 @@ _CHECK: Final = "state_dir"
 _NEEDED: Final = 16 << 20
 _COMFORTABLE: Final = 256 << 20
 _SERVICE_USER: Final = "wgkex"
-_BUSY_TIMEOUT: Final = 1.0
 # https://www.sqlite.org/rescode.html
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -104,12 +103,8 @@ def _room(folder: Path) -> Finding | None:
 def _journal(path: Path) -> Finding:
     if not path.exists():
         return ok(_CHECK, f"{path.parent} can be written; there is no journal yet")
-    # As `read_journal`: without a write-ahead log, SQLite would begin one merely to read.
-    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT)
-        ) as connection:
+        with open_to_read(path) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             (peers,) = connection.execute("SELECT count(*) FROM peers").fetchone()
     except sqlite3.DatabaseError as error:

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -190,6 +190,21 @@ class JournalFile:
         _log.error("journal_set_aside", detail=str(damage), kept_as=str(kept))
 
 
+@contextlib.contextmanager
+def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file beside a worker that may use it, and leave nothing behind.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    # Without a write-ahead log, no worker runs. SQLite would begin one merely to read, and it would be our user's.
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    with contextlib.closing(
+        sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT)
+    ) as connection:
+        yield connection
+
+
 def read_journal(folder: Path) -> list[Row]:
     """Read the file beside a worker that may use it, and change nothing; no rows if there is no file.
 
@@ -200,11 +215,7 @@ def read_journal(folder: Path) -> list[Row]:
     try:
         if not path.exists():
             return []
-        # Without a write-ahead log, no worker runs. SQLite would begin one merely to read, and it would be our user's.
-        mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT)
-        ) as connection:
+        with open_to_read(path) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 raise JournalUnavailableError(f"{path} is of version {version}; the worker brings it up to date")
