@@ -26,6 +26,7 @@ from wgkex_ops.http.gateways.inspection import BrokerInspector
 from wgkex_ops.http.gateways.intake import GatewayIntake
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.requests import RecentRequests
 from wgkex_ops.http.gateways.sender import KeySender
 from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.listening import most_connections
@@ -105,9 +106,16 @@ class Broker:
         unconfirmed = UnconfirmedKeys(gateways, silences, receipt_topic=receipts, metrics=receipt_metrics)
         nodes = RecentNodes(gateways, node_metrics)
         self._key_lists = WatchedKeyLists(config.key_lists, domains, registry)
-        inspector = BrokerInspector(broker=name, domains=tuple(domains), nodes=nodes, lists=self._key_lists.current)
+        requests = RecentRequests(domains)
+        inspector = BrokerInspector(
+            broker=name,
+            domains=tuple(domains),
+            requests=requests,
+            confirming=gateways.confirming,
+            lists=self._key_lists.current,
+        )
         self._answerer = Answerer(self._session, name, inspector.inspect)
-        asker = Asker(name, partial(self._session.publish, timeout=publish_timeout), gateways.answering)
+        asker = Asker(name, partial(self._session.publish, timeout=publish_timeout), gateways)
         self._intake = GatewayIntake(
             self._session,
             gateways,
@@ -136,6 +144,7 @@ class Broker:
             lists=self._key_lists.current,
             limits=Limits(config.limits),
             nodes=nodes,
+            requests=requests,
             unconfirmed=unconfirmed,
             send=self._sender.send,
             assign=assigner.assign,

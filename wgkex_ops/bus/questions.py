@@ -8,15 +8,17 @@ import re
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from wgkex_ops.bus.payloads import decode, encode, is_name, malformed_payload
-from wgkex_ops.errors import InvalidMessageError
+from wgkex_ops.errors import InvalidMessageError, InvalidPublicKeyError
 from wgkex_ops.model.inspection import LONGEST_QUERY, Answer
+from wgkex_ops.model.keys import PublicKey
 
 ASK: Final = "wgkex/ask"
 _ANSWERS: Final = "wgkex/answers/"
 _CORRELATION_LIMIT: Final = 64
-# Ten keys, each a peer in all of a hundred domains, are less.
+# Eleven keys, each a peer in all of fifty domains, are less.
 _ANSWER_LIMIT: Final = 262_144
 _VALID_QUERY: Final = re.compile(rf".{{1,{LONGEST_QUERY}}}")
 
@@ -82,16 +84,27 @@ def parse_question(payload: bytes, response_topic: str, correlation: bytes) -> Q
 
 
 def answer_payload(answer: Answer) -> bytes:
-    return encode(_AnswerObject(answer))
+    """An answer; of one that is too long, as many keys as may be."""
+    payload = encode(_AnswerObject(answer))
+    while len(payload) > _ANSWER_LIMIT and answer.keys:
+        answer = structs.replace(answer, keys=answer.keys[:-1])
+        payload = encode(_AnswerObject(answer))
+    return payload
 
 
 def parse_answer(topic: str, payload: bytes) -> Answer:
     """Read an answer.
 
     Raises:
-        InvalidMessageError: reason ``malformed_payload``, or ``worker_mismatch`` for a name that is not the topic's.
+        InvalidMessageError: reason ``malformed_payload``, also if it is about what is no key; or ``worker_mismatch``
+            for a name that is not the topic's.
     """
     answer = decode(_AnswerObject, payload, "an answer", _ANSWER_LIMIT).answer
+    try:
+        for about in answer.keys:
+            PublicKey.parse(about.key)
+    except InvalidPublicKeyError as error:
+        raise malformed_payload("an answer is about what is no key") from error
     if topic.rpartition("/")[2] != answer.name:
         raise InvalidMessageError("worker_mismatch", "an answer names another sender than its topic")
     return answer

@@ -5,13 +5,11 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from wgkex_ops.bus.asking import Publish
 from wgkex_ops.bus.client import Connection
 from wgkex_ops.bus.messages import parse_worker_event
 from wgkex_ops.bus.values import ConnectionFailedError, Message
@@ -22,6 +20,11 @@ from wgkex_ops.metrics.mqtt import MqttMetrics
 
 _CONNECT_TIMEOUT: Final = 5.0
 _PUBLISH_TIMEOUT: Final = 3.0
+# What is retained comes in one go; nothing says that it was all.
+_QUIET_FOR: Final = 0.3
+_RETAINED_WITHIN: Final = 2.0
+
+_Result = TypeVar("_Result")
 
 
 def asker_name() -> str:
@@ -29,10 +32,74 @@ def asker_name() -> str:
     return f"wgkex-operator-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+class RetainedFleet:
+    """The fleet, as the MQTT server has it retained.
+
+    Attributes:
+        gateways: that, and what comes later.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.gateways = Gateways(config.workers, [domain.name for domain in config.domains])
+        self._news = asyncio.Event()
+
+    def take(self, message: Message) -> None:
+        """Take in what a worker or broker has published; brokers log what breaks a rule."""
+        with contextlib.suppress(InvalidMessageError, UnknownOriginError):
+            event = parse_worker_event(message.topic, message.payload, message.properties)
+            self.gateways.update(event, time.monotonic())
+        self._news.set()
+
+    async def known(self) -> None:
+        """Return when nothing more comes."""
+        deadline = asyncio.get_running_loop().time() + _RETAINED_WITHIN
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._news.clear()
+                async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + _QUIET_FOR)):
+                    await self._news.wait()
+
+
+class OperatorBus:
+    """The connection of one command."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def publish(self, topic: str, payload: bytes, **properties: Any) -> None:  # noqa: ANN401
+        """Publish as `Session.publish` does."""
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_TIMEOUT
+        try:
+            await self._connection.publish(
+                topic, payload, retain=False, properties=None, deadline=deadline, **properties
+            )
+        except TimeoutError:
+            raise PublishTimeoutError("the MQTT server did not acknowledge in time") from None
+
+    async def while_connected(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do something that waits for messages.
+
+        Raises:
+            NotConnectedError: the connection ends meanwhile, so no more will come.
+        """
+        task, lost = asyncio.ensure_future(work), self._connection.lost
+        try:
+            waits: set[asyncio.Future[Any]] = {task, lost}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise NotConnectedError(
+                    f"the MQTT server has ended the connection ({lost.result()}): "
+                    "does another command use the same user?"
+                )
+            return await task
+        finally:
+            task.cancel()
+
+
 @contextlib.asynccontextmanager
 async def operator_connection(
     config: Config, asker: str, subscriptions: Sequence[str], deliver: Callable[[Message], None]
-) -> AsyncIterator[Publish]:
+) -> AsyncIterator[OperatorBus]:
     """Connect with the MQTT server as the operators' user.
 
     Args:
@@ -42,7 +109,7 @@ async def operator_connection(
         deliver: called on the event loop with each message that arrives; it acknowledges.
 
     Yields:
-        what publishes.
+        what publishes, and notices when the connection ends.
 
     Raises:
         ConfigError: there is no such user in the configuration.
@@ -68,25 +135,9 @@ async def operator_connection(
             await connection.open(subscriptions, (), _CONNECT_TIMEOUT)
         except ConnectionFailedError as failure:
             raise _explained(config, failure) from None
-        yield partial(_publish, connection)
+        yield OperatorBus(connection)
     finally:
         await connection.close()
-
-
-def take_event(gateways: Gateways, message: Message) -> None:
-    """Take in what a worker or broker has published; brokers log what breaks a rule."""
-    with contextlib.suppress(InvalidMessageError, UnknownOriginError):
-        event = parse_worker_event(message.topic, message.payload, message.properties)
-        gateways.update(event, time.monotonic())
-
-
-async def _publish(connection: Connection, topic: str, payload: bytes, **properties: Any) -> None:  # noqa: ANN401
-    """Publish as `Session.publish` does."""
-    deadline = asyncio.get_running_loop().time() + _PUBLISH_TIMEOUT
-    try:
-        await connection.publish(topic, payload, retain=False, properties=None, deadline=deadline, **properties)
-    except TimeoutError:
-        raise PublishTimeoutError("the MQTT server did not acknowledge in time") from None
 
 
 def _explained(config: Config, failure: ConnectionFailedError) -> BusError:

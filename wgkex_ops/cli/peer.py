@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 import time
 from typing import Final
 
@@ -16,16 +17,15 @@ from wgkex_ops.bus.messages import WORKER_EVENTS
 from wgkex_ops.bus.questions import answers_subscription, is_answer
 from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
-from wgkex_ops.cli.operator_bus import asker_name, operator_connection, take_event
-from wgkex_ops.cli.peer_report import print_keys
+from wgkex_ops.cli.operator_bus import RetainedFleet, asker_name, operator_connection
+from wgkex_ops.cli.peer_report import print_keys, what_is_missing
 from wgkex_ops.config import Config, load_key_lists
 from wgkex_ops.errors import CannotConfigureError, ConfigError, InvalidMessageError
-from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.key_lists import ProtectedKeys
-from wgkex_ops.model.inspection import LONGEST_QUERY, KeyInFleet, Query
+from wgkex_ops.model.fleet_verdicts import in_fleet
+from wgkex_ops.model.inspection import LONGEST_QUERY, MOST_KEYS, Answers, Found, Query
 from wgkex_ops.model.key_lists import KeyLists
 from wgkex_ops.model.keys import PublicKey
-from wgkex_ops.model.verdicts import in_fleet
 
 HAS_TUNNEL: Final = 0
 HAS_NONE: Final = 1
@@ -69,13 +69,15 @@ def _run(arguments: argparse.Namespace) -> int:
     query: Query = arguments.query
     found = asyncio.run(_ask(config, query) if arguments.fleet else _look(config, query))
     if arguments.json:
-        print(json.dumps(msgspec.to_builtins(found), indent=2))
+        print(json.dumps(msgspec.to_builtins(found.keys), indent=2))
+        if incomplete := what_is_missing(found):
+            print(incomplete, file=sys.stderr)
     else:
         print_keys(query, found, time.time(), fleet=arguments.fleet)
-    return HAS_TUNNEL if any(one.verdict.outcome == "tunnel" for one in found) else HAS_NONE
+    return HAS_TUNNEL if any(one.verdict.outcome == "tunnel" for one in found.keys) else HAS_NONE
 
 
-async def _look(config: Config, query: Query) -> list[KeyInFleet]:
+async def _look(config: Config, query: Query) -> Found:
     """Read the kernel, journal and key lists of this host. The worker need not run.
 
     Raises:
@@ -110,10 +112,11 @@ async def _look(config: Config, query: Query) -> list[KeyInFleet]:
     if answer.problem:
         raise CannotConfigureError(f"{answer.problem}{_as_root()}")
     # Of brokers and other gateways, nothing is known.
-    return [
-        structs.replace(in_fleet([answer], PublicKey.parse(about.key), (), time.time()), verdict=about.verdict)
+    keys = [
+        structs.replace(in_fleet(Answers((answer,)), PublicKey.parse(about.key), time.time()), verdict=about.verdict)
         for about in answer.keys
     ]
+    return Found(tuple(keys[:MOST_KEYS]), more=len(keys) > MOST_KEYS)
 
 
 def _as_root() -> str:
@@ -121,7 +124,7 @@ def _as_root() -> str:
     return "; run it as root" if os.geteuid() else ""
 
 
-async def _ask(config: Config, query: Query) -> list[KeyInFleet]:
+async def _ask(config: Config, query: Query) -> Found:
     """Ask all gateways and brokers.
 
     Raises:
@@ -130,17 +133,16 @@ async def _ask(config: Config, query: Query) -> list[KeyInFleet]:
     """
     if config.mqtt.version != "5":
         raise ConfigError([f"mqtt.version is {config.mqtt.version}: only MQTT 5 has questions and answers"])
-    gateways = Gateways({}, [domain.name for domain in config.domains])
-    name = asker_name()
+    fleet, name = RetainedFleet(config), asker_name()
 
     def deliver(message: Message) -> None:
         if is_answer(message.topic):
             with contextlib.suppress(InvalidMessageError):
                 asker.take(message)
         else:
-            take_event(gateways, message)
+            fleet.take(message)
         message.acknowledge()
 
-    async with operator_connection(config, name, [answers_subscription(name), *WORKER_EVENTS], deliver) as publish:
-        asker = Asker(name, publish, gateways.answering)
-        return await asker.about(query)
+    async with operator_connection(config, name, [answers_subscription(name), *WORKER_EVENTS], deliver) as bus:
+        asker = Asker(name, bus.publish, fleet.gateways, known=fleet.known)
+        return await bus.while_connected(asker.about(query))

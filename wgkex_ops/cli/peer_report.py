@@ -1,12 +1,21 @@
 """What people see of `wgkex-ops peer`: the verdict first, then what it is based on. Keys are shortened."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from wgkex_ops.cli.terminal import coloured, console, table
 from wgkex_ops.model.fleet import Severity
-from wgkex_ops.model.inspection import KeyAtBroker, KeyInFleet, KeyOnGateway, Outcome, PeerReport, Query
+from wgkex_ops.model.inspection import (
+    WHY_SILENT,
+    Found,
+    KeyAtBroker,
+    KeyInFleet,
+    KeyOnGateway,
+    Outcome,
+    PeerReport,
+    Query,
+)
 from wgkex_ops.model.words import duration, in_words, iso_time
 
 _SEVERITIES: Final[Mapping[Outcome, Severity]] = {
@@ -20,18 +29,28 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _WIDTH: Final = 13
 
 
-def print_keys(query: Query, found: Sequence[KeyInFleet], now: float, *, fleet: bool) -> None:
+def print_keys(query: Query, found: Found, now: float, *, fleet: bool) -> None:
     """Print what was found; now in seconds since the epoch."""
     shown = console()
-    if not found:
+    if not found.keys:
         kind = "name" if query.is_name else "address"
         where = "no gateway or broker" if fleet else "neither kernel, journal nor key lists"
         shown.print(coloured(f"Unknown: {where} know{'s' if fleet else ''} a key of this {kind}.", Severity.UNKNOWN))
-        return
-    for number, one in enumerate(found):
+    for number, one in enumerate(found.keys):
         if number:
             shown.print()
         _print_key(one, now, fleet=fleet)
+    if incomplete := what_is_missing(found):
+        shown.print(coloured(incomplete, Severity.WARNING), soft_wrap=False)
+
+
+def what_is_missing(found: Found) -> str:
+    """What was not found of what there may be, in a sentence; empty if that is nothing."""
+    if found.more:
+        return f"There are more keys than these {len(found.keys)}."
+    if not found.keys and found.unheard:
+        return f"Others may know it{found.unheard}."
+    return ""
 
 
 def _print_key(one: KeyInFleet, now: float, *, fleet: bool) -> None:
@@ -49,8 +68,10 @@ def _print_key(one: KeyInFleet, now: float, *, fleet: bool) -> None:
     for name, problem in one.problems.items():
         shown.print(coloured(f"{name}: {problem}", Severity.CRITICAL), soft_wrap=False)
     if one.silent:
-        text = f"No answer: {', '.join(one.silent)}. An older version, or access rules without wgkex/ask?"
+        text = f"No answer from {', '.join(one.silent)}: {WHY_SILENT}."
         shown.print(coloured(text, Severity.WARNING), soft_wrap=False)
+    if one.unable:
+        shown.print(coloured(f"Too old to be asked: {', '.join(one.unable)}.", Severity.WARNING), soft_wrap=False)
 
 
 def _fact(heading: str, text: str, width: int) -> str:
@@ -76,8 +97,7 @@ def _facts(about: KeyOnGateway, now: float) -> Iterator[tuple[str, str]]:
     yield "", ""
     if about.journal is not None:
         version = "version 2" if about.journal.version_2 else "version 1, or an unknown one"
-        asked = duration(now - about.journal.requested_at)
-        yield "Journal", f"requested {asked} ago in {about.journal.domain}, by {version}"
+        yield "Journal", f"since {duration(now - about.journal.entered_at)} in {about.journal.domain}, by {version}"
     else:
         yield "Journal", "no entry"
     listed = [f"{in_words(reason)} in {domain}" for domain, reason in about.refused.items()]
@@ -91,17 +111,20 @@ def _handshake(peer: PeerReport, now: float) -> str:
 
 
 def _print_gateways(one: KeyInFleet, now: float) -> None:
-    made = table("Gateway", "Domain", "State", "Handshake", "Requested")
+    made = table("Gateway", "Domain", "State", "Handshake", "In journal")
     for name, about in one.gateways.items():
-        requested = f"{duration(now - about.journal.requested_at)} ago" if about.journal is not None else "-"
+        entered = duration(now - about.journal.entered_at) if about.journal is not None else "no"
         for peer in about.peers:
             age = "never" if peer.handshake is None else f"{duration(now - peer.handshake)} ago"
-            made.add_row(name, peer.domain, coloured(peer.state, _SEVERITIES[about.verdict.outcome]), age, requested)
+            made.add_row(name, peer.domain, coloured(peer.state, _SEVERITIES[about.verdict.outcome]), age, entered)
         if not about.peers:
-            made.add_row(name, "-", coloured("no peer", _SEVERITIES[about.verdict.outcome]), "-", requested)
+            made.add_row(name, "-", coloured("no peer", _SEVERITIES[about.verdict.outcome]), "-", entered)
     if made.row_count:
         console().print()
         console().print(made)
+    for name, about in one.gateways.items():
+        if about.verdict.outcome in ("fault", "refused"):
+            console().print(coloured(f"{name}: {about.verdict.text}", Severity.CRITICAL), soft_wrap=False)
 
 
 def _print_brokers(one: KeyInFleet, now: float) -> None:
@@ -125,7 +148,8 @@ def _receipts(about: KeyAtBroker) -> str:
     receipts = [
         f"{gateway}: {in_words(reason) if reason else 'installed'}" for gateway, reason in about.receipts.items()
     ]
-    return ", ".join(receipts) or "none"
+    failure = [f"refused: {in_words(about.failure)}"] if about.failure else []
+    return ", ".join([*failure, *receipts]) or "none"
 
 
 def _size(count: float) -> str:

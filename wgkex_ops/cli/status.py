@@ -19,21 +19,17 @@ import msgspec
 from wgkex_ops.bus.messages import WORKER_EVENTS
 from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
-from wgkex_ops.cli.operator_bus import asker_name, operator_connection, take_event
+from wgkex_ops.cli.operator_bus import RetainedFleet, asker_name, operator_connection
 from wgkex_ops.cli.status_report import nagios_line, status_tables
 from wgkex_ops.cli.terminal import coloured, console, live
 from wgkex_ops.config import Config, load_web_config
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.http.gateways.fleet import fleet_status
-from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.model.fleet import FleetStatus, Severity
 
 _WATCH_EVERY: Final = 2.0
 _TIMEOUT: Final = 5.0
 _LARGEST: Final = 4 * 1024 * 1024
-# What is retained comes in one go; nothing says that it was all.
-_QUIET_FOR: Final = 0.3
-_RETAINED_WITHIN: Final = 2.0
 _LOOPBACK: Final = "127.0.0.1"
 
 
@@ -183,23 +179,18 @@ async def _from_bus(config: Config) -> FleetStatus:
         ConfigError: there is no operators' user.
         BusError: the server cannot be reached.
     """
-    domains = [domain.name for domain in config.domains]
-    gateways = Gateways(config.workers, domains)
-    news = asyncio.Event()
+    fleet = RetainedFleet(config)
 
     def deliver(message: Message) -> None:
-        take_event(gateways, message)
+        fleet.take(message)
         message.acknowledge()
-        news.set()
 
-    loop = asyncio.get_running_loop()
-    async with operator_connection(config, asker_name(), WORKER_EVENTS, deliver):
-        deadline = loop.time() + _RETAINED_WITHIN
-        try:
-            while True:
-                news.clear()
-                async with asyncio.timeout_at(min(deadline, loop.time() + _QUIET_FOR)):
-                    await news.wait()
-        except TimeoutError:
-            source = f"MQTT server {config.mqtt.host}:{config.mqtt.port}"
-            return fleet_status(gateways, source=source, domains=domains, listed=config.workers, heard=False)
+    async with operator_connection(config, asker_name(), WORKER_EVENTS, deliver) as bus:
+        await bus.while_connected(fleet.known())
+    return fleet_status(
+        fleet.gateways,
+        source=f"MQTT server {config.mqtt.host}:{config.mqtt.port}",
+        domains=[domain.name for domain in config.domains],
+        listed=config.workers,
+        heard=False,
+    )

@@ -94,6 +94,7 @@ class Inspector:
             for peer in snapshot.domains[domain.name].peers
             if peer.public_key == key
         )
+        address = str(IPv6Address(link_local(key)))
         journal = JournalEntry(row.domain, row.installed_at, row.version_2) if row is not None else None
         problems = {
             domain.name: f"{', '.join(found)}: see 'wgkex-ops doctor'"
@@ -103,12 +104,12 @@ class Inspector:
         return KeyOnGateway(
             key=str(PublicKey(key)),
             name=name,
-            address=str(IPv6Address(link_local(key))),
+            address=address,
             peers=peers,
             journal=journal,
             refused=refused,
             protected=key in self._protected,
-            verdict=on_gateway(peers, journal, refused, problems, now),
+            verdict=on_gateway(address, peers, journal, refused, interface_problems=problems, now=now),
         )
 
     def _report(self, domain: Domain, snapshot: Snapshot, peer: Peer) -> PeerReport:

@@ -12,9 +12,11 @@ import msgspec
 from wgkex_ops.errors import InvalidPublicKeyError
 from wgkex_ops.model.keys import PublicKey, link_local
 
-# A name may be that of several keys. More are of no help.
+# A name may be that of several keys. More are of no help; who answers gives one more, so that this can be said.
 MOST_KEYS: Final = 10
 LONGEST_QUERY: Final = 200
+# For people, after a name that has not answered.
+WHY_SILENT: Final = "it is busy or hangs, is an older version, or access rules keep wgkex/ask from its user"
 
 # "tunnel": there is a live session. "waiting": nothing is wrong here, but no session is live. "fault": something of the
 # peer is missing. "refused": a rule keeps the key out. "unknown": nothing is known of it.
@@ -64,12 +66,12 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
     Attributes:
         domain: its name.
-        requested_at: when the key last arrived, in seconds since the epoch.
+        entered_at: when the key last arrived, or its peer was adopted, in seconds since the epoch.
         version_2: whether its node asked by version 2.
     """
 
     domain: str
-    requested_at: float
+    entered_at: float
     version_2: bool
 
 
@@ -98,18 +100,20 @@ class KeyOnGateway(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyAtBroker(msgspec.Struct, frozen=True, kw_only=True):
-    """One key in one domain, as a broker sees it: only what has been asked within the last minutes.
+    """One request for a key, as a broker sees it: only of the last minutes.
 
     Attributes:
         key: base64.
         name: from the key lists; may be empty.
-        domain: that the node asked in; empty if it has not asked.
+        domain: that the node asked in; empty if it has not asked, or in one that is not served.
         asked_at: when it last asked, in seconds since the epoch; None if it has not lately.
         api_version: that it asked by.
         request_id: of that request, as in the logs.
         receipts: by gateway, why it gave the key up; an empty text if it has installed it.
         named: the gateway that version 2 has named; empty for none.
         refused: ``denied_key`` or ``not_allowed_key`` if a list keeps the key out; empty otherwise.
+        failure: the reason in the response; empty for 200.
+        awaited: the gateways that are online and confirm keys, and have not confirmed this one.
     """
 
     key: str
@@ -121,6 +125,8 @@ class KeyAtBroker(msgspec.Struct, frozen=True, kw_only=True):
     receipts: Mapping[str, str]
     named: str
     refused: str
+    failure: str = ""
+    awaited: tuple[str, ...] = ()
 
 
 class GatewayAnswer(msgspec.Struct, frozen=True, tag_field="role", tag="gateway"):
@@ -141,6 +147,35 @@ class BrokerAnswer(msgspec.Struct, frozen=True, tag_field="role", tag="broker"):
 Answer = GatewayAnswer | BrokerAnswer
 
 
+class Answers(msgspec.Struct, frozen=True):
+    """What came of a question.
+
+    Attributes:
+        answers: those of gateways first, by their names.
+        silent: the names of who should have answered, and has not.
+        unable: the names of gateways that are online, and too old to be asked.
+    """
+
+    answers: tuple[Answer, ...]
+    silent: tuple[str, ...] = ()
+    unable: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why gateways cannot tell, by their names."""
+        return {one.name: one.problem for one in self.answers if isinstance(one, GatewayAnswer) and one.problem}
+
+    @property
+    def unheard(self) -> str:
+        """Whose knowledge is missing, for the end of a sentence; empty if it is nobody's."""
+        parts = [f"no answer from {', '.join(self.silent)}"] if self.silent else []
+        if self.unable:
+            parts.append(f"too old to be asked: {', '.join(self.unable)}")
+        if self.problems:
+            parts.append(f"cannot tell: {', '.join(self.problems)}")
+        return f" ({'; '.join(parts)})" if parts else ""
+
+
 class KeyInFleet(msgspec.Struct, frozen=True, kw_only=True):
     """One key, as all who were asked see it.
 
@@ -150,9 +185,10 @@ class KeyInFleet(msgspec.Struct, frozen=True, kw_only=True):
         address: what derives from the key.
         verdict: what it all means.
         gateways: by name, what those that could tell have of it.
-        brokers: by name, what they know of it; one entry for each domain that the node has asked in.
+        brokers: by name, the requests that they know of it; one for each domain that the node has asked in.
         problems: why a gateway could not tell, by name.
         silent: names of gateways and brokers that should have answered, and have not.
+        unable: names of gateways that are online, and too old to be asked.
     """
 
     key: str
@@ -163,6 +199,21 @@ class KeyInFleet(msgspec.Struct, frozen=True, kw_only=True):
     brokers: Mapping[str, tuple[KeyAtBroker, ...]] = {}
     problems: Mapping[str, str] = {}
     silent: tuple[str, ...] = ()
+    unable: tuple[str, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was found of a key, or of several that share a name.
+
+    Attributes:
+        keys: at most MOST_KEYS; none if nobody who was asked knows a key by that name or address.
+        unheard: as `Answers.unheard`, of the search for the keys.
+        more: whether there are more keys than these.
+    """
+
+    keys: tuple[KeyInFleet, ...]
+    unheard: str = ""
+    more: bool = False
 
 
 class Query:
@@ -191,7 +242,7 @@ class Query:
         return self.key is None and self.address is None
 
     def find(self, keys: Iterable[bytes], names: Mapping[bytes, str]) -> list[bytes]:
-        """The keys that are meant, at most MOST_KEYS.
+        """The keys that are meant, at most MOST_KEYS + 1.
 
         Args:
             keys: all that are known, of which an address may be one's own.
@@ -201,9 +252,9 @@ class Query:
             return [self.key]
         if self.address is not None:
             wanted = self.address
-            return [key for key in dict.fromkeys((*keys, *names)) if link_local(key) == wanted][:MOST_KEYS]
+            return [key for key in dict.fromkeys((*keys, *names)) if link_local(key) == wanted][: MOST_KEYS + 1]
         folded = self.text.casefold()
-        return [key for key, name in names.items() if name.casefold() == folded][:MOST_KEYS]
+        return [key for key, name in names.items() if name.casefold() == folded][: MOST_KEYS + 1]
 
 
 def _address(text: str) -> bytes | None:

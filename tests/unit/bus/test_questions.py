@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection
 
 import pytest
+from msgspec import structs
 
 from tests.fakes import FakeSession
 from tests.helpers import key, running, until
@@ -20,7 +21,7 @@ from wgkex_ops.bus.questions import (
     question_payload,
 )
 from wgkex_ops.bus.session import Message
-from wgkex_ops.errors import InvalidMessageError, NoSubscribersError
+from wgkex_ops.errors import BusError, InvalidMessageError, NoSubscribersError, PublishTimeoutError
 from wgkex_ops.model.inspection import Answer, BrokerAnswer, GatewayAnswer, KeyAtBroker, Query
 
 MARK = b"m" * 16
@@ -64,9 +65,19 @@ def test_an_answer_names_who_its_topic_names() -> None:
     with pytest.raises(InvalidMessageError) as refused:
         parse_answer("wgkex/answers/b1/gw02", payload)
     assert refused.value.reason == "worker_mismatch"
-    for broken in (b"", b"{}", b'{"answer": {"role": "king", "name": "gw01"}}', payload + b" " * 300_000):
+    about = (
+        b'{"key": "x", "name": "", "domain": "", "asked_at": null, "api_version": 0, "request_id": "", "named": "", '
+    )
+    no_key = b'{"answer": {"role": "broker", "name": "gw01", "keys": [' + about + b'"receipts": {}, "refused": ""}]}}'
+    for broken in (b"", b"{}", b'{"answer": {"role": "king", "name": "gw01"}}', payload + b" " * 300_000, no_key):
         with pytest.raises(InvalidMessageError):
             parse_answer("wgkex/answers/b1/gw01", broken)
+
+
+def test_an_answer_that_is_too_long_has_fewer_keys() -> None:
+    about = [structs.replace(ABOUT, key=str(key(number)), receipts={"gw01": "x" * 60_000}) for number in range(10)]
+    payload = answer_payload(BrokerAnswer("b", tuple(about)))
+    assert parse_answer("wgkex/answers/b1/b", payload) == BrokerAnswer("b", tuple(about[:4]))
 
 
 async def test_questions_are_answered_one_after_another_and_too_many_are_dropped() -> None:
@@ -89,6 +100,19 @@ async def test_questions_are_answered_one_after_another_and_too_many_are_dropped
     assert {(one.topic, one.correlation) for one in session.acknowledged} == {("wgkex/answers/b1/gw01", MARK)}
 
 
+ABOUT = KeyAtBroker(
+    key=str(key(1)),
+    name="Rathaus",
+    domain="",
+    asked_at=None,
+    api_version=0,
+    request_id="",
+    receipts={},
+    named="",
+    refused="",
+)
+
+
 class Fleet:
     """Who is asked, and answers at once or never."""
 
@@ -96,7 +120,14 @@ class Fleet:
         self.answers = answers
         self.expected = {(type(answer), answer.name) for answer in answers} | set(silent)
         self.asked: list[str] = []
-        self.asker = Asker("me", self.publish, lambda: self.expected)
+        self.failure: BusError | None = None
+        self.asker = Asker("me", self.publish, self)
+
+    def answering(self) -> Collection[Answering]:
+        return self.expected
+
+    def unable(self) -> Collection[str]:
+        return ("ancient",)
 
     async def publish(
         self, topic: str, payload: bytes, *, response_topic: str, correlation: bytes, expires_after: int
@@ -104,6 +135,8 @@ class Fleet:
         assert (topic, response_topic) == (ASK, "wgkex/answers/me")
         assert expires_after >= 1
         self.asked.append(json.loads(payload)["peer"])
+        if self.failure is not None:
+            raise self.failure
         if not self.answers:
             raise NoSubscribersError("nobody")
         for answer in self.answers:
@@ -133,20 +166,43 @@ async def test_who_is_silent_is_named() -> None:
 
 
 async def test_a_name_is_looked_up_and_then_all_are_asked_for_the_key() -> None:
-    about = KeyAtBroker(
-        key=str(key(1)),
-        name="Rathaus",
-        domain="",
-        asked_at=None,
-        api_version=0,
-        request_id="",
-        receipts={},
-        named="",
-        refused="",
-    )
-    fleet = Fleet(BrokerAnswer("b", (about,)), GatewayAnswer("gw"))
-    [found] = await fleet.asker.about(Query("Rathaus"))
+    fleet = Fleet(BrokerAnswer("b", (ABOUT,)), GatewayAnswer("gw"))
+    found = await fleet.asker.about(Query("Rathaus"))
     assert fleet.asked == ["Rathaus", str(key(1))]
-    assert (found.key, found.name) == (str(key(1)), "Rathaus")
-    assert await Fleet(GatewayAnswer("gw")).asker.about(Query("Rathaus")) == []
-    assert len(await Fleet(GatewayAnswer("gw")).asker.about(Query(str(key(2))))) == 1
+    assert [(one.key, one.name, one.unable) for one in found.keys] == [(str(key(1)), "Rathaus", ("ancient",))]
+    assert not found.more
+    assert len((await Fleet(GatewayAnswer("gw")).asker.about(Query(str(key(2))))).keys) == 1
+
+
+async def test_who_may_know_a_name_that_nobody_has_heard_of() -> None:
+    fleet = Fleet(GatewayAnswer("gw"), GatewayAnswer("gw03", problem="EPERM"), silent=[(GatewayAnswer, "gw02")])
+    found = await fleet.asker.about(Query("Rathaus"), within=0.05)
+    assert found.keys == ()
+    assert found.unheard == " (no answer from gw02; too old to be asked: ancient; cannot tell: gw03)"
+
+
+async def test_keys_of_one_name_are_asked_for_at_once_and_only_ten_of_them() -> None:
+    about = tuple(structs.replace(ABOUT, key=str(key(number))) for number in range(11))
+    fleet = Fleet(BrokerAnswer("b", about), silent=[(GatewayAnswer, "gw02")])
+    async with asyncio.timeout(5 * 10):
+        found = await fleet.asker.about(Query("Rathaus"), within=0.05)
+    assert [one.key for one in found.keys] == [str(key(number)) for number in range(10)]
+    assert found.more
+
+
+async def test_a_slow_publish_fails_and_does_not_pass_for_silence() -> None:
+    fleet = Fleet(GatewayAnswer("gw"))
+    fleet.failure = PublishTimeoutError("the MQTT server did not acknowledge in time")
+    with pytest.raises(PublishTimeoutError):
+        await fleet.asker.ask("x", within=60)
+
+
+async def test_who_is_online_may_become_known_after_the_answers() -> None:
+    fleet = Fleet(GatewayAnswer("gw"))
+    everyone, fleet.expected = fleet.expected | {(GatewayAnswer, "late")}, set()
+
+    async def known() -> None:
+        fleet.expected = everyone
+
+    asker = fleet.asker = Asker("me", fleet.publish, fleet, known=known)
+    assert (await asker.ask("x", within=0.05)).silent == ("late",)

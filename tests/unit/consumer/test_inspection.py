@@ -56,7 +56,7 @@ async def test_a_whole_peer() -> None:
         found = await gateway.about(query)
         assert (found.key, found.address, found.name) == (str(key(1)), str(key(1).link_local), "")
         assert found.journal is not None
-        assert (found.journal.domain, found.journal.requested_at, found.journal.version_2) == (WELT.name, 5.0, True)
+        assert (found.journal.domain, found.journal.entered_at, found.journal.version_2) == (WELT.name, 5.0, True)
         assert (found.refused, found.protected) == ({}, False)
         (peer,) = found.peers
         assert (peer.domain, peer.interface, peer.route, peer.fdb) == (WELT.name, WELT.wg, "ours", True)

@@ -1,4 +1,4 @@
-"""What gateways and brokers know of a key, in one sentence."""
+"""What a gateway knows of a key, in one sentence."""
 
 from typing import Any
 
@@ -6,17 +6,8 @@ import pytest
 from msgspec import structs
 
 from tests.helpers import key
-from wgkex_ops.model.inspection import (
-    BrokerAnswer,
-    GatewayAnswer,
-    JournalEntry,
-    KeyAtBroker,
-    KeyOnGateway,
-    PeerReport,
-    Query,
-    Verdict,
-)
-from wgkex_ops.model.verdicts import in_fleet, keys_in, on_gateway
+from wgkex_ops.model.inspection import JournalEntry, PeerReport, Query
+from wgkex_ops.model.verdicts import on_gateway
 
 NOW = 1_000_000.0
 KEY = key(1)
@@ -34,18 +25,6 @@ WHOLE = PeerReport(
     state="never",
 )
 JOURNAL = JournalEntry("ffmuc_welt", NOW - 60, version_2=True)
-ASKED = KeyAtBroker(
-    key=str(KEY),
-    name="",
-    domain="ffmuc_welt",
-    asked_at=NOW - 20,
-    api_version=2,
-    request_id="abc",
-    receipts={"gw01": ""},
-    named="gw01",
-    refused="",
-)
-NOT_ASKED = structs.replace(ASKED, domain="", asked_at=None, api_version=0, request_id="", receipts={}, named="")
 
 
 def verdict_of(
@@ -55,7 +34,7 @@ def verdict_of(
     problems: dict[str, str] | None = None,
 ) -> tuple[str, str]:
     peers = [structs.replace(WHOLE, **change) for change in changes]
-    verdict = on_gateway(peers, journal, refused or {}, problems or {}, NOW)
+    verdict = on_gateway(str(KEY.link_local), peers, journal, refused or {}, interface_problems=problems or {}, now=NOW)
     return verdict.outcome, verdict.text
 
 
@@ -98,97 +77,36 @@ def test_lists_and_interfaces_come_before_all_else() -> None:
         "not one of the keys that ffmuc_welt allows"
     )
     # Which domain its node asks in is not known here.
-    assert verdict_of(journal=None, refused={"ffmuc_welt": "not_allowed"})[0] == "unknown"
+    outcome, text = verdict_of(journal=None, refused={"ffmuc_welt": "not_allowed"})
+    assert outcome == "unknown"
+    assert text.endswith("; not one of the keys that ffmuc_welt allows")
     assert verdict_of({"route": "missing"}, problems={"ffmuc_welt": "vx-welt is missing"}) == (
         "fault",
         "vx-welt is missing",
     )
 
 
-def test_the_best_of_several_domains_counts() -> None:
+def test_the_best_of_several_domains_counts_and_one_left_behind_does_not() -> None:
     left = {"domain": "ffmuc_muc_cty", "route": "elsewhere"}
     assert verdict_of(left, {"handshake": NOW, "state": "active"})[0] == "tunnel"
+    assert verdict_of(left, {})[1].startswith("installed, never a handshake")
+    down = {"ffmuc_muc_cty": "vx-muc_cty is down"}
+    assert verdict_of(left, {}, problems=down)[1].startswith("installed, never a handshake")
+    assert verdict_of(left, problems=down)[1].startswith("a peer left behind in ffmuc_muc_cty")
 
 
-def on(name: str, verdict: Verdict, *peers: PeerReport) -> GatewayAnswer:
-    about = KeyOnGateway(
-        key=str(KEY),
-        name="Rathaus",
-        address=str(KEY.link_local),
-        peers=peers,
-        journal=None,
-        refused={},
-        protected=False,
-        verdict=verdict,
+def test_nobody_repairs_or_removes_the_peer_of_an_operator() -> None:
+    static = {"allowed_ips": "fe80::9/128"}
+    assert verdict_of(static, journal=None)[1].startswith("installed, never a handshake")
+    by_hand = "its address is not derived from its key, so whoever made this peer has to add it"
+    assert verdict_of({**static, "route": "missing"}, journal=None) == (
+        "fault",
+        f"no route leads to it over wg-welt: {by_hand}",
     )
-    return GatewayAnswer(name, (about,))
-
-
-WAITING = Verdict("waiting", "installed, never a handshake")
-UNKNOWN = Verdict("unknown", "not known here")
-TUNNEL = Verdict("tunnel", "has a tunnel")
-
-
-@pytest.mark.parametrize(
-    ("answers", "outcome", "text"),
-    [
-        ([on("gw01", WAITING), on("gw02", TUNNEL), BrokerAnswer("b", (ASKED,))], "tunnel", "gw02: has a tunnel"),
-        ([BrokerAnswer("b", (structs.replace(NOT_ASKED, refused="denied_key"),))], "refused", "b refuses it: denied"),
-        (
-            [on("gw01", WAITING, WHOLE), BrokerAnswer("b", (ASKED,))],
-            "waiting",
-            "asked 20 s ago by version 2, sent to gw01, and no handshake since: the router's packets do not reach",
-        ),
-        (
-            [on("gw01", WAITING, WHOLE), BrokerAnswer("b", (structs.replace(ASKED, named="", api_version=1),))],
-            "waiting",
-            "asked 20 s ago by version 1, installed on all gateways that confirmed it, and no handshake since",
-        ),
-        (
-            [on("gw01", Verdict("fault", "wg-welt is down")), BrokerAnswer("b", (ASKED,))],
-            "fault",
-            "asked 20 s ago by version 2, sent to gw01: wg-welt is down",
-        ),
-        (
-            [BrokerAnswer("b", (structs.replace(ASKED, receipts={}, named=""),))],
-            "fault",
-            "asked 20 s ago by version 2, and no gateway has confirmed it",
-        ),
-        (
-            [BrokerAnswer("b", (structs.replace(ASKED, receipts={"gw01": "table_full", "gw02": "ENODEV"}, named=""),))],
-            "fault",
-            "asked 20 s ago by version 2, and no gateway has installed it (gw01: table full, gw02: ENODEV)",
-        ),
-        (
-            [BrokerAnswer("a", (structs.replace(ASKED, asked_at=NOW - 90),)), BrokerAnswer("b", (ASKED,))],
-            "waiting",
-            "asked 20 s ago",
-        ),
-        (
-            [on("gw01", WAITING), BrokerAnswer("b", (NOT_ASKED,))],
-            "waiting",
-            "gw01: installed, never a handshake. No broker was asked for it within 5 minutes (no answer from gw09)",
-        ),
-        ([on("gw01", UNKNOWN), BrokerAnswer("b", (NOT_ASKED,))], "unknown", "nobody knows it (no answer from gw09)"),
-        ([], "unknown", "nobody knows it"),
-    ],
-)
-def test_the_fleet(answers: list[GatewayAnswer | BrokerAnswer], outcome: str, text: str) -> None:
-    found = in_fleet(answers, KEY, ["gw09"], NOW)
-    assert found.verdict.outcome == outcome
-    assert found.verdict.text.startswith(text)
-    assert found.silent == ("gw09",)
-
-
-def test_answers_about_other_keys_and_problems() -> None:
-    other = on("gw02", TUNNEL)
-    other = GatewayAnswer("gw02", tuple(structs.replace(one, key=str(key(2))) for one in other.keys))
-    broken = GatewayAnswer("gw03", problem="the kernel's peers cannot be read: EPERM")
-    found = in_fleet([on("gw01", WAITING), other, broken], KEY, (), NOW)
-    assert found.gateways.keys() == {"gw01"}
-    assert found.problems == {"gw03": "the kernel's peers cannot be read: EPERM"}
-    assert (found.name, found.address) == ("Rathaus", str(KEY.link_local))
-    assert keys_in([on("gw01", WAITING), other, broken]) == [str(KEY), str(key(2))]
+    assert verdict_of({**static, "fdb": False}, journal=None)[1].endswith(by_hand)
+    denied = {"ffmuc_welt": "denied"}
+    assert verdict_of(static, refused=denied)[1].endswith("its peer, with another address, is not the worker's")
+    assert verdict_of({"allowed_ips": "none"}, refused=denied)[1].endswith("its peer is about to be removed")
 
 
 def test_what_can_be_asked_for() -> None:
@@ -208,4 +126,4 @@ def test_what_can_be_asked_for() -> None:
     assert Query("RATHAUS").find([KEY.raw], names) == [KEY.raw, key(2).raw]
     assert Query("Rat").find([KEY.raw], names) == []
     assert Query("192.0.2.1").is_name
-    assert len(Query("x").find([], {key(number).raw: "X" for number in range(30)})) == 10
+    assert len(Query("x").find([], {key(number).raw: "X" for number in range(30)})) == 11

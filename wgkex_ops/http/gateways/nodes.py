@@ -4,12 +4,11 @@ A node that asks again shortly after it was sent to a gateway has got no tunnel 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from wgkex_ops.bus.messages import Origin
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.metrics.broker import NodeMetrics
 from wgkex_ops.metrics.children import Children
@@ -43,23 +42,6 @@ class _Node:
     asked_at: float
     counted: bool
     visits: dict[str, _Visit] = field(default_factory=dict)
-    origin: Origin | None = None
-    receipts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RecentRequest:
-    """The latest request of a node, for operators.
-
-    Attributes:
-        origin: with its time, the version of the interface, and the request's id.
-        receipts: as `UnconfirmedKey.receipts`, and the same object: what comes later is in it.
-        named: the gateway that the node was sent to last; empty if it was sent to none.
-    """
-
-    origin: Origin
-    receipts: Mapping[str, str]
-    named: str
 
 
 class RecentNodes:
@@ -107,24 +89,6 @@ class RecentNodes:
                 self._nodes.popitem(last=False)
         node.asked_at = now
         self._nodes[domain.name, key.raw] = node
-
-    def trace(self, domain: Domain, key: PublicKey, origin: Origin, receipts: Mapping[str, str]) -> None:
-        """Keep what is known of a node's latest request, until the next one."""
-        node = self._nodes[domain.name, key.raw]
-        node.origin, node.receipts = origin, receipts
-
-    def keys(self) -> set[bytes]:
-        """The keys (32 bytes) of all nodes that are remembered."""
-        return {key for _, key in self._nodes}
-
-    def requests(self, key: bytes, domains: Iterable[str]) -> dict[str, RecentRequest]:
-        """The latest requests of a key (32 bytes) within REMEMBERED_FOR, by domain."""
-        found = {}
-        for domain in domains:
-            node = self._nodes.get((domain, key))
-            if node is not None and node.origin is not None and self._clock() - node.asked_at <= REMEMBERED_FOR:
-                found[domain] = RecentRequest(node.origin, node.receipts, next(reversed(node.visits), ""))
-        return found
 
     def come_back(self, domain: Domain, key: PublicKey) -> Sequence[str]:
         """Note that a node wants to be sent to a gateway.

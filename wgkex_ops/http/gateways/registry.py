@@ -84,6 +84,11 @@ class Gateway:
         return any(endpoint.receipts for endpoint in self.endpoints.values())
 
     @property
+    def answers(self) -> bool:
+        """Whether it answers questions: what is too old for them has neither receipts nor a version."""
+        return self.confirming or bool(self.version)
+
+    @property
     def draining(self) -> bool:
         """Whether an operator has asked for no new nodes."""
         return any(endpoint.draining for endpoint in self.endpoints.values())
@@ -244,13 +249,15 @@ class Gateways:
             reserved[domain] -= count
 
     def answering(self) -> frozenset[Answering]:
-        """The workers and brokers that are online and should answer questions: old workers send no receipts either."""
+        """The workers and brokers that are online and should answer questions."""
         workers = {
-            (GatewayAnswer, worker)
-            for worker, gateway in self._gateways.items()
-            if gateway.online and gateway.confirming
+            (GatewayAnswer, worker) for worker, gateway in self._gateways.items() if gateway.online and gateway.answers
         }
         return frozenset({*workers, *((BrokerAnswer, broker) for broker in self._brokers)})
+
+    def unable(self) -> frozenset[str]:
+        """The workers that are online and cannot be asked."""
+        return frozenset(worker for worker, gateway in self._gateways.items() if gateway.online and not gateway.answers)
 
     def confirming(self, domain: str) -> frozenset[str]:
         """The workers of a domain that are online and send a receipt for each key."""

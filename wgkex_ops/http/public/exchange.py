@@ -12,6 +12,7 @@ from wgkex_ops.http.clients import ForwardingWatch, TrustedProxies, network_of
 from wgkex_ops.http.gateways.choice import Choice
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
+from wgkex_ops.http.gateways.requests import RecentRequests
 from wgkex_ops.http.public.limits import Limits, RateLimitedError
 from wgkex_ops.http.public.responses import (
     RejectedError,
@@ -52,6 +53,7 @@ class KeyExchange:
         lists: the operators' key lists in force.
         limits: how much each client may ask for.
         nodes: knows which nodes have asked lately.
+        requests: keeps the latest ones, for operators.
         unconfirmed: keeps each key until the gateways have confirmed it.
         send: publishes a key; returns when the MQTT server has acknowledged, or raises BusError.
         assign: finds the gateway for the node of a key that has been published, by the location that it names; None
@@ -70,6 +72,7 @@ class KeyExchange:
         lists: Callable[[], KeyLists],
         limits: Limits,
         nodes: RecentNodes,
+        requests: RecentRequests,
         unconfirmed: UnconfirmedKeys,
         send: Callable[[UnconfirmedKey], Awaitable[None]],
         assign: Callable[[UnconfirmedKey, str | None], Awaitable[Choice | None]],
@@ -81,6 +84,7 @@ class KeyExchange:
         self._limits = limits
         self.forwarding = ForwardingWatch(proxies)
         self._nodes = nodes
+        self._requests = requests
         self._unconfirmed = unconfirmed
         self._send = send
         self._assign = assign
@@ -126,6 +130,8 @@ class KeyExchange:
             if isinstance(error, RateLimitedError):
                 self._metrics.limit(error.limit)
             context = self._context(submission, request_id) if submission else {"request_id": request_id}
+            if (key := submission.key if submission else error.key) is not None:
+                self._requests.refuse(key.raw, domain.name if domain else "", api_version, request_id, error.reason)
             self._rejected.add(error.reason, {"api_version": f"v{api_version}", **context})
             response = error_response(error.reason, str(error))
         except ConnectionError:
@@ -160,7 +166,7 @@ class KeyExchange:
         start = time.perf_counter()
         self._nodes.ask(submission.domain, submission.key, counted=not submission.canary)
         key = self._unconfirmed.add(submission.domain, submission.key, request_id, time.time(), api_version)
-        self._nodes.trace(key.domain, key.public_key, key.origin, key.receipts)
+        request = self._requests.take(key)
         response = None
         try:
             await self._send(key)
@@ -168,11 +174,13 @@ class KeyExchange:
             self._unconfirmed.accept(key)
             response = await respond(key, submission.location)
         except BusError as error:
+            request.failure = error.reason
             return self._fail(error.reason, str(error), submission, request_id)
         finally:
             if response is None:
                 self._unconfirmed.drop(key)
         if response is None:
+            request.failure = "no_worker"
             message = "there is no gateway for this domain at the moment"
             return self._fail("no_worker", message, submission, request_id)
         self._metrics.publish(submission.domain.name, acknowledged_after, request_id)
@@ -181,7 +189,10 @@ class KeyExchange:
 
     async def _name_gateway(self, key: UnconfirmedKey, location: str | None) -> web.Response | None:
         choice = await self._assign(key, location)
-        return endpoint_response(choice.endpoint) if choice is not None else None
+        if choice is None:
+            return None
+        self._requests.name(key, choice.worker)
+        return endpoint_response(choice.endpoint)
 
     def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
         self._metrics.failures.labels(reason).inc()

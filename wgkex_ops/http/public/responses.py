@@ -9,6 +9,7 @@ from aiohttp import web
 
 from wgkex_ops.bus.messages import Endpoint
 from wgkex_ops.model.domains import Domain
+from wgkex_ops.model.keys import PublicKey
 
 # Every reason that an error object can have, with its HTTP status; docs/protocol.md says what each of them means.
 REASONS: Final[Mapping[str, int]] = {
@@ -56,12 +57,14 @@ class RejectedError(Exception):
     Attributes:
         reason: one of REASONS, for the error object and the metric label.
         domain: the configured domain that it names, as far as that is known.
+        key: that it names, where only the domain is wrong.
     """
 
-    def __init__(self, reason: str, message: str, domain: Domain | None = None) -> None:
+    def __init__(self, reason: str, message: str, domain: Domain | None = None, key: PublicKey | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.domain = domain
+        self.key = key
 
 
 def error_response(reason: str, message: str, headers: Mapping[str, str] = _NO_HEADERS) -> web.Response:

@@ -85,14 +85,20 @@ def parse_submission(body: bytes, domains: Mapping[str, Domain], location: str |
     name = _text_member(document, "domain", "unknown_domain")
     domain = domains.get(name)
     text = _text_member(document, "public_key", InvalidPublicKeyError.reason, domain)
-    if domain is None:
-        raise RejectedError("unknown_domain", "the domain is not served here")
     try:
         key = PublicKey.parse(text)
     except InvalidPublicKeyError as error:
+        if domain is None:
+            raise _unknown_domain() from error
         raise RejectedError(error.reason, str(error), domain=domain) from error
+    if domain is None:
+        raise _unknown_domain(key)
     named = document.get("location")
     return Submission(domain, key, document.get("canary") is True, parse_location(location if named is None else named))
+
+
+def _unknown_domain(key: PublicKey | None = None) -> RejectedError:
+    return RejectedError("unknown_domain", "the domain is not served here", key=key)
 
 
 def _parse_json(body: bytes) -> Any:  # noqa: ANN401  JSON can be anything

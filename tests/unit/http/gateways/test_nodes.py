@@ -4,8 +4,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.helpers import CITY, DOMAINS, WELT, key, moved, samples
 from tests.unit.http.gateways.fleet import count
-from wgkex_ops.bus.messages import Origin
-from wgkex_ops.http.gateways.nodes import COUNTED_ONCE_IN, LIMIT, REMEMBERED_FOR, RecentNodes, RecentRequest
+from wgkex_ops.http.gateways.nodes import COUNTED_ONCE_IN, LIMIT, REMEMBERED_FOR, RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
 from wgkex_ops.metrics.broker import NodeMetrics
 from wgkex_ops.model.domains import Domain
@@ -163,19 +162,3 @@ def test_node_that_was_displaced_meanwhile_is_not_counted() -> None:
     broker.nodes.send(WELT, NODE, "gw01")
     assert len(broker.nodes) == 0
     assert broker.moved() == {}
-
-
-def test_the_latest_request_is_kept_for_operators_while_the_node_is_remembered() -> None:
-    broker = Broker()
-    assert broker.nodes.requests(NODE.raw, [WELT.name]) == {}
-    broker.ask("gw01")
-    # Displaced or canary: nothing is known of the request.
-    assert broker.nodes.requests(NODE.raw, [WELT.name]) == {}
-    receipts: dict[str, str] = {}
-    broker.nodes.trace(WELT, NODE, Origin("first"), receipts)
-    receipts["gw01"] = "ENODEV"
-    found = broker.nodes.requests(NODE.raw, [WELT.name, CITY.name])
-    assert found == {WELT.name: RecentRequest(Origin("first"), {"gw01": "ENODEV"}, "gw01")}
-    assert broker.nodes.keys() == {NODE.raw}
-    broker.now += REMEMBERED_FOR + 1
-    assert broker.nodes.requests(NODE.raw, [WELT.name]) == {}

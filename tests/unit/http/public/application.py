@@ -20,6 +20,7 @@ from wgkex_ops.http.gateways.choice import Assigner, Locations
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
 from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.http.gateways.requests import RecentRequests
 from wgkex_ops.http.gateways.silence import Silences
 from wgkex_ops.http.public.app import HANDLERS, PATH_V1, PATH_V2, PublicApp
 from wgkex_ops.http.public.exchange import KeyExchange
@@ -82,12 +83,14 @@ class Broker:
             preferences=LocationMetrics(self.registry),
         )
         self.lists = KeyLists()
+        self.requests = RecentRequests(DOMAINS)
         self.exchange = KeyExchange(
             domains=DOMAINS,
             proxies=TrustedProxies([ip_network("127.0.0.0/8")]),
             lists=lambda: self.lists,
             limits=Limits(limits or LimitsConfig()),
             nodes=nodes,
+            requests=self.requests,
             unconfirmed=self.unconfirmed,
             send=self.bus.send,
             assign=assigner.assign,

@@ -43,6 +43,12 @@ from wgkex_ops.model.keys import PublicKey
 
 RAW = PublicKey.parse(KEY).raw
 
+
+def requests_of(broker: Broker) -> list[tuple[str, str, str]]:
+    """What operators are told of KEY's requests: domain, reason of a failure, gateway."""
+    return [(one.domain, one.failure, one.named) for one in broker.requests.of(RAW)]
+
+
 # --- what a node gets
 
 
@@ -123,6 +129,7 @@ async def test_version_2_without_a_gateway_fails_but_the_key_is_published(broker
     assert answer.headers["retry-after"] == "30"
     assert broker.bus.published == [Submission(WELT, PublicKey.parse(KEY))]
     assert broker.moved() == failed("v2", "no_worker")
+    assert requests_of(broker) == [(WELT.name, "no_worker", "")]
 
 
 async def test_version_1_needs_no_gateway(broker: Broker) -> None:
@@ -140,6 +147,7 @@ async def test_key_that_cannot_be_handed_over_is_503(
     assert_error(answer, 503, reason)
     assert answer.headers["retry-after"] == "30"
     assert broker.moved() == failed(version, reason)
+    assert requests_of(broker) == [(WELT.name, reason, "")]
 
 
 def test_every_bus_error_is_among_those() -> None:
@@ -244,3 +252,20 @@ async def test_a_key_that_the_lists_refuse_is_403_and_not_published(
     assert_error(answer, 403, reason)
     assert broker.moved() == rejected(version, reason, WELT.name)
     assert not broker.bus.published
+    assert requests_of(broker) == [(WELT.name, reason, "")]
+
+
+async def test_operators_see_a_router_that_is_configured_with_another_domain(broker: Broker) -> None:
+    answer = await send(broker.listen, request("POST", PATH_V2, submission(domain="ffmuc_nowhere")))
+    assert_error(answer, 400, "unknown_domain")
+    assert requests_of(broker) == [("", "unknown_domain", "")]
+    # Without a key, there is nothing to look for.
+    await send(broker.listen, request("POST", PATH_V2, submission(domain="ffmuc_nowhere", public_key="x")))
+    assert broker.requests.keys() == {RAW}
+
+
+async def test_operators_see_which_gateway_a_response_has_named(broker: Broker) -> None:
+    await send(broker.listen, request("POST", PATH_V2, submission()))
+    assert requests_of(broker) == [(WELT.name, "", "gw04")]
+    await send(broker.listen, request("POST", PATH_V1, submission()))
+    assert requests_of(broker) == [(WELT.name, "", "")]

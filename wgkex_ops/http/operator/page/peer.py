@@ -8,8 +8,8 @@ from typing import Final
 from wgkex_ops.errors import BusError
 from wgkex_ops.http.operator.page.parts import Notice, Page, Table, Tone
 from wgkex_ops.http.operator.page.rendering import ago, lines, name, quiet, state
-from wgkex_ops.model.inspection import LONGEST_QUERY, KeyInFleet, Outcome, Query
-from wgkex_ops.model.words import in_words
+from wgkex_ops.model.inspection import LONGEST_QUERY, WHY_SILENT, Found, KeyInFleet, Outcome, Query
+from wgkex_ops.model.words import duration, in_words
 
 _TONES: Final[Mapping[Outcome, Tone]] = {
     "tunnel": Tone.GOOD,
@@ -31,35 +31,39 @@ class PeerView:
     """
 
     broker: str
-    about: Callable[[Query], Awaitable[Sequence[KeyInFleet]]]
+    about: Callable[[Query], Awaitable[Found]]
     problems: Callable[[], Sequence[str]]
 
     async def page(self, text: str) -> Page:
         """Make the page for what somebody has typed."""
         query = Query(text)
-        found: Sequence[KeyInFleet] = ()
+        found = Found(())
         if not 0 < len(query.text) <= LONGEST_QUERY or not query.text.isprintable():
             notices = [Notice(Tone.WARN, f"Type a key, a name or an address of up to {LONGEST_QUERY} characters")]
         else:
             try:
                 found = await self.about(query)
                 notices = (
-                    [] if found else [Notice(Tone.WARN, "No gateway or broker knows a key of this name or address")]
+                    []
+                    if found.keys
+                    else [Notice(Tone.WARN, f"No gateway or broker knows a key of this name or address{found.unheard}")]
                 )
+                if found.more:
+                    notices.append(Notice(Tone.WARN, f"There are more keys than these {len(found.keys)}"))
             except BusError as error:
                 notices = [Notice(Tone.BAD, f"Gateways cannot be asked: {error}")]
         now = time.time()
-        for one in found:
+        for one in found.keys:
             notices += [Notice(Tone.BAD, f"{gateway}: {problem}") for gateway, problem in one.problems.items()]
-            unheard = "No answer: an older version, or access rules without wgkex/ask"
-            notices += Notice.about(Tone.WARN, unheard, one.silent)
+            notices += Notice.about(Tone.WARN, f"No answer: {WHY_SILENT}", one.silent)
+            notices += Notice.about(Tone.WARN, "Too old to be asked", one.unable)
         return Page(
             component="broker",
             name=self.broker,
             now=now,
             problems=self.problems(),
             notices=notices,
-            tables=[table for one in found for table in _tables(one, now)],
+            tables=[table for one in found.keys for table in _tables(one, now)],
             facts={},
             search=query.text[:LONGEST_QUERY],
             reloads=False,
@@ -76,7 +80,7 @@ def _tables(one: KeyInFleet, now: float) -> list[Table]:
         ),
         Table(
             "On the gateways",
-            "The peer, its parts, and when its key last arrived",
+            "The peer, its parts, and how long ago its key arrived or its peer was adopted",
             {
                 "Gateway": "",
                 "Verdict": "wide",
@@ -84,7 +88,7 @@ def _tables(one: KeyInFleet, now: float) -> list[Table]:
                 "Route, FDB": "",
                 "Endpoint": "",
                 "Handshake": "",
-                "Requested": "",
+                "In journal": "",
             },
             _rows_of_gateways(one, now),
             "" if one.gateways else "No gateway has answered.",
@@ -102,13 +106,13 @@ def _rows_of_gateways(one: KeyInFleet, now: float) -> list[list[str]]:
     rows: list[list[str]] = []
     for gateway, about in one.gateways.items():
         verdict = state(_TONES[about.verdict.outcome], about.verdict.text)
-        requested = ago(about.journal.requested_at, now) if about.journal is not None else quiet("not in the journal")
+        entered = duration(now - about.journal.entered_at) if about.journal is not None else quiet("no")
         if not about.peers:
-            rows.append([name(gateway), verdict, quiet("no peer"), "", "", "", requested])
+            rows.append([name(gateway), verdict, quiet("no peer"), "", "", "", entered])
         for peer in about.peers:
             parts = lines(f"route: {peer.route}", "FDB entry" if peer.fdb else "no FDB entry")
             handshake = quiet("never") if peer.handshake is None else ago(peer.handshake, now)
-            cells = [name(peer.domain), parts, peer.endpoint or quiet("none"), handshake, requested]
+            cells = [name(peer.domain), parts, peer.endpoint or quiet("none"), handshake, entered]
             rows.append([name(gateway), verdict, *cells])
     return rows
 
@@ -117,7 +121,8 @@ def _rows_of_brokers(one: KeyInFleet, now: float) -> list[list[str]]:
     rows: list[list[str]] = []
     for broker, requests in one.brokers.items():
         for about in requests:
-            refused = [state(Tone.BAD, in_words(about.refused))] if about.refused else []
+            reasons = dict.fromkeys(filter(None, (about.refused, about.failure)))
+            refused = [state(Tone.BAD, in_words(reason)) for reason in reasons]
             receipts = [
                 name(f"{gateway}: {in_words(reason) if reason else 'installed'}")
                 for gateway, reason in about.receipts.items()
