@@ -102,7 +102,7 @@ class Worker:
             client_id=f"wgkex-worker-{worker}",
             subscriptions=[key_subscription(name) for name in names],
             # A server whose access rules do not know of questions is no reason to install no keys.
-            optional_subscriptions=(ASK,) if config.mqtt.version == "5" else (),
+            urgent=(ASK,) if config.mqtt.version == "5" else (),
             will=Will(worker_status_topic(worker), status_payload(online=False)),
             metrics=mqtt_metrics,
             session_expiry=config.mqtt.session_expiry,
@@ -254,6 +254,9 @@ class Worker:
                     tasks = [
                         group.create_task(self._installer.run(), name="installer"),
                         group.create_task(self._intake.run(self._session.messages()), name="intake"),
+                        group.create_task(
+                            self._intake.take_questions(self._session.urgent_messages()), name="questions"
+                        ),
                         group.create_task(self._receipts.run(), name="receipts"),
                         group.create_task(self._reconciler.run(), name="reconciler"),
                         group.create_task(self._cleanup.run(), name="cleanup"),

@@ -22,6 +22,7 @@ from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program
 from wgkex_ops.bus.messages import key_topic, worker_data_topic
+from wgkex_ops.bus.questions import ASK, answers_to, parse_answer, question_payload
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import PublicKey
@@ -175,6 +176,24 @@ async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(mo
         )
         (kept,) = (peer for peer in (await worker.state(WELT)).peers if peer.public_key == static.raw)
         assert kept.link_local == bytes(16)
+
+
+async def test_a_worker_that_is_stuck_answers_questions_all_the_same(mosquitto: Mosquitto) -> None:
+    unreadable = DataplaneError(Operation.DUMP, "EINTR")
+    answers = answers_to("me")
+    async with (
+        running_worker(configuration(mosquitto.port), snapshot_error=unreadable) as worker,
+        client(mosquitto.port, client_id="sender") as sender,
+        client(mosquitto.port, client_id="asker", subscriptions=[f"{answers}/+"]) as asker,
+    ):
+        # More than the server sends without acknowledgements.
+        keys = new_keys(2100)
+        await publish(sender, keys)
+        await asker.publish(ASK, question_payload(str(keys[-1])), response_topic=answers, correlation=b"1")
+        answer = await asker.next()
+        assert parse_answer(answer.topic, answer.payload).name == "gw01"
+        worker.dataplane.snapshot_error = None
+        await has_all(worker, keys)
 
 
 async def test_without_an_expiry_the_worker_leaves_no_session_behind(mosquitto: Mosquitto) -> None:
