@@ -68,8 +68,10 @@ def _for_demo(config: Config, port: int, dataplane: Literal["kernel", "memory"],
             "version": "3.1.1",
         }
     )
-    worker = config.worker.model_copy(update={"dataplane": dataplane, "state_dir": folder})
-    return config.model_copy(update={"mqtt": mqtt, "worker": worker})
+    nobody = {"username": None, "password": None}
+    broker = config.broker.model_copy(update=nobody)
+    worker = config.worker.model_copy(update={**nobody, "dataplane": dataplane, "state_dir": folder})
+    return config.model_copy(update={"mqtt": mqtt, "broker": broker, "worker": worker})
 
 
 def _banner(config: Config, addresses: Mapping[str, str], no_kernel: str | None, nodes: str) -> str:

@@ -120,10 +120,15 @@ def _exists(path: Path) -> bool:
 def _checks(config: Config, role: str, processes: dict[str, Process], host: Host) -> list[_Check]:
     """The checks of a role, as they are shown."""
     process = processes[role]
-    in_use = any(other.runs for name, other in processes.items() if name != role)
+    mqtt = config.mqtt_of(role)
+    in_use = any(
+        other.runs and config.mqtt_of(name).username == mqtt.username
+        for name, other in processes.items()
+        if name != role
+    )
 
     async def bus() -> list[Finding]:
-        found, expiry = await check_bus(config, process, in_use=in_use)
+        found, expiry = await check_bus(config.model_copy(update={"mqtt": mqtt}), process, in_use=in_use)
         return [*found, *check_certificate(expiry)]
 
     async def at_once() -> list[Finding]:
