@@ -208,8 +208,7 @@ def test_a_role_may_have_a_user_of_its_own() -> None:
     )
     found = {
         section: (mqtt.username, mqtt.password and mqtt.password.get_secret_value(), mqtt.host)
-        for section in ("broker", "worker", "probe", "operator")
-        if (mqtt := config.mqtt_of(section))
+        for section, mqtt in ((name, config.mqtt_of(name)) for name in ("broker", "worker", "probe", "operator"))
     }
     host = config.mqtt.host
     assert found == {
@@ -218,7 +217,7 @@ def test_a_role_may_have_a_user_of_its_own() -> None:
         "probe": ("both", "B", host),
         "operator": ("both", "B", host),
     }
-    assert problems(MINIMAL + "broker: {password: B}\n") == ("broker: has a password without a username",)
+    assert problems(MINIMAL + "broker: {password: B}\n") == ("broker (line 5): has a password without a username",)
 
 
 def test_cleanup_and_metrics() -> None:
