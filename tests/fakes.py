@@ -259,6 +259,7 @@ class FakeSession(Session):
         self.in_flight = 0
         self.most_in_flight = 0
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._urgent_inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._online = True
         self._number = 1
         self.began_at = 0.0
@@ -289,9 +290,9 @@ class FakeSession(Session):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message, *, urgent: bool = False) -> None:
         """Have a message arrive."""
-        self._inbox.put_nowait(message)
+        (self._urgent_inbox if urgent else self._inbox).put_nowait(message)
 
     async def connection_after(self, seen: int) -> int:
         while not self._online or self._number <= seen:

@@ -264,13 +264,17 @@ class Broker:
 
     def status(self) -> FleetStatus:
         """What this broker knows of the fleet."""
+        complete = self._intake.complete
+        # Until then, it is one of these problems that nothing is known.
+        severity = Severity.WARNING if complete else Severity.UNKNOWN
         return fleet_status(
             self._gateways,
             source=self._config.broker.name,
             domains=[domain.name for domain in self._config.domains],
             listed=self._config.workers,
             silent=self._silences.silent,
-            problems=[Problem(Severity.WARNING, f"this broker: {problem}") for problem in self.problems()],
+            problems=[Problem(severity, f"this broker: {problem}") for problem in self.problems()],
+            complete=complete,
         )
 
     def reload(self) -> None:

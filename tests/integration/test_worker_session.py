@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from tests.helpers import CITY, WELT
+from tests.fakes import FaultyDataplane
+from tests.helpers import CITY, WELT, running
 from tests.integration.inprocess import (
     Client,
     RunningWorker,
@@ -21,10 +22,15 @@ from tests.integration.inprocess import (
 from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.relay import relay
 from tests.integration.servers import Bench, Mosquitto, Program
-from wgkex_ops.bus.messages import key_topic, worker_data_topic
+from wgkex_ops.bus.messages import key_topic, status_payload, worker_data_topic, worker_status_topic
+from wgkex_ops.bus.questions import ASK, answers_to, parse_answer, question_payload
+from wgkex_ops.config import Config
+from wgkex_ops.consumer.dataplane.base import OperationObserver
 from wgkex_ops.errors import DataplaneError, NoSubscribersError
+from wgkex_ops.metrics.build import new_registry
 from wgkex_ops.model.changes import Operation
 from wgkex_ops.model.keys import PublicKey
+from wgkex_ops.worker import Worker
 
 VERSIONS = pytest.mark.parametrize("version", ["5", "3.1.1"])
 RECEIPTS: Final = "wgkex/receipts/b1"
@@ -175,6 +181,63 @@ async def test_no_key_is_taken_before_it_is_known_which_ones_are_static_peers(mo
         )
         (kept,) = (peer for peer in (await worker.state(WELT)).peers if peer.public_key == static.raw)
         assert kept.link_local == bytes(16)
+
+
+async def test_a_worker_that_is_stuck_answers_questions_all_the_same(mosquitto: Mosquitto) -> None:
+    unreadable = DataplaneError(Operation.DUMP, "EINTR")
+    answers = answers_to("me")
+    async with (
+        running_worker(configuration(mosquitto.port), snapshot_error=unreadable) as worker,
+        client(mosquitto.port, client_id="sender") as sender,
+        client(mosquitto.port, client_id="asker", subscriptions=[f"{answers}/+"]) as asker,
+    ):
+        # More than the server sends without acknowledgements.
+        keys = new_keys(2100)
+        await publish(sender, keys)
+        await asker.publish(ASK, question_payload(str(keys[-1])), response_topic=answers, correlation=b"1")
+        answer = await asker.next()
+        assert parse_answer(answer.topic, answer.payload).name == "gw01"
+        worker.dataplane.snapshot_error = None
+        await has_all(worker, keys)
+
+
+async def test_a_worker_that_restores_its_peers_answers_questions_and_is_not_online_yet(mosquitto: Mosquitto) -> None:
+    # Without an expiry, the server knows that nobody takes questions yet.
+    config = configuration(mosquitto.port, mqtt={"session_expiry": 0})
+    keys, answers = new_keys(3), answers_to("me")
+    async with running_worker(config) as worker, client(mosquitto.port, client_id="sender") as sender:
+        await publish(sender, keys)
+        await has_all(worker, keys)
+    dataplanes: list[FaultyDataplane] = []
+
+    def slow(config: Config, observer: OperationObserver) -> FaultyDataplane:
+        dataplanes.append(FaultyDataplane(config.domains, observer))
+        dataplanes[0].may_apply.clear()
+        return dataplanes[0]
+
+    async def live() -> None:
+        async with Worker(config, new_registry("worker"), slow).running():
+            await asyncio.Event().wait()
+
+    subscriptions = [worker_status_topic("gw01"), f"{answers}/+"]
+    async with client(mosquitto.port, client_id="asker", subscriptions=subscriptions) as asker:
+        assert (await asker.next()).payload == status_payload(online=False)
+
+        async def asked() -> bool:
+            try:
+                await asker.publish(ASK, question_payload(str(keys[0])), response_topic=answers, correlation=b"1")
+            except NoSubscribersError:
+                return False
+            return True
+
+        async with running(live()):
+            await eventually_answered(asked, "a worker that takes questions")
+            answer = await asker.next()
+            assert parse_answer(answer.topic, answer.payload).name == "gw01"
+            await eventually(lambda: len(dataplanes[0].batches) == 1, "peers that are restored")
+            dataplanes[0].may_apply.set()
+            assert (await asker.next()).payload == status_payload(online=True)
+            assert set(await dataplanes[0].installed(WELT)) == {key.raw for key in keys}
 
 
 async def test_without_an_expiry_the_worker_leaves_no_session_behind(mosquitto: Mosquitto) -> None:

@@ -15,7 +15,7 @@ gmqtt encodes and decodes packets and keeps the connection alive. What else it d
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import gmqtt
@@ -40,6 +40,7 @@ _LARGEST_PACKET: Final = 262_144
 # How many unacknowledged messages the server takes unless it sets a limit (MQTT 5, section 3.2.2.3.3).
 _DEFAULT_WINDOW: Final = 65_535
 
+_AT_MOST_ONCE: Final = 0
 _AT_LEAST_ONCE: Final = 1
 # Reason codes (MQTT 5, section 2.4); failures are 0x80 and above.
 _NO_MATCHING_SUBSCRIBERS: Final = 0x10
@@ -116,9 +117,14 @@ class Connection:
         self._client._create_connection = self._create_connection  # noqa: SLF001
 
     async def open(
-        self, subscriptions: Sequence[str], optional_subscriptions: Sequence[str], within: float
+        self,
+        subscriptions: Sequence[str],
+        optional_subscriptions: Sequence[str],
+        within: float,
+        *,
+        at_most_once: Collection[str] = (),
     ) -> list[str]:
-        """Connect and subscribe within some seconds.
+        """Connect and subscribe within some seconds; with QoS 1, or with QoS 0 to what is to come at most once.
 
         Returns:
             the optional subscriptions that the server refused.
@@ -130,7 +136,7 @@ class Connection:
             async with asyncio.timeout(within):
                 await self._connect()
                 self._limit_silence()
-                refused = await self._subscribe([*subscriptions, *optional_subscriptions])
+                refused = await self._subscribe([*subscriptions, *optional_subscriptions], at_most_once)
         except TimeoutError:
             raise self._failure_without_reason("timed_out", f"not connected within {within:g} s") from None
         needed = [topic for topic in refused if topic not in optional_subscriptions]
@@ -291,11 +297,12 @@ class Connection:
             detail += "; does it want a certificate of ours? (mqtt.tls.cert_file)"
         return ConnectionFailedError(reason, detail)
 
-    async def _subscribe(self, subscriptions: Sequence[str]) -> list[str]:
+    async def _subscribe(self, subscriptions: Sequence[str], at_most_once: Collection[str]) -> list[str]:
         """Subscribe, and return what the server refused."""
         if not subscriptions:
             return []
-        self._client.subscribe([gmqtt.Subscription(topic, qos=_AT_LEAST_ONCE) for topic in subscriptions])
+        qos = {topic: _AT_MOST_ONCE if topic in at_most_once else _AT_LEAST_ONCE for topic in subscriptions}
+        self._client.subscribe([gmqtt.Subscription(topic, qos=qos[topic]) for topic in subscriptions])
         await asyncio.wait((self._granted, self.lost), return_when=asyncio.FIRST_COMPLETED)
         if not self._granted.done():
             raise ConnectionFailedError("closed", "the server closed the connection instead of a subscription")

@@ -237,8 +237,13 @@ def worker_data_topic(worker: str, domain: str) -> str:
     return f"wireguard-worker/{worker}/{domain}/data"
 
 
-def data_payload(endpoint: Endpoint) -> bytes:
-    """An endpoint as the JSON object that old brokers read, with an integer `Port`; they ignore other members."""
+def data_payload(endpoint: Endpoint | None) -> bytes:
+    """An endpoint as the JSON object that old brokers read, with an integer `Port`; they ignore other members.
+
+    None withdraws it: an empty object, since old brokers cannot read an empty payload.
+    """
+    if endpoint is None:
+        return encode(_WorkerDataObject())
     known = (endpoint.address, endpoint.port, endpoint.public_key, endpoint.link_address)
     return encode(_WorkerDataObject(*known, endpoint.receipts or None, endpoint.draining or None))
 

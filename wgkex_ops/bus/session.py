@@ -50,6 +50,8 @@ class Session:
         client_id: unique among all clients of the server.
         subscriptions: topic filters, renewed with each connection.
         optional_subscriptions: further ones, which the server may refuse without ending the session.
+        urgent: topics, also optional, whose messages do not wait behind others, neither here nor at the server: with
+            QoS 0, since it keeps back all of QoS 1 while too many are unacknowledged. `urgent_messages` yields them.
         will: the last will; None for none.
         metrics: the instruments that are kept.
         session_expiry: for how many seconds the server keeps the subscriptions, and what comes for them, while there is
@@ -65,6 +67,7 @@ class Session:
         client_id: str,
         subscriptions: Sequence[str],
         optional_subscriptions: Sequence[str] = (),
+        urgent: Sequence[str] = (),
         will: Will | None,
         metrics: MqttMetrics,
         session_expiry: int = 0,
@@ -73,12 +76,14 @@ class Session:
         self._config = config
         self._client_id = client_id
         self._subscriptions = subscriptions
-        self._optional_subscriptions = optional_subscriptions
+        self._optional_subscriptions = (*optional_subscriptions, *urgent)
+        self._urgent = urgent
         self._will = will
         self._metrics = metrics
         self._session_expiry = session_expiry
         self._connect_timeout = connect_timeout
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._urgent_inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._connection: Connection | None = None
         # How many there have been. Guarded by the condition, which is notified of each new one.
         self._connections = 0
@@ -193,6 +198,11 @@ class Session:
         while True:
             yield await self._inbox.get()
 
+    async def urgent_messages(self) -> AsyncIterator[Message]:
+        """Yield the urgent ones in the same way."""
+        while True:
+            yield await self._urgent_inbox.get()
+
     def _usable_connection(self) -> Connection:
         if self._connection is None:
             raise NotConnectedError("there is no connection with the MQTT server")
@@ -225,7 +235,9 @@ class Session:
             metrics=self._metrics,
         )
         try:
-            refused = await connection.open(self._subscriptions, self._optional_subscriptions, self._connect_timeout)
+            refused = await connection.open(
+                self._subscriptions, self._optional_subscriptions, self._connect_timeout, at_most_once=self._urgent
+            )
             if refused:
                 self._log.warning("subscription_refused", topics=refused)
             self._metrics.connected.set(1)
@@ -258,10 +270,11 @@ class Session:
 
     def _deliver(self, message: Message) -> None:
         self._metrics.last_message_received.set_to_current_time()
-        if self._inbox.qsize() >= _INBOX_LIMIT and not message.unacknowledged:
+        inbox = self._urgent_inbox if message.topic in self._urgent else self._inbox
+        if inbox.qsize() >= _INBOX_LIMIT and not message.unacknowledged:
             self._metrics.messages_dropped.inc()
             return
-        self._inbox.put_nowait(message)
+        inbox.put_nowait(message)
 
 
 def _timeout_error(seconds: float) -> PublishTimeoutError:

@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from wgkex_ops.cli.networkd import replace_file
 from wgkex_ops.errors import ConfigError
+from wgkex_ops.files import replace_file
 from wgkex_ops.probe.keys import PrivateKey
 
 # The user of systemd-networkd has it, and reads the key.
@@ -45,9 +45,11 @@ def write_key(path: Path, key: PrivateKey, readers: str = READERS) -> None:
         key: what it gets.
         readers: a group that may read it, if this host has it.
     """
+    content = f"{key.base64}\n".encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         group = grp.getgrnam(readers).gr_gid
     except KeyError:
-        replace_file(path, f"{key.base64}\n", _OWN_MODE)
+        replace_file(path, content, _OWN_MODE)
     else:
-        replace_file(path, f"{key.base64}\n", _SHARED_MODE, group)
+        replace_file(path, content, _SHARED_MODE, group)

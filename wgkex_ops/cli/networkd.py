@@ -1,13 +1,11 @@
 """The units of systemd-networkd for a gateway's interfaces: their text, and the files."""
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from wgkex_ops.files import replace_file
 from wgkex_ops.model.interfaces import VXLAN_PORT, DomainInterfaces
 
 # The beginning of the first line of each file, by which this command knows its own.
@@ -105,32 +103,5 @@ def write(folder: Path, texts: Mapping[PurePosixPath, str], states: Mapping[Path
     for relative, text in texts.items():
         path = folder / relative
         if states[path] != FileState.UNCHANGED:
-            replace_file(path, text, _FILE_MODE)
-
-
-def replace_file(path: Path, text: str, mode: int, group: int | None = None) -> None:
-    """Write a file so that each reader finds all of it or what was there before. Its folder is made if it is missing.
-
-    Args:
-        path: of the file.
-        text: what it gets.
-        mode: its permissions.
-        group: id of the group that it is given to. If that is not allowed, the group gets no permissions.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".wgkex-", delete=False) as file:
-        written = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            if group is None:
-                written.chmod(mode)
-            else:
-                with suppress(PermissionError):
-                    os.chown(written, -1, group)
-                    written.chmod(mode)
-            written.replace(path)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, text.encode(), _FILE_MODE)

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
+from math import inf
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -26,15 +27,22 @@ from wgkex_ops.config import Config, load_web_config
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.http.gateways.fleet import fleet_status
 from wgkex_ops.model.fleet import FleetStatus, Severity
+from wgkex_ops.model.words import visible
 
 _WATCH_EVERY: Final = 2.0
 _TIMEOUT: Final = 5.0
 _LARGEST: Final = 4 * 1024 * 1024
-_LOOPBACK: Final = "127.0.0.1"
 
 
 class FleetUnknownError(WgkexError):
     """A broker does not tell; the message says why, and what to do."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows none: where they lead, the password would go as well."""
+
+    def redirect_request(self, *_arguments: object) -> None:
+        """A redirect is an error."""
 
 
 def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> None:
@@ -46,7 +54,7 @@ def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> N
         description="Show brokers, gateways and domains in one table, as the broker of this host knows them, or "
         "another one (--url), or as the MQTT server has them (--mqtt).",
         epilog="Exit status: 0 all is well, 1 a warning, 2 something is critical, or the configuration or command "
-        "line is wrong; 3 with --nagios, if the fleet is unknown.",
+        "line is wrong; 3 if the broker does not know the fleet yet, and with --nagios also if nobody tells.",
     )
     parser.set_defaults(run=_run)
     source = parser.add_mutually_exclusive_group()
@@ -131,8 +139,7 @@ def _reader(arguments: argparse.Namespace, config: Config) -> Callable[[], Fleet
     listen = config.broker.metrics_listen
     path = listen.web_config_file
     with_tls = path is not None and load_web_config(path).tls_server_config is not None
-    host = listen.host if listen.host not in ("0.0.0.0", "::") else _LOOPBACK  # noqa: S104  it listens everywhere
-    url = f"{'https' if with_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listen.port}"
+    url = f"{'https' if with_tls else 'http'}://{listen.on_this_host}"
     # On this host: its certificate is for the name that others know.
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -153,7 +160,9 @@ def _from_broker(url: str, context: ssl.SSLContext) -> FleetStatus:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
     # No proxy of the environment: this is the operators' own network.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirects()
+    )
     try:
         with opener.open(request, timeout=_TIMEOUT) as response:
             return msgspec.json.decode(response.read(_LARGEST), type=FleetStatus)
@@ -163,6 +172,8 @@ def _from_broker(url: str, context: ssl.SSLContext) -> FleetStatus:
             404: "it is no broker, or an older one",
             421: "it does not know this name: broker.metrics_listen.allowed_hosts",
         }.get(error.code, "")
+        if target := error.headers.get("Location"):
+            hint = f"it redirects to {visible(target)}, which is not followed: --broker-url should name a broker itself"
         raise FleetUnknownError(f"{place}: status {error.code}{f'; {hint}' if hint else ''}") from None
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -187,6 +198,8 @@ async def _from_bus(config: Config) -> FleetStatus:
 
     async with operator_connection(config, asker_name(), WORKER_EVENTS, deliver) as bus:
         await bus.while_connected(fleet.known())
+    # Since when they are offline, nobody knows here; the nodes of most have another gateway.
+    fleet.gateways.mark_absent(inf)
     return fleet_status(
         fleet.gateways,
         source=f"MQTT server {config.mqtt.host}:{config.mqtt.port}",

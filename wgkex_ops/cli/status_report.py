@@ -68,15 +68,20 @@ def _gateways(status: FleetStatus, width: int) -> Shown:
 
 
 def nagios_line(status: FleetStatus) -> str:
-    """A plugin's line, with performance data."""
-    texts = "; ".join(problem.text for problem in status.problems) or _summary(status)
+    """A plugin's line, with performance data, which a bar begins."""
+    texts = visible("; ".join(problem.text for problem in status.problems) or _summary(status)).replace("|", "/")
+    line = f"WGKEX {Severity(status.severity).name} - {texts}"
+    if status.severity == Severity.UNKNOWN:
+        # A graph would show that all have gone.
+        return line
     online = sum(map(_is_online, status.gateways))
     figures = f"gateways_online={online} gateways={len(status.gateways)} peers={_peers(status)}"
-    # A bar begins the performance data.
-    return f"WGKEX {Severity(status.severity).name} - {visible(texts).replace('|', '/')} | {figures}"
+    return f"{line} | {figures}"
 
 
 def _summary(status: FleetStatus) -> str:
+    if status.severity == Severity.UNKNOWN:
+        return "which gateways are online is not known yet"
     online = sum(map(_is_online, status.gateways))
     draining = [gateway.name for gateway in status.gateways if gateway.state == "draining"]
     drained = f", draining: {', '.join(draining)}" if draining else ""

@@ -274,10 +274,8 @@ class Config(Section):
         """Where the canary finds the broker, without a slash at the end."""
         if self.probe.url is not None:
             return self.probe.url
-        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what listens everywhere is also on loopback
-        listen = self.broker_listen
-        scheme = "https" if listen.tls is not None else "http"
-        return f"{scheme}://{Listen(host=anywhere.get(listen.host, listen.host), port=listen.port)}"
+        scheme = "https" if self.broker_listen.tls is not None else "http"
+        return f"{scheme}://{self.broker_listen.on_this_host}"
 
     @property
     def probe_keys(self) -> Path:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, get_args, get_origin
+from typing import Final, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
 from wgkex_ops.config.fields import Host, Port
+
+# What listens on all addresses is also on loopback.
+_LOOPBACK_OF: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  it is compared only
 
 # Of a value in a file: the keys above it, and its own.
 Place = tuple[str | int, ...]
@@ -57,6 +60,11 @@ class Listen(Section):
 
     host: Host = "127.0.0.1"
     port: Port
+
+    @property
+    def on_this_host(self) -> "Listen":
+        """Where a program on this host finds it."""
+        return Listen(host=_LOOPBACK_OF.get(self.host, self.host), port=self.port)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

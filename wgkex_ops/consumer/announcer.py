@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 import structlog
@@ -85,7 +85,10 @@ class Announcer:
         self._address = address
         self._receipts = receipts
         self._draining = draining
-        self._published: dict[str, Endpoint] = {}
+        # By domain; None for one that was withdrawn.
+        self._published: dict[str, Endpoint | None] = {}
+        # Whether brokers may have it from this process, or from the one before, that this gateway drains.
+        self._drained = False
         # By domain; empty while the dataplane cannot be read.
         self._latest: Mapping[str, _Announcement] = {}
         self._triggered = asyncio.Event()
@@ -103,6 +106,7 @@ class Announcer:
 
     async def refresh(self) -> None:
         """Read the dataplane, and keep what is announced of it."""
+        self._drained = self._drained or self._draining()
         try:
             snapshot = await self._read()
         except DataplaneError as error:
@@ -166,9 +170,7 @@ class Announcer:
         for domain in self._domains:
             latest = self._latest.get(domain.name)
             endpoint = latest.endpoint if latest else None
-            if endpoint is not None and (new or endpoint != self._published.get(domain.name)):
-                await self._publish(worker_data_topic(self._worker, domain.name), data_payload(endpoint))
-                self._published[domain.name] = endpoint
+            await self._publish_data(domain.name, endpoint, again=new)
             takes_nodes = latest is not None and endpoint is not None and not endpoint.draining
             peers = latest.active if latest is not None and takes_nodes else PEERS_UNKNOWN
             await self._publish(connected_peers_topic(domain.name, self._worker), str(peers).encode())
@@ -177,6 +179,22 @@ class Announcer:
             await self._publish(worker_status_topic(self._worker), status_payload(online=True), properties)
             self.announced.set()
             _log.info("worker_announced", name=self._worker, address=self._address)
+
+    async def _publish_data(self, domain: str, endpoint: Endpoint | None, *, again: bool) -> None:
+        """Publish how nodes reach this gateway, if that has changed or should come again.
+
+        While they do not, brokers keep the former data: keys are sent here all the same. But it must not say for ever
+        that this gateway drains. Data of an earlier process, which is not known here, is withdrawn for that.
+        """
+        data, known = endpoint, self._published.get(domain)
+        if endpoint is None:
+            if known is not None:
+                data = replace(known, draining=self._draining())
+            elif domain in self._published or self._draining() or not self._drained:
+                return
+        if again or data != known or domain not in self._published:
+            await self._publish(worker_data_topic(self._worker, domain), data_payload(data))
+            self._published[domain] = data
 
     async def _publish(self, topic: str, payload: bytes, properties: Mapping[str, str] | None = None) -> None:
         await self._session.publish(topic, payload, timeout=_PUBLISH_TIMEOUT, retain=True, properties=properties)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import structlog
 
 from wgkex_ops.bus.messages import Origin, key_subscription, parse_key, parse_origin
-from wgkex_ops.bus.questions import ASK
 from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.installer import Installer, SendReceipts
 from wgkex_ops.errors import InvalidMessageError
@@ -22,7 +21,7 @@ _UNKNOWN_DOMAIN = "unknown_domain"
 
 
 class Intake:
-    """Takes keys from the bus.
+    """Takes keys and questions from the bus.
 
     Args:
         worker: this worker's name; keys for all workers and for this one are ours.
@@ -59,14 +58,11 @@ class Intake:
         self._unsubscribed_at: dict[str, float] = {}
 
     async def run(self, messages: AsyncIterator[Message]) -> None:
-        """Take all messages, in order of arrival. When the installer has no room, the bus has to wait."""
+        """Take all keys, in order of arrival. When the installer has no room, the bus has to wait."""
         if not self._ready.is_set():
             _log.error("no_key_is_taken", detail="not before the dataplane can be read: which peers are static?")
         await self._ready.wait()
         async for message in messages:
-            if message.topic == ASK:
-                self._answer(message)
-                continue
             await self._installer.room()
             origin = parse_origin(message.properties, message.response_topic, message.correlation)
             try:
@@ -80,12 +76,14 @@ class Intake:
                 if error.reason == _UNKNOWN_DOMAIN:
                     await self._give_up(key_subscription(message.topic.split("/")[1]))
 
-    def _answer(self, message: Message) -> None:
-        try:
-            self._take_question(message)
-        except InvalidMessageError as error:
-            _log.warning("question_rejected", reason=error.reason, detail=str(error))
-        message.acknowledge()
+    async def take_questions(self, messages: AsyncIterator[Message]) -> None:
+        """Take the questions of operators at once: most are asked when no key gets through."""
+        async for message in messages:
+            try:
+                self._take_question(message)
+            except InvalidMessageError as error:
+                _log.warning("question_rejected", reason=error.reason, detail=str(error))
+            message.acknowledge()
 
     async def _give_up(self, topic_filter: str) -> None:
         """Unsubscribe; once for a whole backlog, as the keys of other domains wait meanwhile."""

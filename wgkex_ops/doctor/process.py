@@ -23,8 +23,6 @@ ROLES: Final = (BROKER, WORKER)
 
 # Seconds for a response of a process on this host: to read 20,000 peers takes some.
 _TIMEOUT: Final = 5.0
-_ANYWHERE: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what listens everywhere
-
 
 _HANGS: Final = "does not respond"
 # Why a listener does not tell what it knows, by the HTTP status.
@@ -133,7 +131,7 @@ async def look_at(config: Config, path: Path, role: str, host: Host) -> Process:
 
 
 async def _ask(role: str, listen: Listen, scheme: str) -> Process:
-    url = f"{scheme}://{Listen(host=_ANYWHERE.get(listen.host, listen.host), port=listen.port)}"
+    url = f"{scheme}://{listen.on_this_host}"
     try:
         async with asyncio.timeout(_TIMEOUT):
             return await _interview(role, listen, url)

@@ -107,6 +107,9 @@ def _journal(path: Path) -> Finding:
         with open_to_read(path) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             (peers,) = connection.execute("SELECT count(*) FROM peers").fetchone()
+    except UnicodeDecodeError as error:
+        # A damaged schema, which SQLite's messages quote.
+        return _damaged(path, str(error))
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in _DAMAGED:
             return _damaged(path, str(error))

@@ -65,7 +65,7 @@ class DomainStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something that is wrong, in a sentence; 1 is a warning, 2 is critical."""
+    """Something that is wrong, in a sentence; 1 is a warning, 2 is critical, 3 says that the fleet is not known."""
 
     severity: int
     text: str
@@ -77,7 +77,7 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         source: the broker that tells it, or ``MQTT server …``.
         at: seconds since the epoch.
-        severity: that of the worst problem; 0 without any.
+        severity: that of the worst problem; 0 without any, and 3 if the fleet is not known (yet).
         problems: the worst ones first.
     """
 

@@ -1,10 +1,18 @@
 """What people and monitoring see of `wgkex-ops status`."""
 
 import io
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from wgkex_ops.__main__ import main
 from wgkex_ops.cli.status_report import nagios_line, status_tables
 from wgkex_ops.model.fleet import (
     BrokerStatus,
@@ -12,6 +20,8 @@ from wgkex_ops.model.fleet import (
     FleetStatus,
     GatewayState,
     GatewayStatus,
+    Problem,
+    Severity,
     find_problems,
 )
 
@@ -95,3 +105,58 @@ def test_the_table_goes_without_columns_before_it_is_folded() -> None:
     assert "Confirms" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert max(map(len, shown(fleet(gateway(long_name)), 40).splitlines())) <= 40
+
+
+def test_a_fleet_that_is_not_known_yet_has_no_figures() -> None:
+    problem = Problem(Severity.UNKNOWN, "this broker: it is not known yet which gateways there are")
+    status = msgspec.structs.replace(fleet(takers=0), severity=3, problems=(problem,))
+    assert nagios_line(status) == f"WGKEX UNKNOWN - {problem.text}"
+    text = shown(status, 80)
+    assert text.startswith("UNKNOWN: which gateways are online is not known yet\n")
+    assert f"UNKNOWN: {problem.text}" in text
+
+
+@contextmanager
+def serving(status: int, **headers: str) -> Iterator[tuple[str, list[str | None]]]:
+    """An HTTP server that answers all the same; its address, and the passwords that it gets."""
+    passwords: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            passwords.append(self.headers["Authorization"])
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", passwords
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_password_goes_to_nobody_but_who_was_named(
+    status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "wgkex.yaml"
+    config.write_text(
+        json.dumps({"domains": ["ffmuc_welt"], "domain_prefixes": ["ffmuc_"], "mqtt": {"broker_url": "x"}})
+    )
+    with (
+        serving(200) as (elsewhere, theirs),
+        serving(status, Location=f"http://{elsewhere}/status.json") as (named, ours),
+    ):
+        assert main(["status", "--config", str(config), "--broker-url", f"http://me:secret@{named}"]) == 2
+    assert (len(ours), theirs) == (1, [])
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"{named}: status {status}; it redirects to http://{elsewhere}/status.json, which is not")
+    assert "secret" not in errors

@@ -103,6 +103,19 @@ def test_each_listener_has_its_default_port() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("0.0.0.0", "127.0.0.1:7"),
+        ("::", "[::1]:7"),
+        ("192.0.2.1", "192.0.2.1:7"),
+        ("2001:db8::1", "[2001:db8::1]:7"),
+    ],
+)
+def test_what_listens_everywhere_is_found_on_loopback(host: str, found: str) -> None:
+    assert str(Listen(host=host, port=7).on_this_host) == found
+
+
+@pytest.mark.parametrize(
     ("lines", "url"),
     [
         ("broker_listen: {host: 0.0.0.0, port: 80}", "http://127.0.0.1:80"),

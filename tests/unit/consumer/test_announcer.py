@@ -1,7 +1,7 @@
 """What a worker announces to brokers, and when."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -9,9 +9,12 @@ import pytest
 import structlog
 
 from tests.fakes import FakeSession, run_in_virtual_time
-from tests.helpers import OTHER_KEY, WELT, running
+from tests.helpers import CITY, OTHER_KEY, WELT, running
 from wgkex_ops.bus.messages import ConnectedPeers, Endpoint, WorkerData, WorkerStatus, parse_worker_event
 from wgkex_ops.consumer.announcer import Announcer
+from wgkex_ops.http.gateways.fleet import fleet_status
+from wgkex_ops.http.gateways.registry import Gateways
+from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.peers import DomainState, Snapshot
 
@@ -66,6 +69,91 @@ def test_a_gateway_that_drains_says_so_and_how_many_peers_it_has_is_for_nobody_t
         assert [event.peers for event in events if isinstance(event, ConnectedPeers)] == [0, None, 0]
         (status,) = [event for event in events if isinstance(event, WorkerStatus)]
         assert status == WorkerStatus("gw01", online=True, version=version("wgkex-ops"))
+
+    run(body)
+
+
+class TwoDomains:
+    """A gateway of two domains whose interfaces come and go, and that drains at first."""
+
+    def __init__(self) -> None:
+        self.bus = FakeSession()
+        self.states = {WELT.name: GATEWAY, CITY.name: GATEWAY}
+        self.drains = True
+        self.announcer = self.worker()
+
+    def worker(self) -> Announcer:
+        async def read() -> Snapshot:
+            return Snapshot(0.0, dict(self.states))
+
+        return Announcer(
+            session=self.bus,
+            read=read,
+            domains=[WELT, CITY],
+            worker="gw01",
+            address="gw01.example.net",
+            receipts=True,
+            draining=lambda: self.drains,
+        )
+
+    async def now(self, *, drains: bool, **states: DomainState) -> None:
+        self.drains = drains
+        self.states |= states
+        self.announcer.trigger()
+        await asyncio.sleep(1)
+
+    def retained(self) -> Gateways:
+        """What a broker finds that starts now."""
+        gateways = Gateways({}, [WELT.name, CITY.name])
+        for one in {message.topic: message for message in self.bus.sent}.values():
+            gateways.update(parse_worker_event(one.topic, one.payload, one.properties), 0.0)
+        return gateways
+
+
+@pytest.mark.parametrize("missing", [(CITY,), (WELT, CITY)], ids=("one", "all"))
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_missing_interface_does_not_make_the_drain_last(missing: Sequence[Domain], *, restarted: bool) -> None:
+    async def body() -> None:
+        gateway = TwoDomains()
+        gone = {domain.name: DomainState() for domain in missing}
+        async with running(gateway.announcer.run()):
+            await gateway.now(drains=True)
+            assert gateway.retained().workers["gw01"].draining
+            if not restarted:
+                await gateway.now(drains=True, **gone)
+                assert gateway.retained().workers["gw01"].draining
+                await gateway.now(drains=False)
+        if restarted:
+            gateway.states |= gone
+            gateway.announcer = gateway.worker()
+            async with running(gateway.announcer.run()):
+                await gateway.now(drains=True)
+                assert gateway.retained().workers["gw01"].draining
+                await gateway.now(drains=False)
+        status = fleet_status(gateway.retained(), source="", domains=[WELT.name, CITY.name], listed=())
+        assert [(one.state, one.refused) for one in status.gateways] == [("partly", tuple(gone))]
+        count = len(gateway.bus.sent)
+        async with running(gateway.announcer.run()):
+            await gateway.now(drains=False, **{domain.name: GATEWAY for domain in missing})
+        assert len(gateway.bus.sent) > count
+        assert gateway.retained().workers["gw01"].endpoints.keys() == {WELT.name, CITY.name}
+
+    run(body)
+
+
+def test_a_missing_interface_takes_no_data_away_from_brokers_without_a_drain() -> None:
+    async def body() -> None:
+        gateway = TwoDomains()
+        gateway.drains = False
+        async with running(gateway.announcer.run()):
+            await gateway.now(drains=False)
+            before = [topic for topic, _ in published(gateway.bus) if topic.endswith("/data")]
+            await gateway.now(drains=False, **{CITY.name: DomainState()})
+            assert [topic for topic, _ in published(gateway.bus) if topic.endswith("/data")] == before
+        gateway.announcer = gateway.worker()
+        async with running(gateway.announcer.run()):
+            await gateway.now(drains=False)
+        assert gateway.retained().workers["gw01"].endpoints.keys() == {WELT.name, CITY.name}
 
     run(body)
 

@@ -8,11 +8,14 @@ from typing import Any, Final
 import pytest
 import structlog
 
+from tests.fakes import FakeSession
 from tests.helpers import DOMAINS, KEY, OTHER_KEY, TESTDATA, WELT, moved, running, samples, settle
 from tests.unit.consumer.bench import Bench as InstallerBench
+from wgkex_ops.bus.questions import ASK, question_payload
 from wgkex_ops.bus.session import Message
 from wgkex_ops.consumer.installer import CAPACITY
 from wgkex_ops.consumer.intake import Intake
+from wgkex_ops.errors import InvalidMessageError
 from wgkex_ops.metrics.worker import REJECTION_REASONS
 from wgkex_ops.model.keys import PublicKey
 
@@ -30,7 +33,7 @@ class Bench(InstallerBench):
             domains=DOMAINS,
             ready=self.admission.ready,
             installer=self.installer,
-            take_question=self.questions.append,
+            take_question=self._take_question,
             send_receipts=self.send_receipts,
             unsubscribe=self._unsubscribe,
             metrics=self.metrics,
@@ -38,6 +41,11 @@ class Bench(InstallerBench):
         self.admission.ready.set()
         self.acknowledged: list[str] = []
         self.unsubscribed: list[str] = []
+
+    def _take_question(self, message: Message) -> None:
+        if message.payload == b"x":
+            raise InvalidMessageError("malformed_payload", "no question")
+        self.questions.append(message)
 
     async def _unsubscribe(self, topic_filter: str) -> None:
         self.unsubscribed.append(topic_filter)
@@ -84,6 +92,28 @@ async def test_key_for_everybody_or_for_this_worker_is_installed_and_then_acknow
     assert bench.acknowledged == []
     assert await bench.install() == [KEY]
     assert bench.acknowledged == [topic]
+
+
+async def test_a_question_waits_neither_for_the_dataplane_nor_for_room() -> None:
+    bench = Bench()
+    bench.admission.ready.clear()
+    session = FakeSession()
+    question = Message(ASK, question_payload("Rathaus"), on_acknowledge=lambda: bench.acknowledged.append(ASK))
+    malformed = replace(question, payload=b"x")
+    with structlog.testing.capture_logs() as events:
+        async with (
+            running(bench.intake.run(session.messages())),
+            running(bench.intake.take_questions(session.urgent_messages())),
+        ):
+            session.deliver(Message(f"wireguard/{WELT.name}/all", KEY.encode()))
+            for message in (malformed, question):
+                session.deliver(message, urgent=True)
+            await settle()
+    assert bench.questions == [question]
+    assert bench.acknowledged == [ASK, ASK]
+    assert [event["reason"] for event in events if event["event"] == "question_rejected"] == ["malformed_payload"]
+    # The key still waits.
+    assert samples(bench.registry)[received(WELT.name)] == 0
 
 
 async def test_retained_key_is_rejected() -> None:

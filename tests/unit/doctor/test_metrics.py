@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.inprocess import configuration
 from wgkex_ops.config import Listen
+from wgkex_ops.consumer.upkeep.journal_file import FILE, JournalFile
 from wgkex_ops.doctor.bus import check_bus
 from wgkex_ops.doctor.clock import check_certificate
 from wgkex_ops.doctor.configuration import check_key_lists
@@ -69,6 +70,19 @@ def test_a_journal_that_cannot_be_written() -> None:
     found = check_state(configuration(1883), process("worker", "wgkex_worker_journal_up 0"), Host())
     assert [finding.severity for finding in found] == [Severity.CRITICAL]
     assert "journalctl -u wgkex-worker" in found[0].remedy
+
+
+def test_a_journal_whose_damage_is_no_text(tmp_path: Path) -> None:
+    file = JournalFile(tmp_path)
+    file.open()
+    file.close()
+    path = tmp_path / FILE
+    # SQLite's message quotes what it cannot read there.
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE peers", b"CREATE T\xff\xfe\xfd\xfc peers"))
+    config = configuration(1883, worker={"state_dir": str(tmp_path)})
+    [finding] = check_state(config, process("worker"), Host())
+    assert finding.severity == Severity.CRITICAL
+    assert f"the journal {path} is damaged" in finding.text
 
 
 def test_key_lists_that_the_process_could_not_read(tmp_path: Path) -> None:

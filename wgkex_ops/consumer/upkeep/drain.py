@@ -26,8 +26,12 @@ _log = structlog.get_logger(__name__)
 
 # Seconds. Two after the command, no broker sends a new node here.
 _CHECK_EVERY: Final = 0.5
-# Seconds between two searches for peers to release: a snapshot of 20,000 peers is not to be read for each of them.
+# Seconds between two searches for peers to release: a snapshot of 20,000 peers is not to be read for each of them, and
+# in a minute few of those that were found go idle.
 _SEARCH_EVERY: Final = 60.0
+# Seconds. A worker that was held up for an hour (a host that was paused, a kernel that hangs) owes an hour's releases:
+# all of these nodes would ask at the same moment. So no more go at once than in this time.
+_LONGEST_BURST: Final = 5.0
 _MINUTE: Final = 60.0
 
 
@@ -84,8 +88,10 @@ class Drain:
         self.order: DrainOrder | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._unreadable = ""
-        # What is next, as of the last search; when that was, and up to when the pace is kept, by the monotonic clock.
+        # What is next, as of the last search; keys (32 bytes) of peers that the kernel has refused to remove.
         self._candidates: deque[Change] = deque()
+        self._refused: set[bytes] = set()
+        # When that search was, and up to when the pace is kept, by the monotonic clock.
         self._searched_at = -_SEARCH_EVERY
         self._paced_at = 0.0
 
@@ -119,6 +125,7 @@ class Drain:
         self.order = order
         self._metrics.draining.set(order is not None)
         self._candidates.clear()
+        self._refused.clear()
         self._searched_at = -_SEARCH_EVERY
         self._paced_at = self._monotonic()
         if order is None:
@@ -133,40 +140,55 @@ class Drain:
         if self.order is None or not self.order.release_per_minute:
             return
         now, pause = self._monotonic(), _MINUTE / self.order.release_per_minute
-        due = int((now - self._paced_at) / pause)
-        if not due:
+        owed = int((now - self._paced_at) / pause)
+        if not owed:
             return
-        if not self._candidates and now - self._searched_at >= _SEARCH_EVERY:
+        if now - self._searched_at >= _SEARCH_EVERY:
             self._searched_at = now
             await self._search()
-        removals = [self._candidates.popleft() for _ in range(min(due, len(self._candidates)))]
-        # What was not there to be released is not made up for later.
-        self._paced_at = self._paced_at + due * pause if removals else now
+        removals = self._next(due := min(owed, max(1, int(_LONGEST_BURST / pause))))
+        # Neither what was not there to be released nor what is too much at once is made up for later.
+        self._paced_at = self._paced_at + due * pause if removals and due == owed else now
         await self._remove(removals)
 
+    def _next(self, count: int) -> list[Change]:
+        """Take up to so many candidates that are still to go: other things have happened since the search."""
+        found: list[Change] = []
+        while self._candidates and len(found) < count:
+            change = self._candidates.popleft()
+            if self._may_go(change.domain.name, change.key):
+                found.append(change)
+        return found
+
     async def _search(self) -> None:
+        # Without a new snapshot, nobody knows which sessions of the last one are still live.
+        self._candidates.clear()
         try:
             snapshot = await self._read()
         except DataplaneError as error:
             _log.error("snapshot_failed", error=str(error))
             return
         # Thousands of peers take a while.
-        self._candidates.extend(await asyncio.to_thread(self._releasable, snapshot))
+        found = await asyncio.to_thread(self._releasable, snapshot)
+        # At a slow pace, those that the kernel keeps would be all that is ever tried.
+        self._candidates.extend(sorted(found, key=lambda change: change.key in self._refused))
         _log.info("release_candidates", count=len(self._candidates))
 
     def _releasable(self, snapshot: Snapshot) -> list[Change]:
-        rows = self._journal.rows
         return [
             Change.remove(domain, PublicKey(peer.public_key))
             for name, domain in self._domains.items()
             for peer in snapshot.domains[name].peers
-            if (row := rows.get(peer.public_key)) is not None
-            and (row.domain, row.version_2) == (name, True)
+            if self._may_go(name, peer.public_key)
             and is_active(peer, snapshot.taken_at)
             and peer.has_derived_address
             and peer.link_local in snapshot.domains[name].routes
-            and peer.public_key not in self._protected
         ]
+
+    def _may_go(self, domain: str, key: bytes) -> bool:
+        """Whether a broker has sent a key's (32 bytes) node here, to this domain, and it is not protected."""
+        row = self._journal.rows.get(key)
+        return row is not None and (row.domain, row.version_2) == (domain, True) and key not in self._protected
 
     async def _remove(self, removals: Sequence[Change]) -> None:
         outcomes = await self._dataplane.apply(removals) if removals else ()
@@ -181,5 +203,9 @@ class Drain:
             "peer_removed",
             ({**lists.describe(change.domain.name, PublicKey(change.key)), "reason": RELEASED} for change in removed),
         )
-        if failures := [str(outcome) for outcome in outcomes if outcome is not None]:
-            _log.error("peers_not_removed", count=len(failures), error=failures[0])
+        failures = {
+            change.key: str(outcome) for change, outcome in zip(removals, outcomes, strict=True) if outcome is not None
+        }
+        if failures:
+            self._refused.update(failures)
+            _log.error("peers_not_removed", count=len(failures), error=next(iter(failures.values())))

@@ -1,15 +1,16 @@
 """The file by which an operator takes a gateway out of service; in the state directory, so it outlives restarts."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from wgkex_ops.files import replace_file, sync_folder
+
 FILE: Final = "drain.json"
 # A minute's work at the most: more would be a storm, which is what a slow release is to avoid.
 FASTEST_RELEASE: Final = 600
+# The worker runs as another user than the operator.
 _FILE_MODE: Final = 0o644
 
 
@@ -55,18 +56,7 @@ def write_order(folder: Path, order: DrainOrder) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        written = Path(file.name)
-        try:
-            file.write(msgspec.json.encode(order))
-            file.flush()
-            os.fsync(file.fileno())
-            # The worker runs as another user than the operator.
-            os.fchmod(file.fileno(), _FILE_MODE)
-            written.replace(folder / FILE)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
+    replace_file(folder / FILE, msgspec.json.encode(order), _FILE_MODE)
 
 
 def remove_order(folder: Path) -> bool:
@@ -79,4 +69,6 @@ def remove_order(folder: Path) -> bool:
         (folder / FILE).unlink()
     except FileNotFoundError:
         return False
+    # After a power cut, the gateway would drain again.
+    sync_folder(folder)
     return True

@@ -217,11 +217,18 @@ def read_journal(folder: Path) -> list[Row]:
             return []
         with open_to_read(path) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise JournalUnavailableError(
+                    f"{path} is of version {version}, of a newer wgkex-ops: this one knows version {VERSION}"
+                )
             if version != VERSION:
                 raise JournalUnavailableError(f"{path} is of version {version}; the worker brings it up to date")
             return read_rows(connection)
     except (OSError, sqlite3.Error) as error:
         raise JournalUnavailableError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        # A damaged schema, which SQLite's messages quote.
+        raise JournalUnavailableError(f"{path} is damaged: {error}") from error
 
 
 def read_rows(connection: sqlite3.Connection) -> list[Row]:

@@ -24,6 +24,7 @@ def fleet_status(
     silent: Collection[str] = (),
     problems: Iterable[Problem] = (),
     heard: bool = True,
+    complete: bool = True,
 ) -> FleetStatus:
     """Put together the fleet of this moment.
 
@@ -35,13 +36,14 @@ def fleet_status(
         silent: workers that confirm no keys.
         problems: what else is wrong.
         heard: whether it is known when the workers were last heard: not by retained messages alone.
+        complete: whether all that are there were heard: until then, nothing follows from those that were not.
     """
     now, ticks = time.time(), time.monotonic()
     targets = gateways.targets()
     found = tuple(
         GatewayStatus(
             name=name,
-            state=_state(gateway, refused := _refused(gateway, domains), silent=name in silent),
+            state=_state(gateway, refused := _refused(gateway, domains), listed=name in listed, silent=name in silent),
             peers=gateway.peers,
             target=round(targets[name], 1),
             confirming=gateway.confirming,
@@ -68,7 +70,8 @@ def fleet_status(
         BrokerStatus(name=name, online=name in online, version=version)
         for name, version in sorted(gateways.broker_versions.items())
     )
-    wrong = sorted([*problems, *find_problems(found, by_domain)], key=lambda problem: -problem.severity)
+    concluded = find_problems(found, by_domain) if complete else []
+    wrong = sorted([*problems, *concluded], key=lambda problem: -problem.severity)
     return FleetStatus(
         source=source,
         at=now,
@@ -84,8 +87,9 @@ def _refused(gateway: Gateway, domains: Sequence[str]) -> tuple[str, ...]:
     return tuple(domain for domain in domains if not gateway.takes_nodes_of(domain))
 
 
-def _state(gateway: Gateway, refused: tuple[str, ...], *, silent: bool) -> GatewayState:
-    if gateway.last_seen is None:
+def _state(gateway: Gateway, refused: tuple[str, ...], *, listed: bool, silent: bool) -> GatewayState:
+    # One that is not listed is known since it was heard, before the latest connection with the MQTT server.
+    if gateway.last_seen is None and listed:
         return "unheard"
     if not gateway.online:
         return "offline"

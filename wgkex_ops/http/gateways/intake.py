@@ -68,12 +68,15 @@ class GatewayIntake:
         self._take_question = take_question
         self._take_answer = take_answer
         self._rejections = rejections
+        self._retained_over = False
 
     @property
     def complete(self) -> bool:
-        """Whether the server has sent what it has retained: our own status comes last, if the server takes it."""
-        own_status_came = self._broker in self._gateways.brokers
-        return own_status_came or time.monotonic() - self._session.opened_at > _RETAINED_WITHIN
+        """Whether the server has ever sent what it has retained: our own status comes last, if the server takes it.
+
+        What is known then is kept while there is no connection, and for as long after it.
+        """
+        return self._retained_over or self._broker in self._gateways.brokers
 
     async def run(self) -> None:
         """Take in what arrives, for ever."""
@@ -100,6 +103,7 @@ class GatewayIntake:
             opened_at = self._session.opened_at
             await asyncio.sleep(_RETAINED_WITHIN)
             self._gateways.forget_before(opened_at)
+            self._retained_over = True
 
     async def watch_gateways(self) -> NoReturn:
         """Find, for ever, the gateways that are offline for long, and those that send no receipts."""

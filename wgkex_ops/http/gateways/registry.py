@@ -90,8 +90,15 @@ class Gateway:
 
     @property
     def draining(self) -> bool:
-        """Whether an operator has asked for no new nodes."""
-        return any(endpoint.draining for endpoint in self.endpoints.values())
+        """Whether an operator has asked for no new nodes, in any domain.
+
+        While it takes nodes of one, data that says so is retained of another one that it no longer serves.
+        """
+        takes_nodes = any(
+            not endpoint.draining and self.reported.get(domain) is not None
+            for domain, endpoint in self.endpoints.items()
+        )
+        return not takes_nodes and any(endpoint.draining for endpoint in self.endpoints.values())
 
     def takes_nodes_of(self, domain: str) -> bool:
         """Whether nodes of a domain can be sent there (contract, section 4)."""

@@ -22,6 +22,7 @@ from wgkex_ops.consumer.upkeep.drain import Drain
 from wgkex_ops.consumer.upkeep.journal import Journal
 from wgkex_ops.consumer.upkeep.reconciler import Reconciler
 from wgkex_ops.consumer.upkeep.refused_peers import RefusedPeers
+from wgkex_ops.key_lists import ProtectedKeys
 from wgkex_ops.metrics.cleanup import CleanupMetrics
 from wgkex_ops.metrics.drain import DrainMetrics
 from wgkex_ops.metrics.journal import JournalMetrics, RepairMetrics
@@ -79,12 +80,12 @@ class Process:
         self.dataplane = SerializedDataplane(dataplane)
         self.requests = Requests(lambda: clocks.monotonic)
         self.journal = Journal(folder, JournalMetrics(self.registry), lambda: clocks.wall, retry_after=0.0)
-        raw = frozenset(key.raw for key in protected)
+        kept = ProtectedKeys([key.raw for key in protected], lists)
         self.admission = Admission(
             domains,
             self.requests,
             dataplane.snapshot,
-            table=Table(max_peers, lambda: self.journal.rows, raw),
+            table=Table(max_peers, lambda: self.journal.rows, kept),
             lists=lists,
             clock=lambda: clocks.monotonic,
         )
@@ -108,7 +109,7 @@ class Process:
             self.journal,
             self.requests,
             domains,
-            protected=raw,
+            protected=kept,
             lists=lists,
             settings=CleanupConfig(stale_after=STALE_AFTER, never_after=NEVER_AFTER, adopt=adopt),
             metrics=self.cleanup_metrics,
@@ -122,7 +123,7 @@ class Process:
             dataplane.snapshot,
             self.journal,
             domains,
-            protected=raw,
+            protected=kept,
             lists=lists,
             metrics=DrainMetrics(self.registry),
             removed=self.cleanup_metrics.removed,

@@ -1,5 +1,7 @@
 """A gateway that drains: who follows the order, and whose peers are released."""
 
+import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from wgkex_ops.consumer.upkeep.drain_file import (
     write_order,
 )
 from wgkex_ops.model.changes import Operation
+from wgkex_ops.model.key_lists import KeyLists, ListedKey
 
 
 @pytest.fixture
@@ -164,3 +167,72 @@ async def test_what_the_kernel_does_not_remove_is_tried_again(gateway: Gateway) 
     await gateway.reconcile()
     await pass_time(gateway, 2 * MINUTE, 1)
     assert await gateway.peers() == set()
+
+
+async def test_a_kernel_that_keeps_one_peer_does_not_keep_the_others_at_the_slowest_pace(gateway: Gateway) -> None:
+    await gateway.connect(WELT, 1, 2, 3, api_version=2)
+    gateway.dataplane.refuse(key(1), Operation.PEER_REMOVE, "EPERM")
+    write_order(gateway.folder, DrainOrder(gateway.clocks.wall, 1))
+    await pass_time(gateway, 3 * MINUTE + 3, 1, 2, 3)
+    left = {peer.public_key for peer in (await gateway.dataplane.snapshot()).domains[WELT.name].peers}
+    assert left == {key(1).raw}
+
+
+async def test_what_happens_between_search_and_turn_keeps_a_peer(gateway: Gateway) -> None:
+    await gateway.connect(WELT, 1, 2, 3, 4, api_version=2)
+    write_order(gateway.folder, DrainOrder(gateway.clocks.wall, 60))
+    await pass_time(gateway, 2, 1, 2, 3, 4)
+    assert await gateway.peers() == {2, 3, 4}
+    gateway.lists = KeyLists(protected={key(2).raw: ListedKey()})
+    # Its node asks by version 1, as after a change of its firmware, and would come back here.
+    await gateway.connect(WELT, 3)
+    # It has been removed meanwhile.
+    await gateway.process.journal.forget([key(4).raw])
+    await pass_time(gateway, 10, 2, 3, 4)
+    assert await gateway.peers() == {2, 3, 4}
+    gateway.lists = KeyLists()
+    await pass_time(gateway, MINUTE, 2, 3, 4)
+    assert await gateway.peers() == {3, 4}
+
+
+async def test_a_peer_that_goes_idle_before_its_turn_stays(gateway: Gateway) -> None:
+    nodes = tuple(range(1, 9))
+    await gateway.connect(WELT, *nodes, api_version=2)
+    write_order(gateway.folder, DrainOrder(gateway.clocks.wall, 1))
+    await pass_time(gateway, 2 * MINUTE + 2, *nodes)
+    assert len(await gateway.peers()) == 6
+    # Their nodes have found another gateway.
+    await pass_time(gateway, 10 * MINUTE)
+    assert len(await gateway.peers()) == 3
+
+
+async def test_after_a_standstill_few_peers_go_at_once(gateway: Gateway) -> None:
+    nodes = tuple(range(1, 31))
+    await gateway.connect(WELT, *nodes, api_version=2)
+    write_order(gateway.folder, DrainOrder(gateway.clocks.wall, 60))
+    await pass_time(gateway, 2, *nodes)
+    assert len(await gateway.peers()) == 29
+    gateway.clocks.advance(HOUR)
+    await pass_time(gateway, 1, *nodes)
+    assert len(await gateway.peers()) == 24
+    # The pace goes on as before.
+    await pass_time(gateway, 3, *nodes)
+    assert len(await gateway.peers()) == 21
+
+
+async def test_what_is_ordered_and_taken_back_survives_a_power_cut(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append([path.name for path in gateway.folder.glob("*.json")])
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_order(gateway.folder, DrainOrder(1.0))
+    assert synced == [[FILE]]
+    remove_order(gateway.folder)
+    assert synced == [[FILE], []]

@@ -394,3 +394,19 @@ def test_another_program_reads_the_file_and_leaves_nothing_behind(tmp_path: Path
     (tmp_path / FILE).write_bytes(b"")
     with pytest.raises(JournalUnavailableError, match="of version 0"):
         read_journal(tmp_path)
+    other_version(tmp_path / FILE)
+    with pytest.raises(
+        JournalUnavailableError, match="is of version 7, of a newer wgkex-ops: this one knows version 3"
+    ):
+        read_journal(tmp_path)
+
+
+def test_another_program_reads_a_file_whose_schema_is_damaged(tmp_path: Path) -> None:
+    file = JournalFile(tmp_path)
+    file.open()
+    file.close()
+    path = tmp_path / FILE
+    # SQLite's message quotes what it cannot read there.
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE peers", b"CREATE T\xff\xfe\xfd\xfc peers"))
+    with pytest.raises(JournalUnavailableError, match="damaged"):
+        read_journal(tmp_path)

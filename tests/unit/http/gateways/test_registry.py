@@ -249,3 +249,27 @@ def test_targets_add_up_to_the_peers_that_there_are_whether_workers_are_listed_o
         for worker, peers in (("gw01", 150), ("gw02", 50)):
             gateways.update(ConnectedPeers(worker, D, peers), 0.0)
         assert gateways.targets() == expected
+
+
+def test_a_gateway_that_takes_nodes_does_not_drain_whatever_is_retained_of_a_domain_that_it_no_longer_serves() -> None:
+    gateways = Gateways({}, [D, E])
+    draining = replace(endpoint("a"), draining=True)
+    # What a broker finds when it starts, in any order.
+    events: list[WorkerEvent] = [
+        WorkerData("a", D, endpoint("a")),
+        ConnectedPeers("a", D, 4),
+        WorkerStatus("a", online=True),
+        WorkerData("a", E, draining),
+        ConnectedPeers("a", E, None),
+    ]
+    for order in (events, events[::-1]):
+        gateways = Gateways({}, [D, E])
+        for event in order:
+            gateways.update(event, 0.0)
+        assert not gateways.workers["a"].draining
+        assert gateways.targets() == {"a": 4}
+    # It drains, and lacks the interface of the other domain, whose data is older.
+    gateways.update(WorkerData("a", D, draining), 1.0)
+    gateways.update(ConnectedPeers("a", D, None), 1.0)
+    gateways.update(WorkerData("a", E, endpoint("a")), 1.0)
+    assert gateways.workers["a"].draining
