@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: help run unit test check generated fuzz bench clean
+.PHONY: help run unit test check generated site fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,6 +39,10 @@ generated: $(READY_DEV)  ## make the metric reference, alert rules, manifests an
 	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m grafana
+
+site: $(READY_DEV)  ## build the documentation as a site, in .cache/site
+	@scripts/site $(BIN)/mkdocs .cache/site
+	@echo "Open .cache/site/index.html"
 
 fuzz: $(READY_DEV)  ## send what comes from outside broken inputs, guided by coverage: a minute each
 	@scripts/venv $(PYTHON) $(VENV) --group fuzz

@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers import ROOT, WELT
 from tests.integration.certificates import make_certificates
-from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, submit
+from tests.integration.inprocess import RunningBroker, configuration, new_key, running_broker, running_worker, submit
 from tests.integration.loopback import LOOPBACK, TIMEOUT, accepts, eventually, free_port, request, run
 from tests.integration.servers import Bench, Mosquitto
 
@@ -102,6 +102,7 @@ async def balanced(
     http, https = free_port(), free_port()
     async with AsyncExitStack() as stack:
         config = configuration(mosquitto.port, limits={"network": LIMIT})
+        await stack.enter_async_context(running_worker(config))
         working = await stack.enter_async_context(running_broker(config))
         config = configuration(free_port(), "gw02")
         away = await stack.enter_async_context(running_broker(config, connected=False))
