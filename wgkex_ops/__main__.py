@@ -38,7 +38,7 @@ domains: [ffmuc_welt, ffmuc_muc_cty]
 domain_prefixes: [ffmuc_]
 externalName: gw01.example.net
 mqtt: {broker_url: localhost}
-log_level: warning
+log_level: error
 """
 
 # What runs until it is stopped, and the modules of `cli/` with the commands of operators.
@@ -232,7 +232,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         type=whole_number(0, 10_000),
         default=0,
         metavar="N",
-        help="simulate N nodes that request a tunnel; default: 0",
+        help="simulate N routers, which request a tunnel and are switched off and on again; default: 0",
     )
     return top
 
