@@ -53,6 +53,7 @@ _TOOLS: Final = {
     "register": "register",
     "simulate": "simulate",
     "interfaces": "interfaces",
+    "example-config": "example_config",
 }
 
 
