@@ -8,31 +8,41 @@ import pty
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from tests.integration.loopback import LOOPBACK, eventually, eventually_answered, free_port, request, run
+from tests.integration.loopback import LOOPBACK, TIMEOUT, eventually, eventually_answered, free_port, request, run
 from tests.integration.servers import Bench, Process
 
 FOREVER = "Ctrl-C ends it."
 
 
-def demonstration(bench: Bench, *options: str, port: int | None = None) -> Process:
-    """Start `wgkex-ops up` with example domains, on free ports."""
+def demonstration(bench: Bench, *options: str, port: int | None = None, prefix: Sequence[str] = ()) -> Process:
+    """Start `wgkex-ops up` with example domains, on free ports, or with nodes on a certain one."""
     config = bench.folder / f"{bench.name('up')}.yaml"
-    config.write_text(json.dumps(settings(port or free_port(), free_port(), free_port())))
-    return bench.start(bench.name("up"), sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
+    config.write_text(json.dumps(settings() if port is None else settings(port)))
+    command = (*prefix, sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
+    return bench.start(bench.name("up"), *command)
 
 
-def settings(nodes: int, broker: int, worker: int) -> dict[str, Any]:
-    """A configuration with three ports, and with an MQTT server that `up` has no use for."""
-    listen = {"broker_listen": {"host": LOOPBACK, "port": nodes}}
-    for section, port in (("broker", broker), ("worker", worker)):
-        listen[section] = {"metrics_listen": {"host": LOOPBACK, "port": port}}
+def settings(*ports: int) -> dict[str, Any]:
+    """A configuration with three ports, by default with free ones, and with an MQTT server that `up` has no use for."""
+    found = list(ports)
+    while len(found) < 3:
+        if (port := free_port()) not in found:
+            found.append(port)
+    nodes, broker, worker = ({"host": LOOPBACK, "port": port} for port in found)
     mqtt = {"broker_url": "mqtt.invalid", "username": "somebody", "password": "secret", "tls": True}
-    domains = {"domains": ["ffmuc_welt", "ffmuc_muc_cty"], "domain_prefixes": ["ffmuc_"], "mqtt": mqtt}
-    return domains | listen
+    return {
+        "domains": ["ffmuc_welt", "ffmuc_muc_cty"],
+        "domain_prefixes": ["ffmuc_"],
+        "mqtt": mqtt,
+        "broker_listen": nodes,
+        "broker": {"metrics_listen": broker},
+        "worker": {"metrics_listen": worker},
+    }
 
 
 async def banner(process: Process) -> str:
@@ -87,13 +97,45 @@ async def test_simulated_nodes_get_their_tunnels(bench: Bench) -> None:
     await eventually_answered(meshed, "traffic over VXLAN")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 async def test_a_signal_ends_everything(bench: Bench, number: signal.Signals) -> None:
     process = demonstration(bench, "--nodes", "3")
     await banner(process)
     process.send(number)
     assert await process.ended(within=5) == 0
     assert "Traceback" not in process.output
+
+
+async def test_it_ends_with_its_terminal(bench: Bench) -> None:
+    """Whoever closes the window leaves no demonstration behind that has all ports."""
+    config = bench.folder / "up.yaml"
+    config.write_text(json.dumps(settings()))
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", sys.executable, "-m", "wgkex_ops", "up", "--nodes", "3", "--config", str(config)),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    while b"in the last minute" not in shown:
+        shown += await asyncio.to_thread(os.read, ours, 65_536)
+    os.close(ours)
+    # What it would still show nobody can see.
+    assert await asyncio.wait_for(process.wait(), TIMEOUT) in (0, 1)
+
+
+async def test_it_goes_on_after_nohup(bench: Bench) -> None:
+    process = demonstration(bench, prefix=("env", "--ignore-signal=HUP"))
+    await banner(process)
+    process.send(signal.SIGHUP)
+    page = re.search(r"broker page +(http://\S+/)", process.output)
+    assert page is not None
+    assert (await request(page[1])).status == 200
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 0
 
 
 async def test_a_port_in_use_gives_way_to_a_free_one(bench: Bench) -> None:
@@ -142,7 +184,7 @@ async def test_a_pipe_gets_a_line_now_and_then(bench: Bench) -> None:
 async def test_a_terminal_has_a_line_that_follows_what_happens(bench: Bench) -> None:
     """Routers boot, get their tunnels, and the line has the figures of /metrics; Ctrl-C ends it as in a pipe."""
     config = bench.folder / "up.yaml"
-    config.write_text(json.dumps(settings(free_port(), free_port(), free_port())))
+    config.write_text(json.dumps(settings()))
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *("env", "--default-signal=INT", sys.executable, "-m", "wgkex_ops", "up", "--nodes", "8"),
