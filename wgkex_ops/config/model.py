@@ -235,16 +235,23 @@ class Config(Section):
     operator: OperatorConfig = OperatorConfig()
 
     _ignored_keys: tuple[str, ...] = PrivateAttr(default=())
+    _cut_secrets: tuple[str, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: object) -> None:
         """Remember what the file has, and no setting says."""
         if isinstance(context, FileContext):
             self._ignored_keys = context.ignored_keys
+            self._cut_secrets = context.cut_secrets
 
     @property
     def ignored_keys(self) -> tuple[str, ...]:
         """The keys of the older wgkex that the file has, and that have no effect; see `older`."""
         return self._ignored_keys
+
+    @property
+    def cut_secrets(self) -> tuple[str, ...]:
+        """The passwords, each with its line, that YAML may have cut: what follows begins with ``#``, and no space."""
+        return self._cut_secrets
 
     @field_validator("broker")
     @classmethod
