@@ -19,7 +19,6 @@ from wgkex_ops.config import (
     ENVIRONMENT_VARIABLE,
     MetricsListen,
     by_variable,
-    config_path,
     environment_text,
     load,
 )
@@ -68,7 +67,7 @@ def _configuration(environ: Mapping[str, str]) -> Path:
         ConfigError: the environment is no configuration.
     """
     if environ.get(ENVIRONMENT_VARIABLE) or os.path.lexists(DEFAULT_PATH):
-        return config_path(None, environ)
+        return Path(environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH)
     # No place on a disk has the password, and a root that can only be read needs no exception. It outlives `exec`.
     descriptor = os.memfd_create("wgkex.yaml", 0)
     os.fchmod(descriptor, 0o600)
