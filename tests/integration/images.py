@@ -84,8 +84,8 @@ class Podman:
             *(f"--volume={wheels}:/wheelhouse:ro", f"--volume={pip}:/etc/pip.conf:ro"),
             *("--file=Containerfile", str(ROOT)),
         )
-        # Those of earlier runs.
-        self("image", "prune", "--force")
+        # Those of earlier days; what was built today is not built again.
+        self("image", "prune", "--force", "--filter=until=24h")
 
     def image(self) -> Mapping[str, Any]:
         """What the image says of itself."""
@@ -112,13 +112,28 @@ def _run(command: Sequence[str], folder: Path) -> None:
 
 
 def _fetch_wheels(folder: Path) -> None:
-    """Fetch what the build installs: for the base's Python, as wheels only, at the versions of constraints.txt."""
+    """Fetch what the build installs."""
+    options = (*wheels_only(_PYTHON, platform.machine()), f"--dest={folder}")
+    _run((sys.executable, "-m", "pip", "download", *options), ROOT)
+
+
+def wheels_only(python: str, machine: str) -> Sequence[str]:
+    """Options and arguments of pip for what the build installs, as wheels only, at the versions of constraints.txt.
+
+    Args:
+        python: the version of Python, such as 3.13.
+        machine: the architecture, as `uname -m` names it.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    machine = platform.machine()
-    platforms = [f"--platform=manylinux{version}_{machine}" for version in ("2014", "_2_17", "_2_28", "_2_34")]
-    options = ("--quiet", "--only-binary=:all:", f"--python-version={_PYTHON}", "--constraint=constraints.txt")
-    _run((sys.executable, "-m", "pip", "download", *options, *platforms, f"--dest={folder}", *wanted), ROOT)
+    wanted = (*project["project"]["dependencies"], *project["build-system"]["requires"])
+    platforms = (f"--platform=manylinux{version}_{machine}" for version in ("2014", "_2_17", "_2_28", "_2_34"))
+    options = (
+        "--quiet",
+        "--only-binary=:all:",
+        f"--python-version={python}",
+        f"--constraint={ROOT / 'constraints.txt'}",
+    )
+    return (*options, *platforms, *wanted)
 
 
 def built_image() -> Podman:

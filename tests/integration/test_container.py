@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.helpers import KEY, OTHER_KEY, ROOT, post_key
-from tests.integration.images import IMAGE, REVISION, Container, Podman, built_image
+from tests.helpers import KEY, OTHER_KEY, ROOT, TESTDATA, post_key
+from tests.integration.images import IMAGE, REVISION, Container, Podman, built_image, wheels_only
 from tests.integration.loopback import LOOPBACK, accepts, eventually, eventually_answered, request, run
 from tests.integration.servers import Bench, Mosquitto, Process
 from tests.kernel.lab import Namespace, inside, namespaces
 from wgkex_ops.config import Listen
 
 COMPOSE: Final = ROOT / "deploy" / "compose"
+# Everything that has a meaning to YAML, a shell, or Compose.
+PASSWORD: Final = """ #p: a"s$$w$O}R`D`%[{&*!|>\\n, é """
 BROKER: Final = Listen(host=LOOPBACK, port=5000)
 NET_ADMIN: Final = 1 << 12  # linux/capability.h
+CHECK: Final = ("broker", "--check-config")
 Start = Callable[..., Container]
 # Of the host in compose.yaml, as its containers see it.
 GATEWAY: Final = "172.30.158.1"
@@ -31,7 +35,8 @@ GATEWAY: Final = "172.30.158.1"
 def services(name: str, environment: Path) -> Mapping[str, Any]:
     """The services of a compose file as Compose understands them, with the variables of a file."""
     text = run("docker-compose", "--env-file", str(environment), "-f", str(COMPOSE / name), "config")
-    found: Mapping[str, Any] = yaml.safe_load(text)["services"]
+    # What it prints is a compose file again, in which a dollar is two.
+    found: Mapping[str, Any] = yaml.safe_load(text.replace("$$", "$"))["services"]
     return found
 
 
@@ -111,18 +116,32 @@ def test_the_image_says_what_it_is_and_has_what_it_needs_only(podman: Podman) ->
     pinned = (ROOT / "constraints.txt").read_text().lower().replace("-", "_").split()
     assert len(installed) > 20
     assert [one for one in installed if one not in pinned] == [f"wgkex_ops=={version('wgkex-ops')}"]
+    # A file that is mounted wins over the variables.
+    file = f"--volume={TESTDATA / 'config' / 'old.yaml'}:/etc/wgkex.yaml:ro"
+    checked = podman("run", "--rm", "--network=none", "--cgroups=disabled", file, "-eMQTT_TLS=maybe", IMAGE, *CHECK)
+    assert checked == "The configuration is fine.\n"
     # Errors are those of the entry point.
     wrong = podman.try_to("run", "--rm", "--network=none", "--cgroups=disabled", "-eMQTT_TLS=maybe", IMAGE, "worker")
     assert (wrong.returncode, wrong.stderr) == (2, "MQTT_TLS: should be true or false\n")
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_each_library_has_a_wheel_for_the_python_of_the_image(tmp_path: Path, machine: str) -> None:
+    [python] = re.findall(r"^ARG PYTHON_IMAGE=\S+/python:([0-9.]+)-slim", (ROOT / "Containerfile").read_text(), re.M)
+
+    pip = (sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", f"--target={tmp_path}")
+    run(*pip, *wheels_only(python, machine))
+
+
 async def test_the_older_compose_file_works_with_this_image(
     host: Namespace, bench: Bench, start: Start, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty").touch()
-    found = services("compose.old.yaml", tmp_path / "empty")
+    (tmp_path / ".env").write_text(f"MQTT_USERNAME=wgkex\nMQTT_PASSWORD='\"{PASSWORD}\"'\n")
+    found = services("compose.old.yaml", tmp_path / ".env")
     assert found.keys() == {"mqtt", "broker", "worker"}
-    await Mosquitto(bench, (), port=1883).start()
+    (tmp_path / "passwords").touch()
+    run("mosquitto_passwd", "-b", str(tmp_path / "passwords"), "wgkex", PASSWORD)
+    await Mosquitto(bench, (f"password_file {tmp_path / 'passwords'}",), port=1883).start()
     resolves = ("--add-host=mqtt:127.0.0.1",)
     broker = start(found["broker"], options=resolves)
     worker = start(found["worker"], options=resolves)
@@ -230,6 +249,15 @@ async def test_the_mqtt_server_does_not_start_with_a_secret_that_is_none(
     process = bench.start("mqtt", "env", *places, *names, "sh", str(COMPOSE / "mosquitto-start"))
     assert await process.ended() == 1
     assert "the secret mqtt_worker is " in process.output
+
+
+def test_compose_starts_nothing_without_the_values_that_have_no_default(tmp_path: Path) -> None:
+    (tmp_path / ".env").touch()
+
+    command = ("docker-compose", "--env-file", str(tmp_path / ".env"), "-f", str(COMPOSE / "compose.yaml"), "config")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "set it in .env" in done.stderr
 
 
 def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _Value: TypeAlias = "str | bool | list[str] | dict[str, _Value] | None"
 
 _WHITE_SPACE: Final = " \t\r\n"
 _QUOTES: Final = "'\""
+_AROUND: Final = "begins or ends with white space; remove it, or put all into quotes if it belongs there"
 _ON: Final = frozenset({"true", "yes", "on", "1"})
 _OFF: Final = frozenset({"false", "no", "off", "0"})
 
@@ -47,12 +48,14 @@ class Variable(NamedTuple):
         settings: what it sets, as dotted paths.
         default: its value where it is not there or empty; empty for the default of the setting.
         read: makes a value of its text; raises ValueError with a sentence.
+        exact: whether white space around it could be meant.
     """
 
     name: str
     settings: tuple[str, ...]
     default: str = ""
     read: Callable[[str], _Value] = str
+    exact: bool = False
 
 
 _PASSWORD: Final = "MQTT_PASSWORD"  # noqa: S105  a name
@@ -72,8 +75,8 @@ VARIABLES: Final = (
     Variable("WGKEX_DEBUG", ("log_level",), "DEBUG", _level),
     Variable("MQTT_BROKER_URL", ("mqtt.broker_url",), "mqtt"),
     Variable("MQTT_BROKER_PORT", ("mqtt.broker_port",), "1883"),
-    Variable("MQTT_USERNAME", ("mqtt.username",)),
-    Variable(_PASSWORD, ("mqtt.password",)),
+    Variable("MQTT_USERNAME", ("mqtt.username",), exact=True),
+    Variable(_PASSWORD, ("mqtt.password",), exact=True),
     Variable("MQTT_KEEPALIVE", ("mqtt.keepalive",), "5"),
     Variable(_TLS, ("mqtt.tls",), "False", _switch),
     # New ones. A container is reached by an address of its own, so nodes are served at all of them.
@@ -96,7 +99,8 @@ def environment_text(environ: Mapping[str, str]) -> str:
     """Make the text of a configuration file of the environment.
 
     White space around a value, and then one pair of quotes around it, are not part of it: so it was when the older
-    image made YAML of it, and `docker run --env-file` leaves quotes where they are. An empty value is none.
+    image made YAML of it, and `docker run --env-file` leaves quotes where they are. Where white space could be meant,
+    it is refused outside of quotes. An empty value is none.
 
     Raises:
         ConfigError: with all values that cannot be used, by the names of their variables.
@@ -104,8 +108,12 @@ def environment_text(environ: Mapping[str, str]) -> str:
     values: dict[str, _Value] = {}
     problems: list[str] = []
     for variable in VARIABLES:
-        text = _stripped(environ.get(variable.name, "")) or variable.default
+        given = environ.get(variable.name, "")
+        text = _stripped(given) or variable.default
         if not text:
+            continue
+        if variable.exact and given != given.strip(_WHITE_SPACE):
+            problems.append(f"{variable.name}: {_AROUND}")
             continue
         try:
             text.encode()

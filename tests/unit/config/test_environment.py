@@ -152,12 +152,20 @@ def test_no_character_of_a_password_has_a_meaning(secret: str) -> None:
 @example('""')
 def test_a_password_in_quotes_arrives_as_it_is(secret: str) -> None:
     assert password(read(MQTT_PASSWORD=f'"{secret}"')) == secret
-    assert password(read(MQTT_PASSWORD=f" '{secret}'\n")) == secret
+    assert password(read(MQTT_PASSWORD=f"'{secret}'")) == secret
 
 
-@given(PASSWORD.filter(lambda text: text == text.strip(" \t\r\n") and text[0] not in "'\""))
-def test_a_password_without_quotes_arrives_as_it_is(secret: str) -> None:
-    assert password(read(MQTT_PASSWORD=secret)) == secret
+@given(PASSWORD | TYPED)
+@example(" x")
+@example("  ")
+@example("'x'")
+def test_a_password_without_quotes_arrives_as_it_is_or_is_refused(secret: str) -> None:
+    inner = secret.strip(" \t\r\n")
+    quoted = len(inner) > 1 and inner[0] == inner[-1] and inner[0] in "'\""
+    if inner != secret and inner not in ("", "''", '""'):
+        assert problems(MQTT_PASSWORD=secret)[0].startswith("MQTT_PASSWORD: begins or ends with white space")
+    else:
+        assert password(read(MQTT_PASSWORD=secret)) == ((inner[1:-1] if quoted else inner) or None)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -214,6 +222,9 @@ def test_new_variables_reach_their_settings() -> None:
         ({"MQTT_TLS": "1", "MQTT_TLS_CA_FILE": "/no.pem"}, "MQTT_TLS_CA_FILE: should be the path of a file"),
         ({"MQTT_PASSWORD_FILE": "/no"}, "MQTT_PASSWORD_FILE: cannot be read: No such file or directory"),
         ({"MQTT_PASSWORD": "a", "MQTT_PASSWORD_FILE": "/no"}, "MQTT_PASSWORD and MQTT_PASSWORD_FILE: are both there"),
+        ({"MQTT_PASSWORD": "secret\r"}, "MQTT_PASSWORD: begins or ends with white space"),
+        ({"MQTT_PASSWORD": " 'secret'"}, "MQTT_PASSWORD: begins or ends with white space"),
+        ({"MQTT_USERNAME": "wgkex "}, "MQTT_USERNAME: begins or ends with white space"),
         ({"MQTT_PASSWORD": "\udcff"}, "MQTT_PASSWORD: is not UTF-8"),
         ({"WGKEX_NAME": "a b"}, "WGKEX_NAME: should be at most 253 letters"),
         ({"WGKEX_DATAPLANE": "paper"}, "WGKEX_DATAPLANE: should be 'kernel' or 'memory'"),
