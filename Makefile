@@ -27,11 +27,12 @@ test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: half 
 	@scripts/debian-packages test
 	@$(BIN)/python scripts/run-tests
 
-check: $(READY_DEV)  ## check format, style, imports, types and dashboards
+check: $(READY_DEV)  ## check format, style, imports, types, the Containerfile and dashboards
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/hadolint Containerfile
 	@scripts/debian-packages check
 	scripts/check-dashboard-types
 
