@@ -124,12 +124,13 @@ def _banner(config: Config, listen: Listen, no_kernel: str | None, routers: Rout
     yield _row("MQTT server", f"{config.mqtt.host}:{config.mqtt.port} (embedded)")
     yield _row("domains", ", ".join(domain.name for domain in config.domains))
     yield _row("dataplane", "kernel" if no_kernel is None else f"memory: NOTHING IS INSTALLED, {no_kernel}")
-    if routers:
-        handshakes = "" if no_kernel is None else ", handshakes too"
+    if routers and no_kernel is None:
+        yield _row("routers", f"{len(routers)} simulated, without private keys: the kernel sees no handshake of theirs")
+    elif routers:
         yield _row(
             "routers",
-            f"{len(routers)} simulated{handshakes}; now and then one is switched off and on again, which its gateway "
-            "notices three minutes after the last handshake",
+            f"{len(routers)} simulated, handshakes too; now and then one is switched off and on again, which its "
+            "gateway notices three minutes after the last handshake",
         )
     yield _row("logs", f"level {config.log_level}; --log-level info shows each key")
     yield f"""
