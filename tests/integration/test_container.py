@@ -127,7 +127,9 @@ def test_the_image_says_what_it_is_and_has_what_it_needs_only(podman: Podman) ->
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_each_library_has_a_wheel_for_the_python_of_the_image(tmp_path: Path, machine: str) -> None:
-    [python] = re.findall(r"^ARG PYTHON_IMAGE=\S+/python:([0-9.]+)-slim", (ROOT / "Containerfile").read_text(), re.MULTILINE)
+    [python] = re.findall(
+        r"^ARG PYTHON_IMAGE=\S+/python:([0-9.]+)-slim", (ROOT / "Containerfile").read_text(), re.MULTILINE
+    )
 
     pip = (sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", f"--target={tmp_path}")
     run(*pip, *wheels_only(python, machine))

@@ -19,7 +19,8 @@ def warnings(config: Config, path: Path | None) -> list[str]:
         path: its file; None if it has none.
     """
     found = []
-    if path is not None and config.mqtt.password is not None and _is_readable_by_everybody(path):
+    users = (config.mqtt, config.broker, config.worker, config.probe, config.operator)
+    if path is not None and any(user.password for user in users) and _is_readable_by_everybody(path):
         found.append(f"{path}: has a password, and every user of this host can read it; chmod o-r it")
     if config.mqtt.tls is not None and not config.mqtt.tls.verify:
         found.append(

@@ -146,6 +146,7 @@ def test_no_character_of_a_password_has_a_meaning(secret: str) -> None:
     assert read(MQTT_USERNAME=secret).mqtt.username == secret
 
 
+@settings(deadline=None)
 @given(PASSWORD)
 @example(" x ")
 @example("'x'")
@@ -155,6 +156,7 @@ def test_a_password_in_quotes_arrives_as_it_is(secret: str) -> None:
     assert password(read(MQTT_PASSWORD=f"'{secret}'")) == secret
 
 
+@settings(deadline=None)
 @given(PASSWORD | TYPED)
 @example(" x")
 @example("  ")
@@ -249,6 +251,7 @@ def test_a_problem_shows_no_password() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*NAMES, "PATH"]), TEXT | TYPED, max_size=8))
 def test_any_environment_is_a_configuration_or_names_what_is_wrong(environ: Mapping[str, str]) -> None:
     try:

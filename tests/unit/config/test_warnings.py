@@ -81,7 +81,7 @@ def test_a_comment_that_has_cut_nothing(setting: str) -> None:
 def test_each_password_is_named_once_with_its_line() -> None:
     """Also in a mapping of one line's form, with the line ends of Windows, and where an alias repeats it."""
     text = with_mqtt("password: &it abc #def").replace("\n", "\r\n")
-    found = warnings(parse(f"{text}operator: {{password: *it}}\n", "f"), None)
+    found = warnings(parse(f"{text}operator: {{username: me, password: *it}}\n", "f"), None)
     assert [warning.partition(":")[0] for warning in found] == ["mqtt.password (line 5)", "operator.password (line 6)"]
     text = f"{MINIMAL}operator: {{username: me, password: abc #def\n  }}\n"
     assert [warning.partition(":")[0] for warning in warnings(parse(text, "f"), None)] == ["operator.password (line 5)"]
