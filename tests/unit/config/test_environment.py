@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from tests.helpers import ROOT
@@ -146,7 +147,7 @@ def test_no_character_of_a_password_has_a_meaning(secret: str) -> None:
     assert read(MQTT_USERNAME=secret).mqtt.username == secret
 
 
-@settings(deadline=None)
+@profile(deadline=None)
 @given(PASSWORD)
 @example(" x ")
 @example("'x'")
@@ -156,7 +157,7 @@ def test_a_password_in_quotes_arrives_as_it_is(secret: str) -> None:
     assert password(read(MQTT_PASSWORD=f"'{secret}'")) == secret
 
 
-@settings(deadline=None)
+@profile(deadline=None)
 @given(PASSWORD | TYPED)
 @example(" x")
 @example("  ")
@@ -251,7 +252,7 @@ def test_a_problem_shows_no_password() -> None:
     )
 
 
-@settings(deadline=None)
+@profile(deadline=None)
 @given(st.dictionaries(st.sampled_from([*NAMES, "PATH"]), TEXT | TYPED, max_size=8))
 def test_any_environment_is_a_configuration_or_names_what_is_wrong(environ: Mapping[str, str]) -> None:
     try:

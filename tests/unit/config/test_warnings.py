@@ -22,6 +22,8 @@ def test_a_password_that_everybody_can_read(tmp_path: Path, mode: int, warned: b
     assert "secret" not in "".join(found)
     assert warnings(parse(MINIMAL, "f"), path) == []
     assert warnings(parse(with_mqtt("password: secret"), "f"), None) == []
+    own = f"{MINIMAL}worker: {{username: gw01, password: secret}}\n"
+    assert [str(path) in warning for warning in warnings(parse(own, "f"), path)] == [True] * warned
 
 
 def test_a_server_that_nobody_verifies() -> None:
