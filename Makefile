@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: help run unit test check generated site fuzz bench clean
+.PHONY: help run unit test check generated site deb fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ run: $(READY)  ## try it out: everything in one process, with simulated nodes
 unit: $(READY_DEV)  ## run the unit tests: a minute, with nothing but Python
 	@$(BIN)/python scripts/run-tests unit
 
-test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: half an hour
+test: $(READY_DEV)  ## run all tests, with real servers, a real kernel and a real Debian: half an hour
 	@scripts/debian-packages test
 	@$(BIN)/python scripts/run-tests
 
@@ -44,6 +44,9 @@ generated: $(READY_DEV)  ## make the metric reference, alert rules, manifests an
 site: $(READY_DEV)  ## build the documentation as a site, in .cache/site
 	@scripts/site $(BIN)/mkdocs .cache/site
 	@echo "Open .cache/site/index.html"
+
+deb:  ## build the Debian package for this release of Debian, into dist/
+	@scripts/debian-package
 
 fuzz: $(READY_DEV)  ## send what comes from outside broken inputs, guided by coverage: a minute each
 	@scripts/venv $(PYTHON) $(VENV) --group fuzz

@@ -89,19 +89,14 @@ async def examine(
 def roles_here(config: Config, processes: dict[str, Process], host: Host) -> list[str]:
     """The roles that this host has.
 
-    A role is here if its process is, or its unit is in /etc/systemd/system; a worker also if its journal is, or an
-    interface of a domain.
+    A role is here if its process or unit is; a worker also if its journal is, or an interface of a domain.
 
     Raises:
         ConfigError: there is no sign of either.
     """
     names = {name for domain in config.domains for name in (domain.wg, domain.vx)}
     interfaces_here = any((host.root / "sys/class/net" / name).exists() for name in names)
-    found = {
-        role
-        for role in ROLES
-        if processes[role].runs or (host.root / f"etc/systemd/system/wgkex-{role}.service").exists()
-    }
+    found = {role for role in ROLES if processes[role].runs or host.has_unit(role)}
     if interfaces_here or _exists(config.worker.state_dir / FILE):
         found.add(WORKER)
     if not found:
