@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: help run unit test check generated fuzz bench clean
+.PHONY: help run unit test check generated site deb fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,15 +23,16 @@ run: $(READY)  ## try it out: everything in one process, with simulated nodes
 unit: $(READY_DEV)  ## run the unit tests: a minute, with nothing but Python
 	@$(BIN)/python scripts/run-tests unit
 
-test: $(READY_DEV)  ## run all tests, with real servers and a real kernel: half an hour
+test: $(READY_DEV)  ## run all tests, with real servers, a real kernel and a real Debian: half an hour
 	@scripts/debian-packages test
 	@$(BIN)/python scripts/run-tests
 
-check: $(READY_DEV)  ## check format, style, imports, types and dashboards
+check: $(READY_DEV)  ## check format, style, imports, types, the Containerfile and dashboards
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/hadolint Containerfile
 	@scripts/debian-packages check
 	scripts/check-dashboard-types
 
@@ -39,6 +40,13 @@ generated: $(READY_DEV)  ## make the metric reference, alert rules, manifests an
 	$(BIN)/python scripts/metrics-reference >.metrics.md && mv .metrics.md docs/metrics.md
 	$(BIN)/python -m alerts
 	$(BIN)/python -m grafana
+
+site: $(READY_DEV)  ## build the documentation as a site, in .cache/site
+	@scripts/site $(BIN)/mkdocs .cache/site
+	@echo "Open .cache/site/index.html"
+
+deb:  ## build the Debian package for this release of Debian, into dist/
+	@scripts/debian-package
 
 fuzz: $(READY_DEV)  ## send what comes from outside broken inputs, guided by coverage: a minute each
 	@scripts/venv $(PYTHON) $(VENV) --group fuzz

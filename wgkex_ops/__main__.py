@@ -38,7 +38,7 @@ domains: [ffmuc_welt, ffmuc_muc_cty]
 domain_prefixes: [ffmuc_]
 externalName: gw01.example.net
 mqtt: {broker_url: localhost}
-log_level: warning
+log_level: error
 """
 
 # What runs until it is stopped, and the modules of `cli/` with the commands of operators.
@@ -53,6 +53,7 @@ _TOOLS: Final = {
     "register": "register",
     "simulate": "simulate",
     "interfaces": "interfaces",
+    "example-config": "example_config",
 }
 
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log.warning("configuration_warning", detail=warning)
     delay = config.broker.shutdown_delay if arguments.command == "broker" else 0
     be_responsive()
-    return _run(_until_signal(command, supervisor, delay))
+    return _run(_until_signal(command, supervisor, delay, stop_on=_stopping(arguments.command)))
 
 
 def _run_tool(arguments: argparse.Namespace) -> int:
@@ -232,7 +233,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         type=whole_number(0, 10_000),
         default=0,
         metavar="N",
-        help="simulate N nodes that request a tunnel; default: 0",
+        help="simulate N routers, which request a tunnel and are switched off and on again; default: 0",
     )
     return top
 
@@ -296,18 +297,29 @@ def _run(
     return stopped if status is None else status
 
 
-async def _until_signal(
-    main_coroutine: Coroutine[None, None, int | None], supervisor: Supervisor, delay: float
-) -> int | None:
-    """Run until SIGINT or SIGTERM, which cancel. A further signal has its default effect, and ends the process at once.
+def _stopping(command: str) -> Sequence[signal.Signals]:
+    """The signals that stop a command. The demonstration also ends with its terminal, except after nohup."""
+    ends_with_terminal = command == "up" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if ends_with_terminal else []))
 
-    SIGHUP has files read again.
+
+async def _until_signal(
+    main_coroutine: Coroutine[None, None, int | None],
+    supervisor: Supervisor,
+    delay: float,
+    *,
+    stop_on: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> int | None:
+    """Run until a signal, which cancels. A further one has its default effect, and ends the process at once.
+
+    SIGHUP has files read again, unless it cancels, too.
 
     Args:
         main_coroutine: what is run.
         supervisor: gets STOPPING=1, and the time that the stop may take.
         delay: seconds from the first signal to the cancellation. If there is a delay, the second signal cuts it short,
             and the third one ends the process.
+        stop_on: the signals that cancel.
 
     Returns:
         the result of the coroutine; None if it was cancelled.
@@ -330,13 +342,13 @@ async def _until_signal(
             return
         cancelled = True
         supervisor.stop(_STOP_TIMEOUT, "finishes what was accepted")
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_on:
             loop.remove_signal_handler(number)
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+    for number in stop_on:
+        loop.add_signal_handler(number, stop)
     try:
         return await task
     except asyncio.CancelledError:

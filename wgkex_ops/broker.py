@@ -91,7 +91,7 @@ class Broker:
         node_metrics = NodeMetrics(registry, config.workers, domains)
 
         self._session = Session(
-            config.mqtt,
+            config.mqtt_of("broker"),
             client_id=f"wgkex-broker-{name}",
             subscriptions=WORKER_EVENTS,
             # A server whose access rules do not know of receipts is no reason to serve no keys.

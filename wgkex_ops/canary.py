@@ -73,7 +73,7 @@ async def _requesting(config: Config, choice: Choice, *, goes_around: bool) -> A
         yield NamedGateway(choice.url, choice.gateway, GivenEndpoint(choice.endpoint))
         return
     session = Session(
-        config.mqtt,
+        config.mqtt_of("probe"),
         client_id=f"wgkex-probe-{socket.gethostname()}-{os.getpid()}",
         subscriptions=subscriptions(choice.gateway, choice.domains),
         will=None,

@@ -98,7 +98,7 @@ class Worker:
         metrics = ConsumerMetrics(registry, names, CAPACITY, config.worker.max_peers)
         mqtt_metrics = MqttMetrics(registry)
         self._session = Session(
-            config.mqtt,
+            config.mqtt_of("worker"),
             client_id=f"wgkex-worker-{worker}",
             subscriptions=[key_subscription(name) for name in names],
             # A server whose access rules do not know of questions is no reason to install no keys.

@@ -1,11 +1,8 @@
 """A network that drops everything silently, for half a minute."""
 
 import asyncio
-import ctypes
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,24 +11,11 @@ from tests.faults.storm import Storm
 from tests.faults.system import DOMAINS, broker_place, place_settings, worker_place
 from tests.integration.loopback import eventually, eventually_answered
 from tests.integration.servers import Bench, Mosquitto
-from tests.kernel.lab import Namespace, namespaces
+from tests.kernel.lab import Namespace, inside, namespaces
 
 NEAR, FAR = "10.58.1.1", "10.58.1.2"
 SILENCE = 30.0
 PUBLISH_TIMEOUT = 3.0
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
-
-
-@contextmanager
-def inside(path: Path) -> Iterator[None]:
-    """Let this thread, and what it starts, be in a network namespace for a while."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/thread-self/ns/net").open("rb") as here, path.open("rb") as there:
-        assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        try:
-            yield
-        finally:
-            assert libc.setns(here.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.fixture

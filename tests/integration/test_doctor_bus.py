@@ -94,6 +94,24 @@ async def test_no_session_is_left_behind(bench: Bench, tmp_path: Path) -> None:
     assert ["c1" in line.rpartition("(")[2] for line in connects] == [False, True]
 
 
+async def test_a_host_with_both_roles_and_one_file(server: Server, tmp_path: Path) -> None:
+    users = {BROKER: server.as_user(BROKER), WORKER: server.as_user(WORKER)}
+    site = Site(
+        tmp_path, server.port, broker={"name": BROKER, **users[BROKER]}, worker={"name": WORKER, **users[WORKER]}
+    )
+    # Each is a user of its own, so that one of them can be examined while the other one is connected.
+    async with running_worker(site.config) as worker:
+        only(await site.examine("broker"), "process")
+        async with running_broker(site.config) as broker:
+            await gateways_known(broker, WORKER)
+            assert (await broker.submit(2, WELT.name, new_key())).status == 200
+            await eventually(
+                lambda: worker.metric("wgkex_worker_messages_received_total", domain=WELT.name), "a key that arrives"
+            )
+            assert not_green(await site.examine(None)) == {}
+        assert server.connects_of(WORKER) == 1
+
+
 # --- the MQTT server
 
 

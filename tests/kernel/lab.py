@@ -5,6 +5,7 @@ Nothing here uses the code under test: other tools show what it did.
 
 import asyncio
 import base64
+import ctypes
 import inspect
 import json
 import os
@@ -13,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from wgkex_ops.model.domains import Domain
 
 _PREFIX_OF_TESTS = "wgkex-"
 ALL_ZERO_MAC = "00:00:00:00:00:00"
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class WgPeer(NamedTuple):
@@ -137,6 +140,18 @@ def namespaces() -> Iterator[Callable[[str], Namespace]]:
             return namespace
 
         yield add
+
+
+@contextmanager
+def inside(path: Path) -> Iterator[None]:
+    """Let this thread, and what it starts, be in a network namespace for a while."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/thread-self/ns/net").open("rb") as here, path.open("rb") as there:
+        assert libc.setns(there.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(here.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.unit.config.samples import EXAMPLE
 from wgkex_ops.__main__ import main
 
 GOOD = "domains: [ffmuc_welt]\ndomain_prefixes: [ffmuc_]\nmqtt: {broker_url: mqtt.example.net}\n"
@@ -156,6 +157,10 @@ def test_old_names_run_their_command(program: str, config: Path) -> None:
 def test_demonstration_needs_no_configuration() -> None:
     done = run("up", "--check-config")
     assert (done.status, done.stdout, done.stderr) == (0, "The configuration is fine.\n", "")
+
+
+def test_the_example_that_is_printed_is_the_one_at_the_top(here: Callable[..., Done]) -> None:
+    assert here("example-config") == (0, EXAMPLE.read_text(), "")
 
 
 @pytest.mark.parametrize("check", [["--check-config"], []], ids=("checked", "started"))

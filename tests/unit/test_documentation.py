@@ -20,7 +20,7 @@ def test_the_reference_of_metrics_is_what_the_instruments_say() -> None:
 
 
 def test_every_option_is_documented_and_every_documented_option_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"^    ([a-z]+) ", parser().format_help(), re.MULTILINE)
+    commands = re.findall(r"^    ([a-z-]+) ", parser().format_help(), re.MULTILINE)
     actions = [["keys", action] for action in ("deny", "allow", "protect", "remove", "list")]
     for arguments in (
         ["--help"],
@@ -33,7 +33,7 @@ def test_every_option_is_documented_and_every_documented_option_exists(capsys: p
 
     options = re.findall(r"^  (?:-h, )?(--[a-z.-]+)", capsys.readouterr().out, re.MULTILINE)
     assert set(re.findall(r"^\| `(--[a-z.-]+)", text, re.MULTILINE)) == set(options)
-    assert set(re.findall(r"^\| `wgkex-ops ([a-z]+)[ `]", text, re.MULTILINE)) == set(commands)
+    assert set(re.findall(r"^\| `wgkex-ops ([a-z-]+)[ `]", text, re.MULTILINE)) == set(commands)
 
 
 def test_the_documented_reasons_of_error_objects_are_those_that_responses_use() -> None:

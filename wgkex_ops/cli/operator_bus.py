@@ -121,7 +121,7 @@ async def operator_connection(
             "(docs/fleet.md); the users of brokers and gateways may not"
         )
         raise ConfigError([problem])
-    mqtt = config.operator_mqtt
+    mqtt = config.mqtt_of("operator")
     connection = Connection(
         mqtt,
         client_id=asker,

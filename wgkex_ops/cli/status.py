@@ -21,9 +21,10 @@ from wgkex_ops.bus.messages import WORKER_EVENTS
 from wgkex_ops.bus.values import Message
 from wgkex_ops.cli.arguments import Commands, configuration
 from wgkex_ops.cli.operator_bus import RetainedFleet, asker_name, operator_connection
+from wgkex_ops.cli.own_listener import own_listener
 from wgkex_ops.cli.status_report import nagios_line, status_tables
 from wgkex_ops.cli.terminal import coloured, console, live
-from wgkex_ops.config import Config, load_web_config
+from wgkex_ops.config import Config
 from wgkex_ops.errors import ConfigError, WgkexError
 from wgkex_ops.http.gateways.fleet import fleet_status
 from wgkex_ops.model.fleet import FleetStatus, Severity
@@ -136,14 +137,7 @@ def _reader(arguments: argparse.Namespace, config: Config) -> Callable[[], Fleet
         return lambda: asyncio.run(_from_bus(config))
     if arguments.broker_url is not None:
         return lambda: _from_broker(arguments.broker_url, ssl.create_default_context())
-    listen = config.broker.metrics_listen
-    path = listen.web_config_file
-    with_tls = path is not None and load_web_config(path).tls_server_config is not None
-    url = f"{'https' if with_tls else 'http'}://{listen.on_this_host}"
-    # On this host: its certificate is for the name that others know.
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    url, context = own_listener(config.broker.metrics_listen)
     return lambda: _from_broker(url, context)
 
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final, TextIO, TypeAlias
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -66,6 +66,27 @@ def live() -> Iterator[Callable[[Shown], None]]:
 
 
 @contextmanager
+def changing_line(*, line_every: float = 10.0) -> Iterator[Callable[[str], None]]:
+    """Show a line that changes, on standard output: in its place on a terminal, and elsewhere a new one now and then.
+
+    On a terminal, log lines go above it.
+
+    Args:
+        line_every: seconds between two lines where it is no terminal.
+
+    Yields:
+        what shows it.
+    """
+    output = console()
+    if not output.is_terminal:
+        yield _now_and_then(sys.stdout, line_every)
+        return
+    # A log that goes to a file goes there still.
+    with Live(console=output, auto_refresh=False, redirect_stderr=sys.stderr.isatty()) as screen:
+        yield lambda line: screen.update(Text(f"  {line}", overflow="ellipsis", no_wrap=True), refresh=True)
+
+
+@contextmanager
 def progress(*, line_every: float = 10.0) -> Iterator[Callable[[int, int, str], None]]:
     """Show how far something is, on standard error: a bar on a terminal, and elsewhere a line now and then.
 
@@ -77,15 +98,8 @@ def progress(*, line_every: float = 10.0) -> Iterator[Callable[[int, int, str], 
     """
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if not errors.is_terminal:
-        next_line = time.monotonic() + line_every
-
-        def write(_done: int, _total: int, text: str) -> None:
-            nonlocal next_line
-            if (now := time.monotonic()) >= next_line:
-                next_line = now + line_every
-                print(text, file=sys.stderr, flush=True)
-
-        yield write
+        write = _now_and_then(sys.stderr, line_every)
+        yield lambda _done, _total, text: write(text)
         return
     columns = BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
     # It goes when it is done: then there are results to show.
@@ -96,3 +110,16 @@ def progress(*, line_every: float = 10.0) -> Iterator[Callable[[int, int, str], 
             bar.update(task, completed=done, total=total, description=text, refresh=True)
 
         yield draw
+
+
+def _now_and_then(file: TextIO, line_every: float) -> Callable[[str], None]:
+    """Make what writes a line if so many seconds have passed since the one before; the first one waits as well."""
+    next_line = time.monotonic() + line_every
+
+    def write(line: str) -> None:
+        nonlocal next_line
+        if (now := time.monotonic()) >= next_line:
+            next_line = now + line_every
+            print(line, file=file, flush=True)
+
+    return write

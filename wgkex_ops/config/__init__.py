@@ -3,6 +3,7 @@
 The layout of the file is that of the older wgkex: a file written for it works unchanged.
 """
 
+from wgkex_ops.config.environment import by_variable, environment_text
 from wgkex_ops.config.fields import LogLevel, broker_url
 from wgkex_ops.config.key_lists import load_key_lists, parse_key_lists
 from wgkex_ops.config.limits import MAX_PEERS
@@ -28,7 +29,9 @@ __all__ = [
     "TlsConfig",
     "WebConfig",
     "broker_url",
+    "by_variable",
     "config_path",
+    "environment_text",
     "file_version",
     "load",
     "load_key_lists",

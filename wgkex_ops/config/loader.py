@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from wgkex_ops.config import older
 from wgkex_ops.config.model import Config, settings
+from wgkex_ops.config.ports import shared_ports
 from wgkex_ops.config.section import FileContext, Place, Section
 from wgkex_ops.errors import ConfigError
 
@@ -57,6 +58,9 @@ _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
 
 # What stands below one of them by mistake may be the secret.
 _SECRETS: Final = frozenset({"password", "broker_signing_key", "api_key"})
+
+# Directly behind one of them, the rest of it: who means a comment, writes a space behind the "#".
+_REST: Final = re.compile(r" #[^\s#]")
 
 _Root = TypeVar("_Root", bound=Section)
 _Value = TypeVar("_Value")
@@ -155,13 +159,15 @@ class _Document(Generic[_Root]):
         self._section = section
         self._most_values = limits.values
         self._folder = folder
+        self._text = text
         self._lines: dict[Place, int] = {}
         self._problems: dict[Place, tuple[int, str]] = {}
         # Where a setting stands in the file, if its key there is an older one.
         self._moved: dict[Place, Place] = {}
+        self._cut: dict[Place, int] = {}
         self._value_count = 0
         self._root: _Root | None = None
-        data = self._read(text)
+        data = self._read()
         if isinstance(data, dict):
             self._check(data)
 
@@ -183,12 +189,12 @@ class _Document(Generic[_Root]):
 
     # --- from text to plain values
 
-    def _read(self, text: str) -> object:
+    def _read(self) -> object:
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            root = yaml.compose(self._text, Loader=yaml.SafeLoader)
             data = None if root is None else self._value(root, ())
         except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
+            line = self._text.count("\n", 0, error.position) + 1
             self._report((), "has a character that YAML does not allow", line)
         except yaml.MarkedYAMLError as error:
             self._report_syntax(error)
@@ -200,7 +206,9 @@ class _Document(Generic[_Root]):
         else:
             if not isinstance(data, dict):
                 what = "is empty" if data is None else "should be a mapping of settings"
-                self._report((), f"{what}; start from wgkex.yaml.example" if self._section is Config else what)
+                self._report(
+                    (), f"{what}; start from what wgkex-ops example-config prints" if self._section is Config else what
+                )
             return data
         return None
 
@@ -260,6 +268,10 @@ class _Document(Generic[_Root]):
             own.add(key)
             self._lines[inner] = _line(key_node)
             result[key] = self._value(value_node, inner)
+            # In quotes, nothing is cut.
+            plain = isinstance(value_node, yaml.ScalarNode) and value_node.style is None
+            if key in _SECRETS and plain and _REST.match(self._text, value_node.end_mark.index):
+                self._cut[inner] = self._lines[inner]
         return result
 
     def _merged(self, node: yaml.Node, place: Place, line: int) -> dict[str, object]:
@@ -285,7 +297,21 @@ class _Document(Generic[_Root]):
             elif value is not None:
                 self._validated(TypeAdapter(key.type), value, place)
         ignored = tuple(dict.fromkeys(key.path for key, *_ in found if key.same_as is None))
-        self._root = self._validated(TypeAdapter(self._section), data, (), FileContext(self._folder, ignored))
+        known = settings(self._section)
+        cut = tuple(f"{name} (line {line})" for place, line in self._cut.items() if (name := _dotted(place)) in known)
+        context = FileContext(self._folder, ignored, cut)
+        self._root = self._validated(TypeAdapter(self._section), data, (), context)
+        if isinstance(self._root, Config):
+            self._check_ports(self._root)
+
+    def _check_ports(self, config: Config) -> None:
+        for name, other, port in shared_ports(config):
+            # The one that the file sets: a port by default has no line.
+            there = [(*each.split("."), "port") in self._lines for each in (name, other)]
+            place, beside = (other, name) if there[1] else (name, other)
+            default = "" if all(there) else " by default"
+            sentence = f"is {port}, which {beside} has{default}, and one host cannot serve both; choose another one"
+            self._report((*place.split("."), "port"), sentence)
 
     def _validated(
         self, kind: TypeAdapter[_Value], value: object, above: Place, context: FileContext | None = None
@@ -343,6 +369,10 @@ def _place(place: Place, line: int) -> str:
     if not setting:
         return f"line {line}: " if line else ""
     return f"{setting} (line {line}): " if line else f"{setting}: "
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
 
 
 def _without_quotes(message: str) -> str:

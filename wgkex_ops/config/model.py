@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, StrictBool, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, StrictBool, ValidationInfo, field_validator
 
 from wgkex_ops.config.fields import (
     DomainNames,
@@ -29,7 +29,7 @@ from wgkex_ops.config.fields import (
     Url,
 )
 from wgkex_ops.config.limits import MAX_PEERS, LimitsConfig
-from wgkex_ops.config.mqtt import MqttConfig
+from wgkex_ops.config.mqtt import MqttConfig, MqttUser
 from wgkex_ops.config.section import FileContext, Listen, Section, paths_in
 from wgkex_ops.config.tls import ServerTls
 from wgkex_ops.model.domains import Domain, parse_domain
@@ -105,7 +105,7 @@ _LOOPBACK_AND_PRIVATE: Final = tuple(
 )
 
 
-class BrokerConfig(Section):
+class BrokerConfig(MqttUser):
     """What only the broker needs, and the older wgkex had no setting for.
 
     Attributes:
@@ -129,7 +129,7 @@ class BrokerConfig(Section):
     location_tolerance: Number = Field(default=0.1, ge=0, le=10)  # 10 is eleven times as many
 
 
-class WorkerConfig(Section):
+class WorkerConfig(MqttUser):
     """What only the worker needs, and the older wgkex had no setting for.
 
     Attributes:
@@ -182,7 +182,7 @@ class MetricsConfig(Section):
     peer_names: Path | None = None
 
 
-class ProbeConfig(Section):
+class ProbeConfig(MqttUser):
     """The canary.
 
     Attributes:
@@ -198,16 +198,8 @@ class ProbeConfig(Section):
     keys: Path | None = None
 
 
-class OperatorConfig(Section):
-    """The operators' user on the MQTT server, for commands that ask all gateways and brokers.
-
-    Attributes:
-        username: None where there is none.
-        password: None to send none; its representation is asterisks.
-    """
-
-    username: str | None = None
-    password: SecretStr | None = None
+class OperatorConfig(MqttUser):
+    """The operators' user on the MQTT server, for commands that ask all gateways and brokers."""
 
 
 class Config(Section):
@@ -243,16 +235,23 @@ class Config(Section):
     operator: OperatorConfig = OperatorConfig()
 
     _ignored_keys: tuple[str, ...] = PrivateAttr(default=())
+    _cut_secrets: tuple[str, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: object) -> None:
         """Remember what the file has, and no setting says."""
         if isinstance(context, FileContext):
             self._ignored_keys = context.ignored_keys
+            self._cut_secrets = context.cut_secrets
 
     @property
     def ignored_keys(self) -> tuple[str, ...]:
         """The keys of the older wgkex that the file has, and that have no effect; see `older`."""
         return self._ignored_keys
+
+    @property
+    def cut_secrets(self) -> tuple[str, ...]:
+        """The passwords, each with its line, that YAML may have cut: what follows begins with ``#``, and no space."""
+        return self._cut_secrets
 
     @field_validator("broker")
     @classmethod
@@ -290,11 +289,12 @@ class Config(Section):
         """Where the canary keeps its keys."""
         return self.probe.keys or self.worker.state_dir / "probe"
 
-    @property
-    def operator_mqtt(self) -> MqttConfig:
-        """The MQTT server, with the operators' user in place of that of broker or worker."""
-        login = {"username": self.operator.username, "password": self.operator.password}
-        return self.mqtt.model_copy(update=login)
+    def mqtt_of(self, section: str) -> MqttConfig:
+        """The MQTT server, with the user of a section (broker, worker, probe or operator) if that has one."""
+        user: MqttUser = getattr(self, section)
+        if user.username is None:
+            return self.mqtt
+        return self.mqtt.model_copy(update={"username": user.username, "password": user.password})
 
     @property
     def log_level(self) -> LogLevel:

@@ -66,3 +66,21 @@ class MqttConfig(Section):
     tls: Annotated[TlsConfig | None, BeforeValidator(_tls)] = None
     version: Literal["5", "3.1.1"] = "5"
     session_expiry: Integer = Field(default=3600, ge=0, le=0xFFFF_FFFF)  # four bytes on the wire: section 3.1.2.11.2
+
+
+class MqttUser(Section):
+    """A user of the MQTT server for one role, in the place of that of ``mqtt``.
+
+    Attributes:
+        username: None where there is none.
+        password: None to send none; its representation is asterisks.
+    """
+
+    username: str | None = None
+    password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _password_needs_user(self) -> Self:
+        if self.password is not None and self.username is None:
+            raise ValueError("has a password without a username")
+        return self

@@ -22,10 +22,12 @@ class FileContext(NamedTuple):
     Attributes:
         folder: where it is; None if it is a text.
         ignored_keys: keys of the older wgkex that it has, and that have no effect.
+        cut_secrets: settings, each with its line, behind whose value is a comment that may be the rest of a password.
     """
 
     folder: Path | None = None
     ignored_keys: tuple[str, ...] = ()
+    cut_secrets: tuple[str, ...] = ()
 
 
 class Section(BaseModel):

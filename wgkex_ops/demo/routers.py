@@ -1,4 +1,4 @@
-"""Simulated nodes that live on: they use their tunnel, lose it, and request it again."""
+"""Simulated routers that live on: they use their tunnel, are switched off, and request it again when they boot."""
 
 import asyncio
 import random
@@ -7,22 +7,27 @@ from typing import Final
 
 import structlog
 
-from wgkex_ops.config import Listen
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.simulation.nodes import Attempt, Node, make_nodes
-from wgkex_ops.simulation.post import BrokerClient
+from wgkex_ops.simulation.post import Post
 
 _log = structlog.get_logger(__name__)
 
 # WireGuard makes a new handshake every two minutes of traffic.
 _HANDSHAKE_SECONDS: Final = 120.0
-# Real tunnels live for days; these are shorter, so that there is something to see. A node that asked again within five
-# minutes would look like one that got no tunnel.
-_SHORTEST_LIFE_SECONDS: Final = 330.0
-_MEAN_LIFE_SECONDS: Final = 900.0
-# All nodes boot within this time.
+# Seconds until a router whose key is not installed yet tries its handshake again.
+_TRY_AGAIN_SECONDS: Final = 0.5
+# Most routers boot within the first seconds. Each third one is late, one after the other: until the first ones may
+# come back, they make up for those that are switched off.
 _BOOT_SECONDS: Final = 10.0
+_LATE_EVERY: Final = 3
+# Real routers run for weeks; these are switched off sooner, so that there is something to see.
+_SHORTEST_LIFE_SECONDS: Final = 30.0
+_MEAN_LIFE_SECONDS: Final = 900.0
+_SHORTEST_PAUSE_SECONDS: Final = 20.0
+# A node that asked again within five minutes would look like one that got no tunnel.
+_ASKS_AGAIN_AFTER_SECONDS: Final = 330.0
 # So many share an address.
 _BEHIND: Final = 3
 
@@ -30,38 +35,59 @@ _BEHIND: Final = 3
 ShakeHands = Callable[[Domain, PublicKey], bool]
 
 
-async def simulate(broker: Listen, domains: Sequence[Domain], count: int, shake_hands: ShakeHands | None) -> None:
-    """Run a number of nodes, spread over the domains, without end.
+class Routers:
+    """Simulated routers, spread over the domains.
 
     Args:
-        broker: where it listens.
-        domains: the nodes' mesh networks.
-        count: how many nodes there are.
-        shake_hands: simulates their handshakes, where no kernel makes real ones.
+        post: asks the broker.
+        domains: their mesh networks.
+        count: how many there are.
+        shake_hands: simulates their handshakes, where no kernel makes real ones; None where one does.
+
+    Attributes:
+        switched_on: how many are at this moment, with a tunnel or without.
     """
-    by_name = {domain.name: domain for domain in domains}
-    nodes = make_nodes(count, list(by_name), BrokerClient(f"http://{broker}"), _note, behind=_BEHIND)
-    async with asyncio.TaskGroup() as group:
-        for number, node in enumerate(nodes):
-            group.create_task(_live(node, by_name[node.domain], shake_hands), name=f"node-{number}")
 
+    def __init__(self, post: Post, domains: Sequence[Domain], count: int, shake_hands: ShakeHands | None) -> None:
+        self._domains = {domain.name: domain for domain in domains}
+        self._nodes = make_nodes(count, list(self._domains), post, _note, behind=_BEHIND)
+        self._shake_hands = shake_hands
+        self.switched_on = 0
 
-async def _live(node: Node, domain: Domain, shake_hands: ShakeHands | None) -> None:
-    """Boot, request a tunnel, use it, lose it, request it again, without end."""
-    await asyncio.sleep(random.uniform(0, _BOOT_SECONDS))  # noqa: S311  a simulation
-    while True:
-        await node.connect(tries=None)
-        await _use_tunnel(domain, node.key, shake_hands)
+    def __len__(self) -> int:
+        return len(self._nodes)
 
+    async def run(self) -> None:
+        """Let them live, without end."""
+        async with asyncio.TaskGroup() as group:
+            for number, node in enumerate(self._nodes):
+                if number % _LATE_EVERY == _LATE_EVERY - 1:
+                    boots = _BOOT_SECONDS + number / len(self) * (_ASKS_AGAIN_AFTER_SECONDS - _BOOT_SECONDS)
+                else:
+                    boots = random.uniform(0, _BOOT_SECONDS)  # noqa: S311  a simulation
+                group.create_task(self._live(node, boots), name=f"node-{number}")
 
-async def _use_tunnel(domain: Domain, key: PublicKey, shake_hands: ShakeHands | None) -> None:
-    loop = asyncio.get_running_loop()
-    further = random.expovariate(1 / (_MEAN_LIFE_SECONDS - _SHORTEST_LIFE_SECONDS))
-    end = loop.time() + _SHORTEST_LIFE_SECONDS + further
-    while loop.time() < end:
-        installed = shake_hands is None or shake_hands(domain, key)
-        pause = _HANDSHAKE_SECONDS if installed else 0.5
-        await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
+    async def _live(self, node: Node, boots: float) -> None:
+        """Boot, request a tunnel, use it, be switched off, boot again, without end."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(boots)
+        while True:
+            self.switched_on += 1
+            await node.connect(tries=None)
+            asked = loop.time()
+            await self._use_tunnel(self._domains[node.domain], node.key)
+            self.switched_on -= 1
+            pause = random.uniform(_SHORTEST_PAUSE_SECONDS, 3 * _SHORTEST_PAUSE_SECONDS)  # noqa: S311  a simulation
+            await asyncio.sleep(max(pause, asked + _ASKS_AGAIN_AFTER_SECONDS - loop.time()))
+
+    async def _use_tunnel(self, domain: Domain, key: PublicKey) -> None:
+        loop = asyncio.get_running_loop()
+        further = random.expovariate(1 / (_MEAN_LIFE_SECONDS - _SHORTEST_LIFE_SECONDS))
+        end = loop.time() + _SHORTEST_LIFE_SECONDS + further
+        while loop.time() < end:
+            installed = self._shake_hands is None or self._shake_hands(domain, key)
+            pause = _HANDSHAKE_SECONDS if installed else _TRY_AGAIN_SECONDS
+            await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
 
 
 def _note(_node: Node, attempt: Attempt) -> None:

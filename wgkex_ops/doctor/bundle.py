@@ -112,7 +112,8 @@ def _shorten_keys(text: str) -> str:
 
 def _secrets(config: Config) -> list[str]:
     """Passwords, and friendly names of peers: wherever one turns up, in a log for example, it is taken out."""
-    known = (config.mqtt.password, config.operator.password)
+    users = (config.mqtt, config.broker, config.worker, config.probe, config.operator)
+    known = [user.password for user in users]
     texts = {password.get_secret_value() for password in known if password is not None}
     texts |= set(PeerNames(config.metrics.peer_names).read().values())
     # Its problems are among the findings.

@@ -20,7 +20,7 @@ def read_configuration(path: Path) -> tuple[Config | None, list[Finding]]:
     except ConfigError as error:
         remedy = "correct the file; wgkex.yaml.example and docs/configuration.md have each setting"
         if not path.exists():
-            remedy = "name the file with --config, or copy wgkex.yaml.example there"
+            remedy = f"name the file with --config, or begin with an example: wgkex-ops example-config >{path}"
         elif not os.access(path, os.R_OK):
             remedy = "run this as root"
         return None, [critical(_CHECK, problem, remedy) for problem in error.problems]

@@ -89,19 +89,14 @@ async def examine(
 def roles_here(config: Config, processes: dict[str, Process], host: Host) -> list[str]:
     """The roles that this host has.
 
-    A role is here if its process is, or its unit is in /etc/systemd/system; a worker also if its journal is, or an
-    interface of a domain.
+    A role is here if its process or unit is; a worker also if its journal is, or an interface of a domain.
 
     Raises:
         ConfigError: there is no sign of either.
     """
     names = {name for domain in config.domains for name in (domain.wg, domain.vx)}
     interfaces_here = any((host.root / "sys/class/net" / name).exists() for name in names)
-    found = {
-        role
-        for role in ROLES
-        if processes[role].runs or (host.root / f"etc/systemd/system/wgkex-{role}.service").exists()
-    }
+    found = {role for role in ROLES if processes[role].runs or host.has_unit(role)}
     if interfaces_here or _exists(config.worker.state_dir / FILE):
         found.add(WORKER)
     if not found:
@@ -120,10 +115,15 @@ def _exists(path: Path) -> bool:
 def _checks(config: Config, role: str, processes: dict[str, Process], host: Host) -> list[_Check]:
     """The checks of a role, as they are shown."""
     process = processes[role]
-    in_use = any(other.runs for name, other in processes.items() if name != role)
+    mqtt = config.mqtt_of(role)
+    in_use = any(
+        other.runs and config.mqtt_of(name).username == mqtt.username
+        for name, other in processes.items()
+        if name != role
+    )
 
     async def bus() -> list[Finding]:
-        found, expiry = await check_bus(config, process, in_use=in_use)
+        found, expiry = await check_bus(config.model_copy(update={"mqtt": mqtt}), process, in_use=in_use)
         return [*found, *check_certificate(expiry)]
 
     async def at_once() -> list[Finding]:

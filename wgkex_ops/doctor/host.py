@@ -50,6 +50,15 @@ class Host:
         """Processes of a role, the older wgkex's as well, but for those that surely have another configuration."""
         return [pid for pid, words in self._commands() if _is_of(role, words) and self._may_have(pid, words, config)]
 
+    def has_unit(self, role: str) -> bool:
+        """Whether a role's unit is in /etc/systemd/system, or is enabled: the Debian package has those of all roles."""
+        folder = self.root / "etc/systemd/system"
+        return any(
+            # What is enabled is a link, which leads out of another root.
+            os.path.lexists(place / f"wgkex-{role}.service")
+            for place in (folder, folder / "multi-user.target.wants")
+        )
+
     def runs(self, name: str) -> bool:
         """Whether a program runs, by the name that the kernel shows (15 characters)."""
         return any(self._name(pid) == name[:15] for pid in self._pids())

@@ -65,7 +65,7 @@ def _user(process: Process, host: Host) -> tuple[int, Collection[int], str]:
         with contextlib.suppress(KeyError):
             return uid, groups, pwd.getpwuid(uid).pw_name
         return uid, groups, str(uid)
-    if (host.root / "etc/systemd/system/wgkex-worker.service").exists():
+    if host.has_unit("worker"):
         with contextlib.suppress(KeyError):
             known = pwd.getpwnam(_SERVICE_USER)
             return known.pw_uid, os.getgrouplist(_SERVICE_USER, known.pw_gid), _SERVICE_USER

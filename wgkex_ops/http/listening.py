@@ -186,6 +186,22 @@ async def accepting(listen: Listen, setting: str, acceptor: Acceptor, *, reuse_p
             listening.close()
 
 
+async def is_taken(listen: Listen, *, reuse_port: bool = False) -> bool:
+    """Whether another program uses the port. Of all else that is wrong, whoever listens there hears.
+
+    Args:
+        listen: where somebody is about to listen.
+        reuse_port: whether other processes may listen there as well.
+    """
+    try:
+        sockets = await _bind(listen, reuse_port=reuse_port)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    for listening in sockets:
+        listening.close()
+    return False
+
+
 async def _bind(listen: Listen, *, reuse_port: bool) -> list[socket.socket]:
     """Sockets that listen on all addresses of a host."""
     if listen.host == _ALL and socket.has_dualstack_ipv6():

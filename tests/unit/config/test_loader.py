@@ -81,10 +81,10 @@ def test_a_thousand_domains_and_workers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "is empty; start from wgkex.yaml.example"),
-        ("# nothing\n", "is empty; start from wgkex.yaml.example"),
-        ("- a", "should be a mapping of settings; start from wgkex.yaml.example"),
-        ("wgkex", "should be a mapping of settings; start from wgkex.yaml.example"),
+        ("", "is empty; start from what wgkex-ops example-config prints"),
+        ("# nothing\n", "is empty; start from what wgkex-ops example-config prints"),
+        ("- a", "should be a mapping of settings; start from what wgkex-ops example-config prints"),
+        ("wgkex", "should be a mapping of settings; start from what wgkex-ops example-config prints"),
     ],
 )
 def test_file_without_settings(text: str, expected: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.helpers import KEY, WELT
-from tests.unit.config.samples import MINIMAL, OLD
+from tests.unit.config.samples import MINIMAL, OLD, problems
 from wgkex_ops.config import Config, Listen, TlsConfig, load, parse
 from wgkex_ops.model.domains import Domain
 from wgkex_ops.model.keys import PublicKey
@@ -213,6 +213,24 @@ def test_text_stays_as_it_is_written(written: str) -> None:
     assert mqtt.username == written
     assert mqtt.password is not None
     assert mqtt.password.get_secret_value() == written
+
+
+def test_a_role_may_have_a_user_of_its_own() -> None:
+    config = parse_with(
+        "  username: both\n  password: B\nbroker: {username: broker01}\nworker: {username: gw01, password: W}"
+    )
+    found = {
+        section: (mqtt.username, mqtt.password and mqtt.password.get_secret_value(), mqtt.host)
+        for section, mqtt in ((name, config.mqtt_of(name)) for name in ("broker", "worker", "probe", "operator"))
+    }
+    host = config.mqtt.host
+    assert found == {
+        "broker": ("broker01", None, host),
+        "worker": ("gw01", "W", host),
+        "probe": ("both", "B", host),
+        "operator": ("both", "B", host),
+    }
+    assert problems(MINIMAL + "broker: {password: B}\n") == ("broker (line 5): has a password without a username",)
 
 
 def test_cleanup_and_metrics() -> None:

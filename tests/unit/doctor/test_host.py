@@ -47,6 +47,23 @@ def test_processes_of_a_role(tmp_path: Path) -> None:
     assert Host(tmp_path / "proc").pids_of("worker", config) == list(range(1_000_001, 1_000_001 + len(ours)))
 
 
+@pytest.mark.parametrize(
+    ("unit", "there"),
+    [
+        ("etc/systemd/system/wgkex-worker.service", True),
+        ("etc/systemd/system/multi-user.target.wants/wgkex-worker.service", True),
+        ("etc/systemd/system/multi-user.target.wants/wgkex-broker.service", False),
+        # The package has the units of all roles, whether this host has the role or not.
+        ("lib/systemd/system/wgkex-worker.service", False),
+        ("usr/lib/systemd/system/wgkex-worker.service", False),
+    ],
+)
+def test_a_unit_shows_the_role_if_somebody_has_made_or_enabled_it(unit: str, there: bool, tmp_path: Path) -> None:
+    (tmp_path / unit).parent.mkdir(parents=True)
+    (tmp_path / unit).symlink_to("/lib/systemd/system/elsewhere.service")
+    assert Host(tmp_path / "proc", tmp_path).has_unit("worker") is there
+
+
 def networkd(root: Path, proc: Path) -> list[Finding]:
     return check_networkd(Host(proc, root))
 

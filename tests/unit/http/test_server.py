@@ -19,6 +19,7 @@ from wgkex_ops.config import Listen
 from wgkex_ops.config.limits import ConnectionLimits
 from wgkex_ops.errors import ListenError
 from wgkex_ops.http.connections import Connections
+from wgkex_ops.http.listening import is_taken
 from wgkex_ops.http.server import serve
 
 # More than the kernel takes off a server whose client reads nothing.
@@ -244,3 +245,29 @@ def test_connections_that_go_for_others_at_once_are_closed(clients: Clients) -> 
     with nothing_left_open():
         asyncio.run(asyncio.wait_for(run(), 10))
     assert clients.all_closed()
+
+
+# --- whether a port is taken
+
+
+async def test_a_port_is_taken_while_somebody_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for host in ("127.0.0.1", "localhost", "0.0.0.0", "::"):
+            assert await is_taken(Listen(host=host, port=port)), host
+    assert not await is_taken(Listen(host="127.0.0.1", port=port))
+    # To look is to listen for a moment, and no longer.
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+async def test_a_port_that_others_share_is_taken_for_those_who_do_not() -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        listen = Listen(host="127.0.0.1", port=other.getsockname()[1])
+        assert await is_taken(listen)
+        assert not await is_taken(listen, reuse_port=True)
+
+
+async def test_an_address_that_is_not_this_host_s_has_no_taken_port() -> None:
+    assert not await is_taken(Listen(host="192.0.2.1", port=5000))
+    assert not await is_taken(Listen(host="nobody.invalid", port=5000))
