@@ -46,5 +46,5 @@ def test_the_documented_reasons_of_error_objects_are_those_that_responses_use() 
 
 def test_links_between_documents_lead_somewhere() -> None:
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", document.read_text()):
+        for target in re.findall(r"\]\((?!\w+://)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
