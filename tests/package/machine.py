@@ -19,6 +19,8 @@ RELEASE: Final = "bookworm"
 PACKAGES: Final = (
     *("systemd-sysv", "dbus", "procps", "man-db", "python3", "ca-certificates"),
     *("mosquitto", "bash-completion", "zsh", "fish"),
+    # What somebody has who installs from a checkout.
+    *("git", "make", "python3-venv"),
 )
 # Logs, caches, and the package manager's own books.
 _OTHERS: Final = (
@@ -59,11 +61,11 @@ class Machine:
         self.root = Path(f"/proc/{leader}/root")
         self._enter = ("nsenter", "--target", str(leader), "--all", "--")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as root."""
+    def run(self, *command: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as root, which reads what is typed."""
         return subprocess.run(
             (*self._enter, *command),
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -71,9 +73,9 @@ class Machine:
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         )
 
-    def output(self, *command: str) -> str:
+    def output(self, *command: str, typed: str = "") -> str:
         """Run a command that has to succeed, and return what it wrote to standard output."""
-        done = self.run(*command)
+        done = self.run(*command, typed=typed)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}{self.journal()}"
         return done.stdout
 
