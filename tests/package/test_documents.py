@@ -43,11 +43,12 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkout(machine: Machine, wheels: Path) -> Machine:
+def checkout(machine: Machine, wheels: Path, tmp_path: Path) -> Machine:
     """A machine with a checkout that belongs to alice, and an index of packages."""
     machine.output("useradd", "--create-home", "alice")
     home = machine.root / "home" / "alice"
-    checked("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(home / "wgkex-ops"))
+    checked("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(tmp_path / "checkout"))
+    shutil.copytree(tmp_path / "checkout", home / "wgkex-ops")
     shutil.copytree(wheels, home / "wheels")
     (machine.root / "etc" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /home/alice/wheels\n")
     machine.output("chown", "-R", "alice:alice", "/home/alice")
