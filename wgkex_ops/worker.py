@@ -247,41 +247,39 @@ class Worker:
                     ssl_context=self._access.ssl_context,
                 ) as metrics_listen,
                 self._journal,
-                self._session,
-                asyncio.TaskGroup() as group,
             ):
-                questions = self._session.urgent_messages()
-                tasks = [
-                    group.create_task(self._intake.take_questions(questions), name="questions"),
-                    group.create_task(self._answerer.run(), name="answerer"),
-                ]
                 # Before any node is sent here.
                 await self._reconciler.restore(_RESTORE_TIMEOUT)
-                tasks += [
-                    group.create_task(self._installer.run(), name="installer"),
-                    group.create_task(self._intake.run(self._session.messages()), name="intake"),
-                    group.create_task(self._receipts.run(), name="receipts"),
-                    group.create_task(self._reconciler.run(), name="reconciler"),
-                    group.create_task(self._cleanup.run(), name="cleanup"),
-                    group.create_task(self._drain.run(), name="drain"),
-                    group.create_task(self._key_lists.run(), name="key-lists"),
-                    group.create_task(self._follow_links(), name="links"),
-                    group.create_task(self._view.history.run(), name="history"),
-                ]
-                announcing = group.create_task(self._announcer.run(), name="announcer")
-                _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
-                for problem in self._announcer.problems():
-                    _log.warning("interface_problem", detail=problem)
-                try:
-                    yield metrics_listen
-                finally:
-                    _log.info("worker_stopping")
-                    announcing.cancel()
-                    await self._announcer.sign_off(_SIGN_OFF_TIMEOUT)
-                    await self._installer.finish(_FINISH_TIMEOUT)
-                    await self._receipts.flush(_RECEIPTS_TIMEOUT)
-                    for task in tasks:
-                        task.cancel()
+                async with self._session, asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._installer.run(), name="installer"),
+                        group.create_task(self._intake.run(self._session.messages()), name="intake"),
+                        group.create_task(
+                            self._intake.take_questions(self._session.urgent_messages()), name="questions"
+                        ),
+                        group.create_task(self._receipts.run(), name="receipts"),
+                        group.create_task(self._reconciler.run(), name="reconciler"),
+                        group.create_task(self._cleanup.run(), name="cleanup"),
+                        group.create_task(self._drain.run(), name="drain"),
+                        group.create_task(self._answerer.run(), name="answerer"),
+                        group.create_task(self._key_lists.run(), name="key-lists"),
+                        group.create_task(self._follow_links(), name="links"),
+                        group.create_task(self._view.history.run(), name="history"),
+                    ]
+                    announcing = group.create_task(self._announcer.run(), name="announcer")
+                    _log.info("worker_started", metrics=str(metrics_listen), name=self._config.worker.name)
+                    for problem in self._announcer.problems():
+                        _log.warning("interface_problem", detail=problem)
+                    try:
+                        yield metrics_listen
+                    finally:
+                        _log.info("worker_stopping")
+                        announcing.cancel()
+                        await self._announcer.sign_off(_SIGN_OFF_TIMEOUT)
+                        await self._installer.finish(_FINISH_TIMEOUT)
+                        await self._receipts.flush(_RECEIPTS_TIMEOUT)
+                        for task in tasks:
+                            task.cancel()
 
     async def refresh(self) -> None:
         """Bring the metrics that are read from the dataplane up to date."""
