@@ -98,7 +98,7 @@ async def test_a_router_that_asked_and_never_had_a_handshake_and_then_had_one(fl
     assert (request["named"], request["api_version"], request["domain"]) == (named, 2, WELT.name)
     assert request["request_id"]
     assert found["verdict"]["outcome"] == "waiting"
-    assert f"by version 2, sent to {named}, and no handshake since" in found["verdict"]["text"]
+    assert f"by version 2, sent to {named}, and no handshake " in found["verdict"]["text"]
     assert "check UDP 4000" in found["verdict"]["text"]
 
     assert fleet.workers[named].dataplane.shake_hands(WELT, key)
@@ -186,7 +186,7 @@ async def test_the_search_box_of_the_brokers_page_answers_the_same(fleet: Fleet)
     text = page.text
     # The plus sign and the slash of base64 are text.
     assert html.escape(str(key)).replace("&#x27;", "&#39;") in text
-    assert f"sent to {named}, and no handshake since" in text
+    assert f"sent to {named}, and no handshake " in text
     assert text.count("never a handshake") == len(GATEWAYS)
     assert 'http-equiv="refresh"' not in text
     assert "No gateway or broker knows a key" in (await fleet.broker.page("/peer?q=Rathaus")).text

@@ -48,7 +48,7 @@ class Fleet(Protocol):
         ...
 
     def unable(self) -> Collection[str]:
-        """Gateways that are too old to be asked."""
+        """Gateways and brokers that cannot be asked: too old, or MQTT 3.1.1."""
         ...
 
 
@@ -106,8 +106,7 @@ class Asker:
         correlation = secrets.token_bytes(CORRELATION_BYTES)
         found = self._open[correlation] = {}
         try:
-            # Without subscribers, there is nobody to wait for.
-            with contextlib.suppress(NoSubscribersError):
+            try:
                 await self._publish(
                     ASK,
                     question_payload(query),
@@ -115,6 +114,10 @@ class Asker:
                     correlation=correlation,
                     expires_after=math.ceil(within),
                 )
+            except NoSubscribersError:
+                # There is nobody to wait for; but who should have been there?
+                await self._known()
+            else:
                 await self._known()
                 await self._all_answered(found, within)
         finally:

@@ -71,7 +71,10 @@ def _print_key(one: KeyInFleet, now: float, *, fleet: bool) -> None:
         text = f"No answer from {', '.join(one.silent)}: {WHY_SILENT}."
         shown.print(coloured(text, Severity.WARNING), soft_wrap=False)
     if one.unable:
-        shown.print(coloured(f"Too old to be asked: {', '.join(one.unable)}.", Severity.WARNING), soft_wrap=False)
+        shown.print(
+            coloured(f"Cannot be asked (an older version, or MQTT 3.1.1): {', '.join(one.unable)}.", Severity.WARNING),
+            soft_wrap=False,
+        )
 
 
 def _fact(heading: str, text: str, width: int) -> str:

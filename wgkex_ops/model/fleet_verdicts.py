@@ -16,10 +16,10 @@ from wgkex_ops.model.keys import PublicKey
 from wgkex_ops.model.verdicts import ORDER
 from wgkex_ops.model.words import duration, in_words
 
-# Seconds. Receipts take a second; a gateway without one gets the key again after so many.
-_RECEIPTS_WITHIN: Final = 5.0
-# Seconds by which clocks of gateways and brokers may differ without anybody noticing.
-_CLOCKS_DIFFER: Final = 2.0
+# Seconds. Receipts take a second; a gateway without one gets the key again after so many. A router's handshake follows.
+_SETTLED_AFTER: Final = 5.0
+# Seconds by which clocks of gateways and brokers may differ: an alert reports twice as much.
+_CLOCKS_DIFFER: Final = 2.5
 _BROKEN: Final = frozenset(("fault", "refused"))
 
 
@@ -87,20 +87,43 @@ class _Judgement:
         )
 
     def verdict(self) -> Verdict:
-        # One that was refused for its number says less than one before it that was not.
         asked = [
-            (about.failure != "rate_limited", about.asked_at, broker, about)
+            (self._says_much(about), about.asked_at, broker, about)
             for broker, about in self._requests
             if about.asked_at is not None
         ]
         _, asked_at, broker, latest = max(asked, key=lambda one: one[:2], default=(False, 0.0, "", None))
-        if latest is not None:
-            shaken_at, gateway = self._handshake
-            if gateway and asked_at <= shaken_at + _CLOCKS_DIFFER:
-                verdict = self._gateways[gateway].verdict
-                return Verdict(verdict.outcome, f"{gateway}: {verdict.text}")
-            return self._of_request(broker, latest)
-        return self._without_request()
+        if latest is None:
+            return self._without_request()
+        shaken_at, gateway = self._handshake
+        if gateway and shaken_at >= self._arrived_at(gateway, asked_at):
+            verdict = self._gateways[gateway].verdict
+            return Verdict(verdict.outcome, f"{gateway}: {verdict.text}")
+        return self._of_request(broker, latest)
+
+    def _arrived_at(self, gateway: str, asked_at: float) -> float:
+        """When the latest request reached a gateway, by that gateway's clock if possible: others may differ from it."""
+        journal = self._gateways[gateway].journal
+        return asked_at - _CLOCKS_DIFFER if journal is None else journal.entered_at
+
+    def _says_much(self, about: KeyAtBroker) -> bool:
+        """Whether a request says at least as much as those before it.
+
+        One that was refused for its number says less. So does one by version 1 that no gateway has installed, right
+        after version 2 had none to name: the firmware asks by both.
+        """
+        if about.failure == "rate_limited":
+            return False
+        return (
+            about.api_version != 1
+            or "" in about.receipts.values()
+            or not any(
+                other.failure == "no_worker"
+                and other.domain == about.domain
+                and 0 <= (about.asked_at or 0.0) - (other.asked_at or 0.0) < _SETTLED_AFTER
+                for _, other in self._requests
+            )
+        )
 
     def _without_request(self) -> Verdict:
         best = min(self._gateways, key=lambda name: ORDER.index(self._gateways[name].verdict.outcome), default="")
@@ -119,7 +142,8 @@ class _Judgement:
         return Verdict(
             "unknown",
             f"nobody knows it{unheard}: the router has not reached a broker within 5 minutes; check the broker's "
-            "address in its configuration, its DNS and Internet access, and the load balancer",
+            "address in its configuration, its DNS and Internet access, the load balancer, and whether its network "
+            "asks too often (limits)",
         )
 
     def _of_request(self, broker: str, asked: KeyAtBroker) -> Verdict:
@@ -133,20 +157,26 @@ class _Judgement:
             )
         if asked.failure:
             return self._of_failure(since, broker, asked)
-        return self._of_receipts(since, age, asked) or self._of_installation(since, asked)
+        return self._of_receipts(since, age, asked) or self._of_installation(since, age, asked)
 
-    @staticmethod
-    def _of_receipts(since: str, age: float, asked: KeyAtBroker) -> Verdict | None:
+    def _of_receipts(self, since: str, age: float, asked: KeyAtBroker) -> Verdict | None:
         """None if a gateway has installed it, or none sends receipts."""
         if "" in asked.receipts.values() or not (asked.receipts or asked.awaited):
             return None
-        if asked.awaited and age < _RECEIPTS_WITHIN:
+        if asked.awaited and age < _SETTLED_AFTER:
             return Verdict("waiting", f"{since}, and no gateway has confirmed it yet: look again in a few seconds")
+        faults, unheard = self._faults(), self._answers.unheard
         if asked.receipts:
-            return Verdict("fault", f"{since}, and no gateway has installed it ({_reasons(asked)})")
-        return Verdict(
-            "fault", f"{since}, and no gateway has confirmed it: check the workers, and the MQTT server's access rules"
-        )
+            return Verdict("fault", f"{since}, and no gateway has installed it ({_reasons(asked)}){faults}{unheard}")
+        cause = faults or ": check the workers, and the MQTT server's access rules"
+        return Verdict("fault", f"{since}, and no gateway has confirmed it{cause}{unheard}")
+
+    def _faults(self) -> str:
+        """What gateways say that is wrong with them, for the end of a sentence."""
+        broken = {
+            name: about.verdict.text for name, about in self._gateways.items() if about.verdict.outcome in _BROKEN
+        }
+        return "".join(f"; {name}: {text}" for name, text in broken.items())
 
     def _of_failure(self, since: str, broker: str, asked: KeyAtBroker) -> Verdict:
         match asked.failure:
@@ -178,51 +208,62 @@ class _Judgement:
                     f"{since}, and {broker} could not publish it ({in_words(failure)}): check the MQTT server",
                 )
 
-    def _of_installation(self, since: str, asked: KeyAtBroker) -> Verdict:
+    def _of_installation(self, since: str, age: float, asked: KeyAtBroker) -> Verdict:
         """Gateways have it, as far as can be known: why has the router no handshake?"""
-        faults = {
-            name: about.verdict.text for name, about in self._gateways.items() if about.verdict.outcome in _BROKEN
-        }
         if named := asked.named:
             since = f"{since}, sent to {named}"
-            if (verdict := self._of_named(since, named)) is not None:
+            if (verdict := self._of_named(since, asked)) is not None:
                 return verdict
         ports = {
             name: peer.port
             for name, about in self._gateways.items()
             for peer in about.peers
-            if peer.domain == asked.domain and name not in faults and named in ("", name)
+            if peer.domain == asked.domain and about.verdict.outcome not in _BROKEN and named in ("", name)
         }
-        rest = "".join(f"; {name}: {text}" for name, text in faults.items()) + self._answers.unheard
+        unheard = self._answers.unheard
         if not ports:
-            if faults:
-                return Verdict("fault", since + rest)
-            return Verdict("unknown", f"{since}, and no gateway that has answered has it{rest}")
+            if faults := self._faults():
+                return Verdict("fault", f"{since}{faults}{unheard}")
+            if unheard:
+                return Verdict("unknown", f"{since}, and no gateway that has answered has it{unheard}")
+            return Verdict("fault", f"{since}, and no gateway that is online has it: see 'wgkex-ops status'")
         where = "" if named else f", installed on {', '.join(ports)}"
-        before = ""
-        if self._handshake[1]:
-            ago = duration(max(0.0, self._now - self._handshake[0]))
-            before = f" (the last one {ago} ago on {self._handshake[1]})"
+        # The first one takes seconds.
+        since_then = "yet; if none comes within seconds," if age < _SETTLED_AFTER else f"since{self._last_handshake()}:"
+        elsewhere = f", or it has its tunnel elsewhere{unheard}" if unheard and not named else ""
         return Verdict(
             "waiting",
-            f"{since}{where}, and no handshake since{before}: the router's packets do not arrive; check UDP "
-            f"{_udp(ports)}{'' if named else rest}",
+            f"{since}{where}, and no handshake {since_then} the router's packets do not arrive; check UDP "
+            f"{_udp(ports)}{'' if named else self._faults()}{elsewhere}",
         )
 
-    def _of_named(self, since: str, named: str) -> Verdict | None:
+    def _last_handshake(self) -> str:
+        at, gateway = self._handshake
+        return f" (the last one {duration(max(0.0, self._now - at))} ago on {gateway})" if gateway else ""
+
+    def _of_named(self, since: str, asked: KeyAtBroker) -> Verdict | None:
         """None if nothing is wrong with the gateway that the router was sent to."""
+        named = asked.named
+        about = self._gateways.get(named)
+        if about is None:
+            return self._of_absent(since, named)
+        if about.verdict.outcome in _BROKEN:
+            return Verdict(about.verdict.outcome, f"{since}: {about.verdict.text}")
+        if any(peer.domain == asked.domain for peer in about.peers):
+            return None
+        reason = asked.receipts.get(named)
+        done = "confirmed it" if reason is None else f"installed it ({in_words(reason)})" if reason else "kept it"
+        return Verdict("fault", f"{since}, which has not {done}: see the log of its worker")
+
+    def _of_absent(self, since: str, named: str) -> Verdict:
+        """Nothing is known of what the gateway has that the router was sent to."""
         if problem := self._answers.problems.get(named):
             return Verdict("fault", f"{since}, which cannot tell: {problem}")
         if named in self._answers.silent:
             return Verdict("unknown", f"{since}, which has not answered: look there, with 'wgkex-ops peer'")
         if named in self._answers.unable:
-            return Verdict("unknown", f"{since}, which is too old to be asked: look there, with 'wg show'")
-        about = self._gateways.get(named)
-        if about is None:
-            return Verdict("fault", f"{since}, which has gone offline: see 'wgkex-ops status'")
-        if about.verdict.outcome not in _BROKEN:
-            return None
-        return Verdict(about.verdict.outcome, f"{since}: {about.verdict.text}")
+            return Verdict("unknown", f"{since}, which cannot be asked: look there, with 'wg show'")
+        return Verdict("fault", f"{since}, which has gone offline: see 'wgkex-ops status'")
 
 
 def _udp(ports: Mapping[str, int]) -> str:

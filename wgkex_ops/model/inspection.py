@@ -153,7 +153,7 @@ class Answers(msgspec.Struct, frozen=True):
     Attributes:
         answers: those of gateways first, by their names.
         silent: the names of who should have answered, and has not.
-        unable: the names of gateways that are online, and too old to be asked.
+        unable: the names of those that are online and cannot be asked: an older version, or MQTT 3.1.1.
     """
 
     answers: tuple[Answer, ...]
@@ -170,9 +170,9 @@ class Answers(msgspec.Struct, frozen=True):
         """Whose knowledge is missing, for the end of a sentence; empty if it is nobody's."""
         parts = [f"no answer from {', '.join(self.silent)}"] if self.silent else []
         if self.unable:
-            parts.append(f"too old to be asked: {', '.join(self.unable)}")
+            parts.append(f"cannot be asked: {', '.join(self.unable)}")
         if self.problems:
-            parts.append(f"cannot tell: {', '.join(self.problems)}")
+            parts += [f"{name} cannot tell: {problem}" for name, problem in self.problems.items()]
         return f" ({'; '.join(parts)})" if parts else ""
 
 
@@ -188,7 +188,7 @@ class KeyInFleet(msgspec.Struct, frozen=True, kw_only=True):
         brokers: by name, the requests that they know of it; one for each domain that the node has asked in.
         problems: why a gateway could not tell, by name.
         silent: names of gateways and brokers that should have answered, and have not.
-        unable: names of gateways that are online, and too old to be asked.
+        unable: names of those that are online and cannot be asked: an older version, or MQTT 3.1.1.
     """
 
     key: str

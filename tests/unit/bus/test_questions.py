@@ -178,7 +178,7 @@ async def test_who_may_know_a_name_that_nobody_has_heard_of() -> None:
     fleet = Fleet(GatewayAnswer("gw"), GatewayAnswer("gw03", problem="EPERM"), silent=[(GatewayAnswer, "gw02")])
     found = await fleet.asker.about(Query("Rathaus"), within=0.05)
     assert found.keys == ()
-    assert found.unheard == " (no answer from gw02; too old to be asked: ancient; cannot tell: gw03)"
+    assert found.unheard == " (no answer from gw02; cannot be asked: ancient; gw03 cannot tell: EPERM)"
 
 
 async def test_keys_of_one_name_are_asked_for_at_once_and_only_ten_of_them() -> None:

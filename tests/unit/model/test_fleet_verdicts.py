@@ -11,6 +11,7 @@ from wgkex_ops.model.inspection import (
     Answers,
     BrokerAnswer,
     GatewayAnswer,
+    JournalEntry,
     KeyAtBroker,
     KeyInFleet,
     KeyOnGateway,
@@ -160,6 +161,11 @@ def test_a_handshake_counts_from_the_request_on() -> None:
     outcome, text = judge(on("gw02", TUNNEL, shaken(90)), on("gw01", WAITING, WHOLE), broker(ASKED))
     assert outcome == "waiting"
     assert text.startswith(f"{SINCE}, sent to gw01, and no handshake since (the last one 1 min ago on gw02): ")
+    # It is the gateway's own clock that says which came first, where that is known.
+    journal = JournalEntry("ffmuc_welt", NOW - 61, version_2=True)
+    ahead = asked_with(asked_at=NOW - 20)
+    shaken_since = structs.replace(tunnel.keys[0], journal=journal, peers=(shaken(60),))
+    assert judge(GatewayAnswer("gw01", (shaken_since,)), broker(ahead)) == ("tunnel", "gw01: has a tunnel")
     # Since the request it had one, and that is not all.
     old = asked_with(asked_at=NOW - 280)
     idle = Verdict("waiting", "installed, last handshake 4 min ago")
@@ -177,7 +183,9 @@ def test_a_gateway_that_was_named_and_says_nothing() -> None:
         "unknown",
         f"{SINCE}, sent to gw01, which has not answered: look there, with 'wgkex-ops peer'",
     )
-    assert judge(elsewhere, broker(ASKED), unable=("gw01",))[1].startswith(f"{SINCE}, sent to gw01, which is too old")
+    assert judge(elsewhere, broker(ASKED), unable=("gw01",))[1].startswith(
+        f"{SINCE}, sent to gw01, which cannot be asked"
+    )
     assert judge(elsewhere, GatewayAnswer("gw01", problem="EPERM"), broker(ASKED)) == (
         "fault",
         f"{SINCE}, sent to gw01, which cannot tell: EPERM",
@@ -195,25 +203,64 @@ def test_a_node_of_version_1_chooses_its_gateway() -> None:
     )
     assert judge(on("gw01", DOWN), on("gw02", WAITING, WHOLE), broker(about), silent=("gw03",))[1] == (
         f"{since}, installed on gw02, and no handshake since: the router's packets do not arrive; "
-        "check UDP 40011; gw01: wg-welt is down (no answer from gw03)"
+        "check UDP 40011; gw01: wg-welt is down, or it has its tunnel elsewhere (no answer from gw03)"
     )
     assert judge(on("gw01", DOWN, WHOLE), broker(about)) == ("fault", f"{since}; gw01: wg-welt is down")
     # Peers in other domains are not what it asked for.
     city = structs.replace(WHOLE, domain="ffmuc_muc_cty")
     assert judge(on("gw01", WAITING, city), broker(about)) == (
-        "unknown",
-        f"{since}, and no gateway that has answered has it",
+        "fault",
+        f"{since}, and no gateway that is online has it: see 'wgkex-ops status'",
     )
+
+
+def test_gateways_say_why_they_have_not_confirmed_a_key() -> None:
+    about = asked_with(named="", receipts={}, awaited=("gw01", "gw02"))
+    broken = GatewayAnswer("gw02", problem="EPERM")
+    assert judge(on("gw01", DOWN), broken, broker(about)) == (
+        "fault",
+        f"{SINCE}, and no gateway has confirmed it; gw01: wg-welt is down (gw02 cannot tell: EPERM)",
+    )
+    about = asked_with(named="", receipts={"gw01": "ENODEV"})
+    assert judge(on("gw01", DOWN), broker(about))[1].endswith("has installed it (gw01: ENODEV); gw01: wg-welt is down")
+
+
+def test_a_gateway_that_was_named_and_has_not_got_the_key() -> None:
+    others = on("gw02", WAITING, WHOLE)
+    about = asked_with(receipts={"gw02": ""}, awaited=("gw01",))
+    assert judge(on("gw01", UNKNOWN), others, broker(about)) == (
+        "fault",
+        f"{SINCE}, sent to gw01, which has not confirmed it: see the log of its worker",
+    )
+    about = asked_with(receipts={"gw01": "table_full", "gw02": ""})
+    assert "which has not installed it (table full)" in judge(on("gw01", UNKNOWN), others, broker(about))[1]
+    assert "which has not kept it" in judge(on("gw01", UNKNOWN), others, broker(ASKED))[1]
+
+
+def test_a_handshake_takes_seconds() -> None:
+    fresh = asked_with(asked_at=NOW - 1)
+    assert judge(on("gw01", WAITING, WHOLE), broker(fresh))[1] == (
+        "asked 1 s ago by version 2, sent to gw01, and no handshake yet; if none comes within seconds, the router's "
+        "packets do not arrive; check UDP 40011"
+    )
+
+
+def test_version_1_right_after_version_2_hides_nothing() -> None:
+    refused = asked_with(failure="no_worker", named="", receipts={})
+    later = asked_with(named="", api_version=1, receipts={}, asked_at=NOW - 19)
+    assert "no gateway takes nodes of ffmuc_welt" in judge(on("gw01", UNKNOWN), broker(refused, later))[1]
+    installed = structs.replace(later, receipts={"gw01": ""})
+    assert "by version 1, installed on gw01" in judge(on("gw01", WAITING, WHOLE), broker(refused, installed))[1]
 
 
 def test_gateways_that_send_no_receipts_may_have_the_key() -> None:
     about = asked_with(named="", receipts={})
     assert judge(on("gw01", UNKNOWN), broker(about), unable=("old",)) == (
         "unknown",
-        f"{SINCE}, and no gateway that has answered has it (too old to be asked: old)",
+        f"{SINCE}, and no gateway that has answered has it (cannot be asked: old)",
     )
     assert judge(on("gw01", UNKNOWN), broker(NOT_ASKED), unable=("old",))[1].startswith(
-        "nobody knows it (too old to be asked: old): the router has not reached a broker"
+        "nobody knows it (cannot be asked: old): the router has not reached a broker"
     )
 
 

@@ -29,6 +29,8 @@ class Inbox(Protocol):
     """What has to be known of the session with the MQTT server."""
 
     @property
+    def connected(self) -> bool: ...
+    @property
     def opened_at(self) -> float: ...
     async def connection_after(self, seen: int) -> int: ...
     def messages(self) -> AsyncIterator[Message]: ...
@@ -102,8 +104,10 @@ class GatewayIntake:
             connection = await self._session.connection_after(connection)
             opened_at = self._session.opened_at
             await asyncio.sleep(_RETAINED_WITHIN)
-            self._gateways.forget_before(opened_at)
-            self._retained_over = True
+            # One that has ended meanwhile may have brought nothing.
+            if self._session.connected and self._session.opened_at == opened_at:
+                self._gateways.forget_before(opened_at)
+                self._retained_over = True
 
     async def watch_gateways(self) -> NoReturn:
         """Find, for ever, the gateways that are offline for long, and those that send no receipts."""

@@ -260,11 +260,13 @@ class Gateways:
         workers = {
             (GatewayAnswer, worker) for worker, gateway in self._gateways.items() if gateway.online and gateway.answers
         }
-        return frozenset({*workers, *((BrokerAnswer, broker) for broker in self._brokers)})
+        brokers = {(BrokerAnswer, broker) for broker in self._brokers if self._broker_versions.get(broker)}
+        return frozenset({*workers, *brokers})
 
     def unable(self) -> frozenset[str]:
-        """The workers that are online and cannot be asked."""
-        return frozenset(worker for worker, gateway in self._gateways.items() if gateway.online and not gateway.answers)
+        """The workers and brokers that are online and cannot be asked: too old, or MQTT 3.1.1."""
+        workers = {worker for worker, gateway in self._gateways.items() if gateway.online and not gateway.answers}
+        return frozenset({*workers, *(broker for broker in self._brokers if not self._broker_versions.get(broker))})
 
     def confirming(self, domain: str) -> frozenset[str]:
         """The workers of a domain that are online and send a receipt for each key."""

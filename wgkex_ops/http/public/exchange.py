@@ -12,7 +12,7 @@ from wgkex_ops.http.clients import ForwardingWatch, TrustedProxies, network_of
 from wgkex_ops.http.gateways.choice import Choice
 from wgkex_ops.http.gateways.confirmations import UnconfirmedKey, UnconfirmedKeys
 from wgkex_ops.http.gateways.nodes import RecentNodes
-from wgkex_ops.http.gateways.requests import RecentRequests
+from wgkex_ops.http.gateways.requests import RecentRequest, RecentRequests
 from wgkex_ops.http.public.limits import Limits, RateLimitedError
 from wgkex_ops.http.public.responses import (
     RejectedError,
@@ -41,7 +41,7 @@ _LOCATION: Final = "X-Location"
 
 # Makes the response to a submission whose key has been published, by the location that it names; None if there is no
 # gateway for its node.
-_Respond = Callable[[UnconfirmedKey, str | None], Awaitable[web.Response | None]]
+_Respond = Callable[[UnconfirmedKey, RecentRequest, str | None], Awaitable[web.Response | None]]
 
 
 class KeyExchange:
@@ -172,10 +172,13 @@ class KeyExchange:
             await self._send(key)
             acknowledged_after = time.perf_counter() - start
             self._unconfirmed.accept(key)
-            response = await respond(key, submission.location)
+            response = await respond(key, request, submission.location)
         except BusError as error:
             request.failure = error.reason
             return self._fail(error.reason, str(error), submission, request_id)
+        except Exception:
+            request.failure = "internal"
+            raise
         finally:
             if response is None:
                 self._unconfirmed.drop(key)
@@ -187,11 +190,13 @@ class KeyExchange:
         self._accepted.add({"api_version": f"v{api_version}", **self._context(submission, request_id)})
         return response
 
-    async def _name_gateway(self, key: UnconfirmedKey, location: str | None) -> web.Response | None:
+    async def _name_gateway(
+        self, key: UnconfirmedKey, request: RecentRequest, location: str | None
+    ) -> web.Response | None:
         choice = await self._assign(key, location)
         if choice is None:
             return None
-        self._requests.name(key, choice.worker)
+        request.named = choice.worker
         return endpoint_response(choice.endpoint)
 
     def _fail(self, reason: str, message: str, submission: Submission, request_id: str) -> web.Response:
@@ -204,5 +209,5 @@ class KeyExchange:
         return {**self._lists().describe(submission.domain.name, submission.key), "request_id": request_id}
 
 
-async def _accept(_key: UnconfirmedKey, _location: str | None) -> web.Response:
+async def _accept(_key: UnconfirmedKey, _request: RecentRequest, _location: str | None) -> web.Response:
     return accepted_response()

@@ -15,9 +15,9 @@ class Requests:
         self.kept = RecentRequests(DOMAINS, lambda: self.now)
 
     def take(
-        self, number: int, domain: Domain = WELT, request_id: str = "first"
+        self, number: int, domain: Domain = WELT, request_id: str = "first", api_version: int = 2
     ) -> tuple[UnconfirmedKey, RecentRequest]:
-        taken = UnconfirmedKey(domain, key(number), Origin(request_id, api_version=2), b"", 0.0)
+        taken = UnconfirmedKey(domain, key(number), Origin(request_id, api_version=api_version), b"", 0.0)
         return taken, self.kept.take(taken)
 
     def refuse(self, number: int, reason: str, domain: str = WELT.name) -> None:
@@ -32,7 +32,7 @@ def test_a_request_is_kept_for_five_minutes_with_what_comes_later() -> None:
     assert requests.of(1) == []
     taken, request = requests.take(1)
     taken.add_receipt("gw01", "ENODEV")
-    requests.kept.name(taken, "gw02")
+    request.named = "gw02"
     assert requests.of(1) == [RecentRequest(WELT.name, 1_000_000.0, 2, "first", {"gw01": "ENODEV"}, "gw02")]
     request.failure = "no_worker"
     assert [one.failure for one in requests.of(1)] == ["no_worker"]
@@ -44,10 +44,13 @@ def test_a_request_is_kept_for_five_minutes_with_what_comes_later() -> None:
 
 def test_what_is_known_of_an_earlier_request_is_not_said_of_a_later_one() -> None:
     requests = Requests()
-    taken, _ = requests.take(1)
-    requests.kept.name(taken, "gw01")
+    _, request = requests.take(1)
+    request.named = "gw01"
     requests.take(1, request_id="second")
     assert [(one.request_id, one.named) for one in requests.of(1)] == [("second", "")]
+    # The firmware asks by version 1 at once when version 2 fails: both are worth knowing.
+    requests.take(1, request_id="third", api_version=1)
+    assert [(one.api_version, one.request_id) for one in requests.of(1)] == [(1, "third"), (2, "second")]
 
 
 def test_a_key_has_one_request_in_each_domain_and_one_that_was_refused() -> None:

@@ -163,6 +163,7 @@ async def test_crash_while_publishing_is_503_and_logged_with_its_traceback(broke
     assert b"secret" not in answer.body
     assert answer.headers["retry-after"] == "30"
     assert [event["event"] for event in events if event.get("exc_info")] == ["key_exchange_crashed"]
+    assert requests_of(broker) == [(WELT.name, "internal", "")]
     # The domain was valid, and the key too: all that failed is ours.
     assert broker.moved() == failed(version, "internal")
 
@@ -268,4 +269,4 @@ async def test_operators_see_which_gateway_a_response_has_named(broker: Broker) 
     await send(broker.listen, request("POST", PATH_V2, submission()))
     assert requests_of(broker) == [(WELT.name, "", "gw04")]
     await send(broker.listen, request("POST", PATH_V1, submission()))
-    assert requests_of(broker) == [(WELT.name, "", "")]
+    assert requests_of(broker) == [(WELT.name, "", ""), (WELT.name, "", "gw04")]

@@ -56,7 +56,7 @@ class PeerView:
         for one in found.keys:
             notices += [Notice(Tone.BAD, f"{gateway}: {problem}") for gateway, problem in one.problems.items()]
             notices += Notice.about(Tone.WARN, f"No answer: {WHY_SILENT}", one.silent)
-            notices += Notice.about(Tone.WARN, "Too old to be asked", one.unable)
+            notices += Notice.about(Tone.WARN, "Cannot be asked: an older version, or MQTT 3.1.1", one.unable)
         return Page(
             component="broker",
             name=self.broker,
