@@ -182,8 +182,8 @@ async def test_ctrl_c_shows_what_was_until_then(mosquitto: Mosquitto) -> None:
         found = summary(output.decode())
         assert (process.returncode, errors) == (1, b"")
         assert found["interrupted"]
-        # Of the last one, the response may have been on its way.
-        assert 0 <= published(broker) - found["accepted"]["v2"] <= 1
+        # Of the last ones, the responses may have been on their way.
+        assert found["accepted"]["v2"] <= published(broker) < 2000
         assert found["not_accepted"] == 2000 - found["accepted"]["v2"]
 
 

@@ -99,10 +99,11 @@ async def test_simulated_nodes_get_their_tunnels(bench: Bench) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 async def test_a_signal_ends_everything(bench: Bench, number: signal.Signals) -> None:
-    process = demonstration(bench, "--nodes", "3")
+    # Whatever has started these tests may have taken them away.
+    process = demonstration(bench, "--nodes", "3", prefix=("env", "--default-signal=INT,HUP"))
     await banner(process)
     process.send(number)
-    assert await process.ended(within=5) == 0
+    assert await process.ended() == 0
     assert "Traceback" not in process.output
 
 
@@ -112,7 +113,20 @@ async def test_it_ends_with_its_terminal(bench: Bench) -> None:
     config.write_text(json.dumps(settings()))
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        *("setsid", "--ctty", sys.executable, "-m", "wgkex_ops", "up", "--nodes", "3", "--config", str(config)),
+        *(
+            "env",
+            "--default-signal=HUP",
+            "setsid",
+            "--ctty",
+            sys.executable,
+            "-m",
+            "wgkex_ops",
+            "up",
+            "--nodes",
+            "3",
+            "--config",
+            str(config),
+        ),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
