@@ -1,0 +1,245 @@
+"""docs/evening.md on three machines that share a kernel with WireGuard, from the third section on.
+
+test_evening.py runs this, with the disk of machines on which the second section has been typed.
+"""
+
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.dashboards import expand, load, targets
+from tests.kernel.lab import Namespace, namespaces
+from tests.kernel.network import DOMAIN, create_tunnel, eventually, new_key_pair
+from tests.package.machine import Machine, booted, checked
+from tests.package.tutorial import HOSTS, Block, of_host, sections
+from wgkex_ops.model.keys import PublicKey
+
+# Addresses of documentation, which are public ones: Alertmanager and brokers treat private ones otherwise.
+NETWORK: Final = "192.0.2"
+ADDRESSES: Final = {f"{host}.example.net": f"{NETWORK}.{number}" for number, host in enumerate(HOSTS, 11)}
+HERE: Final = f"{NETWORK}.1"
+ROUTER: Final = f"{NETWORK}.99"
+PROMETHEUS: Final = f"http://{ADDRESSES['server.example.net']}:9090"
+# What a shell says of a command that failed; the next one is typed all the same.
+_FAILED: Final = "this failed: "
+_TRAP: Final = f"""trap 'echo "{_FAILED}$BASH_COMMAND" >&2' ERR\n"""
+PASSWORD: Final = re.compile(r"PASSWORD OF ([\w.-]+)")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a block has printed, and which of its commands failed."""
+
+    output: str
+    failed: tuple[str, ...]
+
+
+@dataclass
+class Evening:
+    """Somebody who follows the document.
+
+    Attributes:
+        machines: the three hosts.
+        passwords: what was printed for each user, and written down.
+    """
+
+    machines: dict[str, Machine]
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def does(self, block: Block, host: str) -> Typed:
+        """Type a block, or write the file that it is."""
+        machine = self.machines[host]
+        if block.file:
+            text = PASSWORD.sub(lambda found: self.passwords[found[1]], of_host(block.text, host))
+            file = machine.root / block.file.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            return Typed("", ())
+        began = time.monotonic()
+        done = machine.run("bash", "-c", _TRAP + block.text)
+        errors = done.stderr.splitlines()
+        failed = tuple(line.removeprefix(_FAILED) for line in errors if line.startswith(_FAILED))
+        print(f"--- {host}, {time.monotonic() - began:.0f} s\n{block.text}{done.stdout}{done.stderr}", flush=True)
+        return Typed(done.stdout, failed)
+
+    def follows(self, number: int, host: str) -> Typed:
+        """All blocks of a section, one after the other."""
+        done = [self.does(block, host) for block in sections()[number].blocks]
+        return Typed("".join(one.output for one in done), tuple(line for one in done for line in one.failed))
+
+
+class Receivers:
+    """A web server, to which Alertmanager sends what it would send to people.
+
+    Attributes:
+        got: receiver, alert and its state, of each notification.
+    """
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, str, str]] = []
+        got = self.got
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                got.extend((self.path[1:], one["labels"]["alertname"], one["status"]) for one in body["alerts"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer((HERE, 0), Handler)
+        self.url = f"http://{HERE}:{self._server.server_port}"
+
+    @contextmanager
+    def serving(self) -> Iterator["Receivers"]:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def put_into(self, file: Path) -> None:
+        """Replace the receivers of a configuration of Alertmanager; all the rest of it stays as it is."""
+        head, found, tail = file.read_text().partition("\nreceivers:\n")
+        names = [one["name"] for one in yaml.safe_load(found + tail)["receivers"]]
+        new = [{"name": name, "webhook_configs": [{"url": f"{self.url}/{name}"}]} for name in names]
+        file.write_text(f"{head}\n{yaml.safe_dump({'receivers': new})}")
+
+
+@contextmanager
+def machine_of(host: str, base: Path, folder: Path) -> Iterator[Machine]:
+    """A host, booted and with a cable to the bridge of this network namespace."""
+    (folder / host).mkdir()
+    with booted(base, folder / host, "--volatile=overlay", f"--hostname={host}.example.net") as machine:
+        name = f"{host}.example.net"
+        (machine.root / "etc" / "hosts").write_text(
+            "127.0.0.1 localhost\n" + "".join(f"{address} {known}\n" for known, address in ADDRESSES.items())
+        )
+        checked(*f"ip link add to-{host} master br0 type veth peer name eth0 netns {machine.leader}".split())
+        checked(*f"ip link set to-{host} up".split())
+        machine.output(*f"ip address add {ADDRESSES[name]}/24 dev eth0".split())
+        machine.output(*"ip link set eth0 up".split())
+        yield machine
+
+
+@pytest.fixture
+def evening(tmp_path: Path) -> Iterator[Evening]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    here = Namespace()
+    here.sh("ip link add br0 type bridge", f"ip address add {HERE}/24 dev br0", "ip link set br0 up")
+    with ExitStack() as stack:
+        checked("mount", "-o", "ro", os.environ["DISK"], str(disk))
+        stack.callback(checked, "umount", "--lazy", str(disk))
+        began = time.monotonic()
+        with ThreadPoolExecutor() as executor:
+            entered = executor.map(lambda host: stack.enter_context(machine_of(host, disk, tmp_path)), HOSTS)
+            machines = dict(zip(HOSTS, entered, strict=True))
+        print(f"--- booted in {time.monotonic() - began:.0f} s", flush=True)
+        yield Evening(machines)
+
+
+def rooted(evening: Evening, host: str, *command: str) -> str:
+    return evening.machines[host].output(*command)
+
+
+def has_data(query: str) -> bool:
+    """Whether Prometheus answers a query with anything."""
+    url = f"{PROMETHEUS}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return bool(json.load(answer)["data"]["result"])
+
+
+@contextmanager
+def router() -> Iterator[Namespace]:
+    """A router that has just booted, on the same network as the hosts."""
+    with namespaces() as add:
+        router = add("router")
+        Namespace().sh(
+            f"ip link add to-router master br0 type veth peer name wan0 netns {router.name}",
+            "ip link set to-router up",
+        )
+        router.sh(f"ip address add {ROUTER}/24 dev wan0", "ip link set wan0 up")
+        yield router
+
+
+def connects(router: Namespace) -> tuple[str, str]:
+    """Let a router ask for a tunnel as its firmware does, and set it up.
+
+    Returns:
+        its public key, and the name of its gateway.
+    """
+    private_key, public_key = new_key_pair(router)
+    body = json.dumps({"domain": DOMAIN.name, "public_key": public_key})
+    url = f"http://{ADDRESSES['server.example.net']}/api/v2/wg/key/exchange"
+    endpoint: dict[str, Any] = json.loads(router.run("wget", "-qO-", f"--post-data={body}", url))["Endpoint"]
+    create_tunnel(router, private_key, public_key, algorithm="BATMAN_V")
+    address = endpoint["AllowedIPs"][0]
+    router.sh(
+        f"wg set {DOMAIN.wg} peer {endpoint['PublicKey']} persistent-keepalive 25"
+        f" endpoint {ADDRESSES[endpoint['Address']]}:{endpoint['Port']} allowed-ips {address}/128",
+        f"ip -6 route add {address}/128 dev {DOMAIN.wg}",
+        f"bridge fdb append 00:00:00:00:00:00 dev {DOMAIN.vx} dst {address} via {DOMAIN.wg}",
+    )
+    return public_key, endpoint["Address"].partition(".")[0]
+
+
+def test_whoever_follows_the_document_gets_a_mesh_and_an_alert(evening: Evening) -> None:
+    typed = evening.follows(3, "server")
+    assert typed.failed == ()
+    evening.passwords = dict(line.split(": ") for line in typed.output.splitlines() if re.match(r"[\w.-]+: \S+$", line))
+    assert len(evening.passwords) == 4
+
+    typed = evening.follows(4, "server")
+    assert typed.failed == ("wgkex-ops doctor broker",)
+
+    with ThreadPoolExecutor() as executor:
+        gateways = list(executor.map(lambda host: evening.follows(5, host), ("gw01", "gw02")))
+    for typed in gateways:
+        assert typed.failed == ("wgkex-ops doctor worker",)
+
+    typed = evening.follows(6, "server")
+    assert typed.failed == ()
+
+    with router() as node:
+        public_key, gateway = connects(node)
+        mac = json.loads(node.run("ip", "-json", "link", "show", DOMAIN.vx))[0]["address"]
+        neighbours = ("batctl", "meshif", "bat-welt", "n")
+        eventually(lambda: mac in rooted(evening, gateway, *neighbours), "the router as a neighbour of the gateway")
+        print(rooted(evening, "server", "wgkex-ops", "peer", "--fleet", public_key), flush=True)
+
+        before, after = sections()[7].blocks
+        assert evening.does(before, "server").failed == ()
+        with Receivers().serving() as receivers:
+            receivers.put_into(evening.machines["server"].root / "etc/prometheus/alertmanager.yml")
+            assert evening.does(after, "server").failed == ()
+            eventually(lambda: ("pager", "WgkexTest", "firing") in receivers.got, "the alert")
+            values = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m"}
+            chosen = {"job": ".+", "instance": ".+", "interface": ".+"}
+            wanted = {
+                f"{panel['title']}: {target['expr']}": expand(target["expr"], values | chosen)
+                for panel, target in targets(load("wgkex-overview"))
+            }
+            began = time.monotonic()
+            while wanted and time.monotonic() - began < 90:
+                wanted = {name: query for name, query in wanted.items() if not has_data(query)}
+                time.sleep(3)
+            print("WITHOUT DATA", json.dumps(sorted(wanted), indent=1), flush=True)
