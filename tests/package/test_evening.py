@@ -30,7 +30,7 @@ def installed_disk(package: Package, folder: Path) -> Path:
     shutil.copy(package.path, root / "root")
     [block] = sections()[2].blocks
     with booted(root, folder, "--link-journal=no") as machine:
-        print(machine.output("bash", "-ec", block.text))
+        machine.output("bash", "-ec", block.text)
         machine.output("rm", f"/root/{package.path.name}")
     disk = folder / "disk"
     size = int(checked("du", "-sm", str(root)).split()[0]) + 200
@@ -42,9 +42,9 @@ def installed_disk(package: Package, folder: Path) -> Path:
 @pytest.mark.timeout(LIMIT)
 def test_whoever_follows_the_document_gets_a_mesh_and_an_alert(package: Package, tmp_path: Path) -> None:
     disk = installed_disk(package, tmp_path)
-    guest = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", f"timeout={LIMIT}", "-s")
+    settings = ("-p", "no:cacheprovider", "-o", f"timeout={LIMIT}", "-o", "log_cli=true", "-o", "log_cli_level=INFO")
     done = subprocess.run(
-        ("scripts/in-kernel", *guest, "tests/package/evening.py"),
+        ("scripts/in-kernel", sys.executable, "-m", "pytest", *settings, "tests/package/evening.py"),
         cwd=ROOT,
         env={**os.environ, "DISK": str(disk)},
         stdin=subprocess.DEVNULL,
@@ -53,5 +53,4 @@ def test_whoever_follows_the_document_gets_a_mesh_and_an_alert(package: Package,
         text=True,
         check=False,
     )
-    print(done.stdout)
     assert done.returncode == 0, done.stdout
