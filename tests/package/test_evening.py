@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,37 +21,43 @@ LIMIT: Final = 3000
 SERVICES: Final = ("mosquitto", "nginx", "prometheus", "prometheus-alertmanager")
 
 
-def installed_disk(package: Package, folder: Path) -> Path:
-    """Type the second section on a machine, and return its disk, from which all three boot."""
-    root = folder / "root"
+@pytest.fixture
+def disk(package: Package, tmp_path: Path) -> Iterator[Path]:
+    """The disk from which all three boot: the second section has been typed on a machine that has it."""
+    root = tmp_path / "root"
     checked("cp", "--archive", "--reflink=auto", str(make_root(EVENING)), str(root))
     # Without internet, apt finds what the document installs in the root, and asks nobody.
     (root / "etc" / "apt" / "sources.list").write_text("")
     checked("systemctl", f"--root={root}", "disable", *SERVICES)
     shutil.copy(package.path, root / "root")
     [block] = sections()[2].blocks
-    with booted(root, folder, "--link-journal=no") as machine:
+    with booted(root, tmp_path, "--link-journal=no") as machine:
         machine.output("bash", "-ec", block.text)
         machine.output("rm", f"/root/{package.path.name}")
-    disk = folder / "disk"
+    disk = tmp_path / "disk"
     size = int(checked("du", "-sm", str(root)).split()[0]) + 200
     checked("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(disk), f"{size}M")
     shutil.rmtree(root)
-    return disk
+    yield disk
+    disk.unlink()
 
 
 @pytest.mark.timeout(LIMIT)
-def test_whoever_follows_the_document_gets_a_mesh_and_an_alert(package: Package, tmp_path: Path) -> None:
-    disk = installed_disk(package, tmp_path)
+def test_whoever_follows_the_document_gets_a_mesh_data_and_an_alert(disk: Path) -> None:
     settings = ("-p", "no:cacheprovider", "-o", f"timeout={LIMIT}", "-o", "log_cli=true", "-o", "log_cli_level=INFO")
-    done = subprocess.run(
-        ("scripts/in-kernel", sys.executable, "-m", "pytest", *settings, "tests/package/evening.py"),
+    command = ("scripts/in-kernel", sys.executable, "-m", "pytest", *settings, "tests/package/evening.py")
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
         env={**os.environ, "DISK": str(disk)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        finally:
+            # Else a guest would go on after the end of this test.
+            process.terminate()
+    assert process.returncode == 0, output
