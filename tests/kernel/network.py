@@ -61,7 +61,14 @@ def new_key_pair(host: Namespace) -> tuple[str, str]:
 
 
 def create_tunnel(
-    host: Namespace, private_key: str, public_key: str, port: int = 0, *, domain: Domain = DOMAIN, number: int = 0
+    host: Namespace,
+    private_key: str,
+    public_key: str,
+    port: int = 0,
+    *,
+    domain: Domain = DOMAIN,
+    number: int = 0,
+    algorithm: str = "BATMAN_IV",
 ) -> None:
     """WireGuard, VXLAN on top of it, batman-adv on top of that, as gateways and routers have them.
 
@@ -72,6 +79,7 @@ def create_tunnel(
         port: its UDP port; 0 for any.
         domain: names the interfaces.
         number: different for each domain.
+        algorithm: of batman-adv, the same on both sides.
     """
     address = PublicKey.parse(public_key).link_local
     script = f"""
@@ -81,7 +89,7 @@ def create_tunnel(
         ip address add {address}/128 dev {domain.wg}
         ip link set {domain.wg} up
         ip link add {domain.vx} type vxlan id {4831583 + number} local {address} dev {domain.wg} dstport {VXLAN_PORT}
-        ip link add bat{number} type batadv
+        ip link add bat{number} type batadv ra {algorithm}
         ip link set {domain.vx} master bat{number}
         ip link set {domain.vx} up
         ip link set bat{number} up

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
 from tests.package.debian import Package, build
-from tests.package.machine import PACKAGES, RELEASE, Machine, booted, make_root
+from tests.package.machine import PACKAGES, Machine, booted, make_root
 
 
 @pytest.fixture(scope="session")
@@ -17,15 +16,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Package, Path]:
     """The package, and the root of a Debian without it: made at the same time, as each takes a minute."""
     if os.geteuid() != 0:
         pytest.exit("these tests make and boot Debian machines: run them as root", returncode=1)
-    # A machine with other packages is another one.
-    name = "-".join((RELEASE, *PACKAGES))
-    root = ROOT / ".cache" / "debian" / name
-    root.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as executor:
-        rooted = executor.submit(make_root, root)
+        root = executor.submit(make_root, PACKAGES)
         package = build(tmp_path_factory.mktemp("package"))
-        rooted.result()
-    return package, root
+        return package, root.result()
 
 
 @pytest.fixture(scope="session")

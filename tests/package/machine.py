@@ -1,18 +1,22 @@
 """Debian machines: roots made by debootstrap, which systemd-nspawn boots with a systemd of their own."""
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
 
-# Seconds; they only tell slow from never.
-TIMEOUT: Final = 120
+from tests.helpers import ROOT
+
+# Seconds; they only tell slow from never, also in a guest without KVM.
+TIMEOUT: Final = 600
 _POLL: Final = 0.2
 _numbers: Final = count()
+VOLATILE: Final = ("--volatile=overlay",)
 
 RELEASE: Final = "bookworm"
 # What a Debian server has (systemd and its like, man, procps), what our package depends on, and what the tests need.
@@ -21,6 +25,11 @@ PACKAGES: Final = (
     *("mosquitto", "bash-completion", "zsh", "fish"),
     # What somebody has who installs from a checkout.
     *("git", "make", "python3-venv"),
+)
+# What docs/evening.md installs on a server and on gateways.
+EVENING: Final = (
+    *("systemd-sysv", "dbus", "procps", "python3", "ca-certificates", "iproute2", "mosquitto", "mosquitto-clients"),
+    *("openssl", "nginx-light", "wireguard-tools", "batctl", "prometheus", "prometheus-alertmanager"),
 )
 # Logs, caches, and the package manager's own books.
 _OTHERS: Final = (
@@ -36,15 +45,19 @@ _OTHERS: Final = (
 )
 
 
-def make_root(folder: Path) -> None:
-    """Install a small Debian into a directory, unless it is there."""
+def make_root(packages: Sequence[str]) -> Path:
+    """A directory with a small Debian that has some packages, which is made unless it is there."""
+    # A machine with other packages is another one.
+    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    folder = ROOT / ".cache" / "debian" / f"{RELEASE}-{name}"
     if folder.exists():
-        return
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.new")
-    include = f"--include={','.join(PACKAGES)}"
+    include = f"--include={','.join(packages)}"
     checked("rm", "-rf", str(unfinished))
     checked("debootstrap", "--variant=minbase", include, RELEASE, str(unfinished), timeout=1200)
-    unfinished.rename(folder)
+    return unfinished.rename(folder)
 
 
 class Machine:
@@ -54,10 +67,12 @@ class Machine:
         leader: its first process.
 
     Attributes:
+        leader: the same.
         root: its root directory, as this host sees it.
     """
 
     def __init__(self, leader: int) -> None:
+        self.leader = leader
         self.root = Path(f"/proc/{leader}/root")
         self._enter = ("nsenter", "--target", str(leader), "--all", "--")
 
@@ -100,12 +115,18 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(base: Path, folder: Path) -> Iterator[Machine]:
-    """Boot a root, which stays as it is: what is written goes to memory. Its network has a loopback interface only."""
+def booted(base: Path, folder: Path, *options: str) -> Iterator[Machine]:
+    """Boot a root. Its network has a loopback interface only.
+
+    Args:
+        base: the root.
+        folder: for its console.
+        options: of systemd-nspawn. By default the root stays as it is: what is written goes to memory.
+    """
     console = folder / "console"
     command = (
         *("setpriv", "--pdeathsig", "KILL", "--"),
-        *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=overlay"),
+        *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", *(options or VOLATILE)),
         *("--boot", f"--machine=wgkex-{os.getpid()}-{next(_numbers)}", f"--directory={base}"),
     )
     with (
