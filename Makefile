@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv. `make` alone lists the targets.
 .DELETE_ON_ERROR:
-.PHONY: help run unit test check generated site deb fuzz bench clean
+.PHONY: help run unit test evening check generated site deb fuzz bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,6 +26,10 @@ unit: $(READY_DEV)  ## run the unit tests: a minute, with nothing but Python
 test: $(READY_DEV)  ## run all tests, with real servers, a real kernel and a real Debian: half an hour
 	@scripts/debian-packages test
 	@$(BIN)/python scripts/run-tests
+
+evening: $(READY_DEV)  ## type the tutorial on three Debian machines: a quarter of an hour
+	@scripts/debian-packages test
+	@$(BIN)/python scripts/run-tests evening
 
 check: $(READY_DEV)  ## check format, style, imports, types, the Containerfile and dashboards
 	$(BIN)/ruff format --check
