@@ -21,7 +21,7 @@ from wgkex_ops.metrics.mqtt import MqttMetrics
 _CONNECT_TIMEOUT: Final = 5.0
 _PUBLISH_TIMEOUT: Final = 3.0
 # What is retained comes in one go; nothing says that it was all.
-_QUIET_FOR: Final = 0.3
+_QUIET_FOR: Final = 0.2
 _RETAINED_WITHIN: Final = 2.0
 
 _Result = TypeVar("_Result")
@@ -42,6 +42,7 @@ class RetainedFleet:
     def __init__(self, config: Config) -> None:
         self.gateways = Gateways(config.workers, [domain.name for domain in config.domains])
         self._news = asyncio.Event()
+        self._known = False
 
     def take(self, message: Message) -> None:
         """Take in what a worker or broker has published; brokers log what breaks a rule."""
@@ -51,13 +52,14 @@ class RetainedFleet:
         self._news.set()
 
     async def known(self) -> None:
-        """Return when nothing more comes."""
+        """Return when nothing more comes; at once if that was so before."""
         deadline = asyncio.get_running_loop().time() + _RETAINED_WITHIN
         with contextlib.suppress(TimeoutError):
-            while True:
+            while not self._known:
                 self._news.clear()
                 async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + _QUIET_FOR)):
                     await self._news.wait()
+        self._known = True
 
 
 class OperatorBus:
