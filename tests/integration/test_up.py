@@ -21,10 +21,28 @@ FOREVER = "Ctrl-C ends it."
 
 def demonstration(bench: Bench, *options: str, port: int | None = None, prefix: Sequence[str] = ()) -> Process:
     """Start `wgkex-ops up` with example domains, on free ports, or with nodes on a certain one."""
+    return bench.start(bench.name("up"), *prefix, *up(bench, options, port))
+
+
+async def on_terminal(bench: Bench, *options: str, prefix: Sequence[str]) -> tuple[asyncio.subprocess.Process, int]:
+    """Start it on a terminal of 80 columns, whose other end is the descriptor."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(*prefix, *up(bench, options)),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": "80", "LINES": "40", "TERM": "xterm", "NO_COLOR": "1"},
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def up(bench: Bench, options: Sequence[str], port: int | None = None) -> tuple[str, ...]:
+    """The command line, with a configuration of its own."""
     config = bench.folder / f"{bench.name('up')}.yaml"
     config.write_text(json.dumps(settings() if port is None else settings(port)))
-    command = (*prefix, sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
-    return bench.start(bench.name("up"), *command)
+    return (sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
 
 
 def settings(*ports: int) -> dict[str, Any]:
@@ -108,31 +126,9 @@ async def test_a_signal_ends_everything(bench: Bench, number: signal.Signals) ->
 
 
 async def test_it_ends_with_its_terminal(bench: Bench) -> None:
-    """Whoever closes the window leaves no demonstration behind that has all ports."""
-    config = bench.folder / "up.yaml"
-    config.write_text(json.dumps(settings()))
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(
-            "env",
-            "--default-signal=HUP",
-            "setsid",
-            "--ctty",
-            sys.executable,
-            "-m",
-            "wgkex_ops",
-            "up",
-            "--nodes",
-            "3",
-            "--config",
-            str(config),
-        ),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm"},
-    )
-    os.close(theirs)
+    """A window that is closed leaves no demonstration behind that has all ports."""
+    prefix = ("env", "--default-signal=HUP", "setsid", "--ctty")
+    process, ours = await on_terminal(bench, "--nodes", "3", prefix=prefix)
     shown = b""
     while b"in the last minute" not in shown:
         shown += await asyncio.to_thread(os.read, ours, 65_536)
@@ -197,17 +193,8 @@ async def test_a_pipe_gets_a_line_now_and_then(bench: Bench) -> None:
 
 async def test_a_terminal_has_a_line_that_follows_what_happens(bench: Bench) -> None:
     """Routers boot, get their tunnels, and the line has the figures of /metrics; Ctrl-C ends it as in a pipe."""
-    config = bench.folder / "up.yaml"
-    config.write_text(json.dumps(settings()))
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *("env", "--default-signal=INT", sys.executable, "-m", "wgkex_ops", "up", "--nodes", "8"),
-        *("--config", str(config), "--log-level", "info"),
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "COLUMNS": "80", "LINES": "40", "TERM": "xterm", "NO_COLOR": "1"},
-    )
-    os.close(theirs)
+    options = ("--nodes", "8", "--log-level", "info")
+    process, ours = await on_terminal(bench, *options, prefix=("env", "--default-signal=INT"))
     shown, states, interrupted = "", [(0, 0, 0)], False
     with contextlib.suppress(OSError):  # the end of a terminal
         while piece := await asyncio.to_thread(os.read, ours, 65_536):

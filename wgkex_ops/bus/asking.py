@@ -115,11 +115,10 @@ class Asker:
                     expires_after=math.ceil(within),
                 )
             except NoSubscribersError:
-                # There is nobody to wait for; but who should have been there?
-                await self._known()
-            else:
-                await self._known()
-                await self._all_answered(found, within)
+                # There is nobody to wait for.
+                within = 0.0
+            await self._known()
+            await self._all_answered(found, within)
         finally:
             del self._open[correlation]
         answers = sorted(found.values(), key=lambda answer: (isinstance(answer, BrokerAnswer), answer.name))

@@ -45,7 +45,7 @@ RAW = PublicKey.parse(KEY).raw
 
 
 def requests_of(broker: Broker) -> list[tuple[str, str, str]]:
-    """What operators are told of KEY's requests: domain, reason of a failure, gateway."""
+    """What operators see of KEY's requests: domain, reason of a failure, gateway."""
     return [(one.domain, one.failure, one.named) for one in broker.requests.of(RAW)]
 
 
