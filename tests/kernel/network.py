@@ -29,7 +29,7 @@ WIREGUARD_PORT: Final = 40011
 VXLAN_PORT: Final = 8472
 
 # Seconds. Under emulation everything is twenty to fifty times slower: this only distinguishes slow from never.
-TIMEOUT: Final = 300.0
+TIMEOUT: Final = 600.0
 
 _CONFIG: Final = f"""
 domains: [{DOMAIN}, {OTHER_DOMAIN}]

@@ -33,7 +33,7 @@ def firing(host: Namespace) -> set[tuple[str, str]]:
     return {(alert["labels"]["alertname"], alert["labels"].get("interface", "")) for alert in alerts}
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_interface_that_is_deleted_is_an_alert_until_it_is_back(
     add_namespace: Callable[[str], Namespace], tmp_path: Path
 ) -> None:

@@ -88,7 +88,7 @@ def assert_as_planned(here: Namespace, port: int, mtu: int) -> None:
     assert data["learning"]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 async def test_a_node_reaches_the_mesh_through_interfaces_that_the_command_made(
     here: Namespace, add_namespace: Callable[[str], Namespace], recorder: Recorder, command: Command
 ) -> None:

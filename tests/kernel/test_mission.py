@@ -11,7 +11,7 @@ from tests.kernel.network import DOMAIN, OTHER_DOMAIN, create_tunnel, eventually
 from wgkex_ops.model.keys import PublicKey
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_a_router_that_posts_its_key_sees_the_gateway_as_a_batman_neighbour(
     add_namespace: Callable[[str], Namespace], tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def managed_routes(log: Path) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 async def test_networkd_makes_the_same_interfaces_and_leaves_routes_and_fdb_entries_alone(
     here: Namespace, tmp_path: Path, recorder: Recorder
 ) -> None:
