@@ -20,9 +20,10 @@ def worker_peers_lost(settings: Settings) -> Alert:
             # One alert for a gateway that has lost the peers of all its domains.
             f"{_indented(_lost_in_domain(settings))}\n  unless {instance} (\n{_indented(gateway, 4)}\n  )\n)\n"
             f"unless {instance} (\n{_indented(_rebooted(settings))}\n)\n"
-            # There, losing them is what somebody wants.
+            # There, losing them is what somebody wants, and that nobody comes back.
             f"unless {instance} {_drained(settings)}\n"
-            f"or\n{_nobody_back(settings)}"
+            f"or\n{_nobody_back(settings)}\n"
+            f"unless {instance} {_drained(settings)}"
         ),
         hold="10m",
         summary="A gateway has lost most of its active peers.",

@@ -33,6 +33,7 @@ class Gateway:
         name: as the brokers know it.
         started: the minute of its worker's start.
         answers: whether the worker runs, and is scraped.
+        draining: whether brokers send no nodes there.
         closed: domains whose nodes have no handshakes here.
         active, idle: peers of each domain.
         sessions: that have begun, since the start.
@@ -42,6 +43,7 @@ class Gateway:
     name: str
     started: int = -600
     answers: bool = True
+    draining: bool = False
     closed: set[str] = field(default_factory=set)
     active: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     idle: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -203,7 +205,8 @@ class Network:
             self._count("installed", "broker", worker=gateway.name)
         if again and last is not None:
             self._count("wgkex_broker_keys_returned_total", "broker", worker=last.name)
-        others = [gateway for gateway in online if not (again and gateway is last)] or online
+        takers = [gateway for gateway in online if not gateway.draining]
+        others = [gateway for gateway in takers if not (again and gateway is last)] or takers
         chosen = min(others, key=lambda gateway: (sum(gateway.active.values()), self._random.random()))
         self._sent_to[node] = chosen
         self._count("wgkex_broker_worker_assigned_nodes_total", "broker", worker=chosen.name)
@@ -268,6 +271,7 @@ class Network:
             yield count("wgkex_broker_keys_published_total", domain=domain)
             yield "wgkex_broker_keys_confirmed_nowhere_total", {"domain": domain}, 0
         total = sum(sum(gateway.active.values()) for gateway in self.gateways)
+        takers = sum(not gateway.draining for gateway in self.gateways)
         for gateway in self.gateways:
             worker = {"worker": gateway.name}
             installed = self._counts["installed", self._labels("broker", instance, worker=gateway.name)]
@@ -280,7 +284,7 @@ class Network:
             yield count("wgkex_broker_worker_assigned_nodes_total", worker=gateway.name)
             yield "wgkex_broker_worker_confirming", worker, 1
             yield "wgkex_broker_worker_online", worker, gateway.answers
-            yield "wgkex_broker_worker_target_peers", worker, total / len(self.gateways)
+            yield "wgkex_broker_worker_target_peers", worker, 0 if gateway.draining else total / takers
             for domain in DOMAINS:
                 yield "wgkex_broker_worker_peers", {**worker, "domain": domain}, gateway.active[domain]
 
@@ -288,7 +292,7 @@ class Network:
         yield from self._process(gateway.started)
         yield "wgkex_worker_info", {"worker": gateway.name}, 1
         yield "wgkex_worker_collector_success", {"collector": "wireguard"}, 1
-        yield "wgkex_worker_draining", {}, 0
+        yield "wgkex_worker_draining", {}, gateway.draining
         yield "wgkex_worker_journal_up", {}, 1
         yield "wgkex_worker_message_rejections_total", {"reason": "table_full"}, 0
         yield "wgkex_worker_queue_length", {}, 0

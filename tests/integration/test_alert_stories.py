@@ -135,6 +135,13 @@ def reboot(network: Network) -> None:
     network.reboot(network.gateways[0])
 
 
+def reboot_a_drained_gateway(network: Network) -> None:
+    """Nodes ask, as in the outage above, and nobody may come back."""
+    network.churn = 0.6
+    network.gateways[0].draining = True
+    network.reboot(network.gateways[0])
+
+
 def stop_most_workers(network: Network) -> None:
     """Their tunnels stay, and their nodes have no reason to ask."""
     for gateway in network.gateways[: len(network.gateways) * 2 // 3]:
@@ -144,8 +151,8 @@ def stop_most_workers(network: Network) -> None:
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["50 nodes", "20000 nodes"])
 @pytest.mark.parametrize(
     ("change", "known"),
-    [(reboot, ""), (stop_most_workers, "WgkexTargetDown")],
-    ids=["a reboot", "workers that are stopped"],
+    [(reboot, ""), (reboot_a_drained_gateway, ""), (stop_most_workers, "WgkexTargetDown")],
+    ids=["a reboot", "a reboot of a gateway that drains", "workers that are stopped"],
 )
 def test_what_is_no_outage_of_nodes_is_none(size: tuple[int, int], change: Break, known: str, tmp_path: Path) -> None:
     network = Network(*size)
