@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -49,7 +50,8 @@ def podman() -> Podman:
 def host(podman: Podman) -> Iterator[Namespace]:
     """A host of its own, where the ports that the compose files name are free; this thread is on it."""
     with namespaces() as add:
-        namespace = add("compose")
+        # Another process may run another of these tests.
+        namespace = add(f"compose-{os.getpid()}")
         namespace.run("ip", "address", "add", f"{GATEWAY}/24", "dev", "lo")
         with inside(Path(f"/run/netns/{namespace.name}")):
             yield namespace
