@@ -53,7 +53,7 @@ def add_command(commands: Commands, configuration: argparse.ArgumentParser) -> N
         parents=[configuration],
         help="show brokers, gateways and domains in one table",
         description="Show brokers, gateways and domains in one table, as the broker of this host knows them, or "
-        "another one (--url), or as the MQTT server has them (--mqtt).",
+        "another one (--broker-url), or as the MQTT server has them (--mqtt).",
         epilog="Exit status: 0 all is well, 1 a warning, 2 something is critical, or the configuration or command "
         "line is wrong; 3 if the broker does not know the fleet yet, and with --nagios also if nobody tells.",
     )
