@@ -22,7 +22,7 @@ RELEASE: Final = "bookworm"
 # What a Debian server has (systemd and its like, man, procps), what our package depends on, and what the tests need.
 PACKAGES: Final = (
     *("systemd-sysv", "dbus", "procps", "man-db", "python3", "ca-certificates"),
-    *("mosquitto", "bash-completion", "zsh", "fish"),
+    *("mosquitto", "mosquitto-clients", "wget", "bash-completion", "zsh", "fish"),
     # What somebody has who installs from a checkout.
     *("git", "make", "python3-venv"),
 )
@@ -45,10 +45,15 @@ _OTHERS: Final = (
 )
 
 
-def make_root(packages: Sequence[str]) -> Path:
-    """A directory with a small Debian that has some packages, which is made unless it is there."""
+def make_root(packages: Sequence[str], *, variant: str = "minbase") -> Path:
+    """A directory with a Debian that has some packages, which is made unless it is there.
+
+    Args:
+        packages: what it has besides those of its variant.
+        variant: of debootstrap; "-" has what each server has.
+    """
     # A machine with other packages is another one.
-    name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    name = hashlib.sha256(" ".join((variant, *packages)).encode()).hexdigest()[:12]
     folder = ROOT / ".cache" / "debian" / f"{RELEASE}-{name}"
     if folder.exists():
         return folder
@@ -56,7 +61,7 @@ def make_root(packages: Sequence[str]) -> Path:
     unfinished = folder.with_name(f"{folder.name}.new")
     include = f"--include={','.join(packages)}"
     checked("rm", "-rf", str(unfinished))
-    checked("debootstrap", "--variant=minbase", include, RELEASE, str(unfinished), timeout=1200)
+    checked("debootstrap", f"--variant={variant}", include, RELEASE, str(unfinished), timeout=1200)
     return unfinished.rename(folder)
 
 
@@ -93,6 +98,10 @@ class Machine:
         done = self.run(*command, typed=typed)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}{self.journal()}"
         return done.stdout
+
+    def types(self, block: str, folder: str, answers: str = "") -> str:
+        """Type a block of a document, as root in a folder; what fails ends it, and is a failure."""
+        return self.output("bash", "-ec", f"cd {folder}\n{block}", typed=answers)
 
     def journal(self) -> str:
         return self.run("journalctl", "--no-pager", "--lines=60").stdout
