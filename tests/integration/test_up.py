@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.certificates import make_certificates
 from tests.integration.loopback import LOOPBACK, TIMEOUT, eventually, eventually_answered, free_port, request, run
 from tests.integration.servers import Bench, Process
 
@@ -81,6 +82,18 @@ async def test_the_addresses_and_the_command_of_the_banner_work(bench: Bench) ->
             assert (await request(url)).status == 200
     assert "NOTHING IS INSTALLED" in process.output
     assert "simulated" not in process.output
+
+
+async def test_routers_need_no_certificate_of_the_demonstration(bench: Bench) -> None:
+    certificate = str(make_certificates(bench.folder).server)
+    wanted = settings()
+    wanted["broker_listen"]["tls"] = {"cert_file": certificate, "key_file": certificate}
+    config = bench.folder / "up.yaml"
+    config.write_text(json.dumps(wanted))
+    command = (sys.executable, "-m", "wgkex_ops", "up", "--nodes", "3", "--config", str(config))
+    process = bench.start("up", *command)
+    assert "http://" in await banner(process)
+    await eventually(lambda: re.search(r" [1-3] tunnels?,", process.output), "a tunnel")
 
 
 async def test_the_broker_s_page_comes_first_and_can_be_opened_at_once(bench: Bench) -> None:

@@ -36,8 +36,9 @@ async def run(config: Config, node_count: int) -> None:
     """Run everything until cancelled, and print what runs where, and then what moves.
 
     Args:
-        config: used except for `mqtt` and `worker.state_dir`: the MQTT server is embedded, the journal temporary. A
-            port that another program uses is replaced by a free one.
+        config: used except for `mqtt`, `worker.state_dir` and `broker_listen.tls`: the MQTT server is embedded, the
+            journal temporary, and no router knows a certificate for this host. A port that another program uses is
+            replaced by a free one.
         node_count: how many routers are simulated.
     """
     reason = "set in the configuration" if config.worker.dataplane == "memory" else probe(config.domains)
@@ -89,7 +90,8 @@ def _for_demo(config: Config, port: int, dataplane: Literal["kernel", "memory"],
     nobody = {"username": None, "password": None}
     broker = config.broker.model_copy(update=nobody)
     worker = config.worker.model_copy(update={**nobody, "dataplane": dataplane, "state_dir": folder})
-    return config.model_copy(update={"mqtt": mqtt, "broker": broker, "worker": worker})
+    listen = config.broker_listen.model_copy(update={"tls": None})
+    return config.model_copy(update={"mqtt": mqtt, "broker_listen": listen, "broker": broker, "worker": worker})
 
 
 async def _on_free_ports(config: Config) -> Config:
