@@ -2,16 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
-from tests.helpers import ROOT
+from tests import documents
 
-DOCUMENT: Final = ROOT / "docs" / "evening.md"
+DOCUMENT: Final = "docs/evening.md"
 HOSTS: Final = ("server", "gw01", "gw02")
 
-_SECTION: Final = re.compile(r"^## (.*)$", re.MULTILINE)
 _HEADING: Final = re.compile(r"(?P<number>\d+)\. (?P<title>.*?)(?:, on (?P<hosts>`.*`))? \(\d+ minutes\)")
-_BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE: Final = re.compile(r"# (/\S+)\n")
 
 
@@ -39,14 +38,13 @@ class Section:
 
 def sections() -> dict[int, Section]:
     """Those sections that are done on the three hosts, by their number."""
-    parts = _SECTION.split(DOCUMENT.read_text())[1:]
     found = {}
-    for heading, text in zip(parts[::2], parts[1::2], strict=True):
+    for heading, of_it in groupby(documents.blocks(DOCUMENT), key=lambda block: block.heading):
         match = _HEADING.fullmatch(heading)
         hosts = re.findall(r"`(\w+)`", (match and match["hosts"]) or "")
         if match and hosts:
             assert set(hosts) <= set(HOSTS), heading
-            blocks = tuple(_block(language, block) for language, block in _BLOCK.findall(text))
+            blocks = tuple(_block(block.language, block.text) for block in of_it)
             found[int(match["number"])] = Section(int(match["number"]), tuple(hosts), blocks)
     return found
 
