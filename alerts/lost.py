@@ -11,19 +11,13 @@ def worker_peers_lost(settings: Settings) -> Alert:
     A peer becomes inactive 60 to 180 s after its port is closed, since its last handshake was up to 120 s before that.
     With the average and the hold this alert comes within 14 minutes.
     """
-    instance, gateway = settings.on("job", "instance"), _lost(settings)
     return Alert(
         name="WgkexWorkerPeersLost",
         severity="warning",
         expr=(
-            f"(\n{_indented(gateway)}\n  or\n"
-            # One alert for a gateway that has lost the peers of all its domains.
-            f"{_indented(_lost_in_domain(settings))}\n  unless {instance} (\n{_indented(gateway, 4)}\n  )\n)\n"
-            f"unless {instance} (\n{_indented(_rebooted(settings))}\n)\n"
+            f"(\n{_indented(_lost_or_nobody_back(settings))}\n)\n"
             # There, losing them is what somebody wants, and that nobody comes back.
-            f"unless {instance} {_drained(settings)}\n"
-            f"or\n{_nobody_back(settings)}\n"
-            f"unless {instance} {_drained(settings)}"
+            f"unless {settings.on('job', 'instance')} {_drained(settings)}"
         ),
         hold="10m",
         summary="A gateway has lost most of its active peers.",
@@ -33,6 +27,17 @@ def worker_peers_lost(settings: Settings) -> Alert:
             "reboot. Their nodes look for another gateway, or have no mesh. First check the gateway's uplink and its "
             "WireGuard ports."
         ),
+    )
+
+
+def _lost_or_nobody_back(settings: Settings) -> str:
+    instance, gateway = settings.on("job", "instance"), _lost(settings)
+    return (
+        f"(\n{_indented(gateway)}\n  or\n"
+        # One alert for a gateway that has lost the peers of all its domains.
+        f"{_indented(_lost_in_domain(settings))}\n  unless {instance} (\n{_indented(gateway, 4)}\n  )\n)\n"
+        f"unless {instance} (\n{_indented(_rebooted(settings))}\n)\n"
+        f"or\n{_nobody_back(settings)}"
     )
 
 

@@ -7,7 +7,9 @@ block, or why none does. It stands above one block, or below the heading of all 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
+from operator import ne
 from pathlib import Path
 from textwrap import dedent
 from typing import Final
@@ -81,7 +83,7 @@ def _read(text: str) -> Iterator[Block]:
     for line in lines:
         if fence := _FENCE.fullmatch(line):
             end = line[: line.index("`")] + "```"
-            inside = "".join(f"{one}\n" for one in takewhile(lambda one, end=end: one != end, lines))  # type: ignore[misc]
+            inside = "".join(f"{one}\n" for one in takewhile(partial(ne, end), lines))
             mark = next_mark or next((marks[above] for above in sorted(marks, reverse=True)), None)
             yield Block(heading, fence[1], dedent(inside), mark)
             next_mark = None

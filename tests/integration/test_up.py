@@ -8,7 +8,7 @@ import pty
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -20,9 +20,11 @@ from tests.integration.servers import Bench, Process
 FOREVER = "Ctrl-C ends it."
 
 
-def demonstration(bench: Bench, *options: str, port: int | None = None, prefix: Sequence[str] = ()) -> Process:
-    """Start `wgkex-ops up` with example domains, on free ports, or with nodes on a certain one."""
-    return bench.start(bench.name("up"), *prefix, *up(bench, options, port))
+def demonstration(
+    bench: Bench, *options: str, wanted: Mapping[str, Any] | None = None, prefix: Sequence[str] = ()
+) -> Process:
+    """Start `wgkex-ops up` with example domains, on free ports, or with another configuration."""
+    return bench.start(bench.name("up"), *prefix, *up(bench, options, wanted))
 
 
 async def on_terminal(bench: Bench, *options: str, prefix: Sequence[str]) -> tuple[asyncio.subprocess.Process, int]:
@@ -39,10 +41,10 @@ async def on_terminal(bench: Bench, *options: str, prefix: Sequence[str]) -> tup
     return process, ours
 
 
-def up(bench: Bench, options: Sequence[str], port: int | None = None) -> tuple[str, ...]:
+def up(bench: Bench, options: Sequence[str], wanted: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """The command line, with a configuration of its own."""
     config = bench.folder / f"{bench.name('up')}.yaml"
-    config.write_text(json.dumps(settings() if port is None else settings(port)))
+    config.write_text(json.dumps(wanted or settings()))
     return (sys.executable, "-m", "wgkex_ops", "up", "--config", str(config), *options)
 
 
@@ -88,10 +90,7 @@ async def test_routers_need_no_certificate_of_the_demonstration(bench: Bench) ->
     certificate = str(make_certificates(bench.folder).server)
     wanted = settings()
     wanted["broker_listen"]["tls"] = {"cert_file": certificate, "key_file": certificate}
-    config = bench.folder / "up.yaml"
-    config.write_text(json.dumps(wanted))
-    command = (sys.executable, "-m", "wgkex_ops", "up", "--nodes", "3", "--config", str(config))
-    process = bench.start("up", *command)
+    process = demonstration(bench, "--nodes", "3", wanted=wanted)
     assert "http://" in await banner(process)
     await eventually(lambda: re.search(r" [1-3] tunnels?,", process.output), "a tunnel")
 
@@ -162,9 +161,9 @@ async def test_it_goes_on_after_nohup(bench: Bench) -> None:
 
 
 async def test_a_port_in_use_gives_way_to_a_free_one(bench: Bench) -> None:
-    first = demonstration(bench, port=(port := free_port()))
+    first = demonstration(bench, wanted=settings(port := free_port()))
     await banner(first)
-    second = demonstration(bench, port=port)
+    second = demonstration(bench, wanted=settings(port))
     found = re.search(rf"port          another program has {port}: broker_listen has (\d+)\n", await banner(second))
     assert found is not None, second.output
     assert int(found[1]) != port
@@ -183,10 +182,8 @@ async def test_nothing_is_wider_than_80_columns_however_much_there_is_to_say(ben
         return port
 
     async with contextlib.AsyncExitStack() as stack:
-        config = bench.folder / "up.yaml"
-        config.write_text(json.dumps(settings(await taken(), await taken(), await taken())))
-        command = (sys.executable, "-m", "wgkex_ops", "up", "--nodes", "10000", "--config", str(config))
-        output = await banner(bench.start("up", *command, "--log-level", "error"))
+        wanted = settings(await taken(), await taken(), await taken())
+        output = await banner(demonstration(bench, "--nodes", "10000", "--log-level", "error", wanted=wanted))
     assert output.count("another program has") == 3
     assert "10000 simulated, handshakes too" in output
     assert max(map(len, output.splitlines())) < 80

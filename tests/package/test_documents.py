@@ -11,11 +11,10 @@ import pytest
 from tests.documents import CONSOLE, blocks, shell_blocks
 from tests.helpers import KEY, ROOT
 from tests.package.debian import Package
+from tests.package.deployed import WORKER, configuration, copy_checkout, set_up_mosquitto
 from tests.package.machine import Machine, checked
 
 CHECKOUT: Final = "/home/alice/wgkex-ops"
-BROKER: Final = "broker01.example.net"
-WORKER: Final = "gw01.example.net"
 PASSWORD: Final = "correct horse"
 # As the documents name the file.
 DEBIAN_PACKAGE: Final = "wgkex-ops_VERSION_amd64.deb"
@@ -43,12 +42,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkout(machine: Machine, wheels: Path, tmp_path: Path) -> Machine:
+def checkout(machine: Machine, wheels: Path) -> Machine:
     """A machine with a checkout that belongs to alice, and an index of packages."""
     machine.output("useradd", "--create-home", "alice")
     home = machine.root / "home" / "alice"
-    checked("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(tmp_path / "checkout"))
-    shutil.copytree(tmp_path / "checkout", home / "wgkex-ops")
+    copy_checkout(home / "wgkex-ops")
     shutil.copytree(wheels, home / "wheels")
     (machine.root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
     (machine.root / "etc" / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /home/alice/wheels\n")
@@ -56,14 +54,8 @@ def checkout(machine: Machine, wheels: Path, tmp_path: Path) -> Machine:
     return machine
 
 
-def config(**sections: object) -> str:
-    """A configuration of a host with both roles; a machine without a kernel of its own has no WireGuard."""
-    roles = {
-        "broker": {"name": BROKER, "username": BROKER, "password": PASSWORD},
-        "worker": {"name": WORKER, "username": WORKER, "password": PASSWORD, "dataplane": "memory"},
-    }
-    mqtt = {"broker_url": "127.0.0.1"}
-    return json.dumps({"domains": ["ffmuc_welt"], "domain_prefixes": ["ffmuc_"], "mqtt": mqtt, **roles, **sections})
+def config() -> str:
+    return configuration(PASSWORD, ["ffmuc_welt"], "127.0.0.1")
 
 
 def deploy(checkout: Machine) -> None:
@@ -76,14 +68,8 @@ def deploy(checkout: Machine) -> None:
 
 def test_what_the_deployment_has_people_type(checkout: Machine, package: Package) -> None:
     install, once, start = shell_blocks("deploy/README.md", "systemd")
-    mosquitto, find_keys = shell_blocks("deploy/README.md", "Mosquitto")
-    *settings, make_user, restart = mosquitto.splitlines()
-    checkout.types("\n".join(settings), CHECKOUT)
-    for user in (BROKER, WORKER, "wgkex-operator"):
-        # It asks, and asks again.
-        checkout.types(make_user.replace(WORKER, user), CHECKOUT, f"{PASSWORD}\n{PASSWORD}\n")
-    checkout.types(restart, CHECKOUT)
-
+    _, find_keys = shell_blocks("deploy/README.md", "Mosquitto")
+    set_up_mosquitto(checkout, CHECKOUT, PASSWORD)
     deploy(checkout)
     assert ((checkout.root / "etc" / "wgkex.yaml").stat().st_mode & 0o777) == 0o640
     assert "The configuration is fine." in checkout.types(start, CHECKOUT)

@@ -4,25 +4,20 @@ Many of them look for what a sound host does not have, so a `grep` without a res
 What is wrong at night is a command, an option, a file or a unit that does not exist.
 """
 
-import json
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from tests.documents import Block, blocks, shell_blocks, typed_by
-from tests.helpers import ROOT
 from tests.package.debian import Package
-from tests.package.machine import EVENING, VOLATILE, Machine, booted, checked, make_root
+from tests.package.deployed import BROKER, OPERATOR, WORKER, configuration, copy_checkout, set_up_mosquitto
+from tests.package.machine import EVENING, VOLATILE, Machine, booted, make_root
 from tests.package.tutorial import sections
 
 RUNBOOK: Final = "docs/runbook.md"
-HOST: Final = "gw01.example.net"
-BROKER: Final = "broker01.example.net"
-NAMES: Final = (HOST, "gw02.example.net", BROKER, "broker.example.net", "mqtt.example.net")
-USERS: Final = (HOST, BROKER, "wgkex-operator")
+NAMES: Final = (WORKER, "gw02.example.net", BROKER, "broker.example.net", "mqtt.example.net")
 PASSWORD: Final = "correct-horse"
 CHECKOUT: Final = "/root/wgkex-ops"
 TYPED: Final = typed_by(__file__)
@@ -43,7 +38,7 @@ def variables() -> str:
     """What the runbook lets people paste first, with access rules, and without an editor that waits for somebody."""
     first, *_ = shell_blocks(RUNBOOK, "How to use this")
     assert "MQTT=" in first
-    return f'{first}MQTT="$MQTT -u wgkex-operator -P {PASSWORD}"\nexport EDITOR=true SYSTEMD_PAGER=\ncd {CHECKOUT}\n'
+    return f'{first}MQTT="$MQTT -u {OPERATOR} -P {PASSWORD}"\nexport EDITOR=true SYSTEMD_PAGER=\ncd {CHECKOUT}\n'
 
 
 def installed_packages() -> list[str]:
@@ -56,33 +51,21 @@ def installed_packages() -> list[str]:
 def host(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("host")
     root = make_root((*EVENING, *installed_packages(), "jsonnet", "systemd-timesyncd"), variant="-")
-    checked("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder / "checkout"))
-    with booted(root, folder, *VOLATILE, f"--hostname={HOST}") as machine:
+    with booted(root, folder, *VOLATILE, f"--hostname={WORKER}") as machine:
         etc = machine.root / "etc"
         (etc / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ("localhost", *NAMES)))
         (etc / "apt" / "sources.list").write_text("")
-        shutil.copytree(folder / "checkout", machine.root / CHECKOUT[1:])
+        copy_checkout(machine.root / CHECKOUT[1:])
         machine.install(package.path)
-
-        [mosquitto, *_] = shell_blocks("deploy/README.md", "Mosquitto")
-        *files, make_user, restart = mosquitto.splitlines()
-        machine.types("\n".join(files), CHECKOUT)
-        for user in USERS:
-            machine.types(make_user.replace(HOST, user), CHECKOUT, f"{PASSWORD}\n{PASSWORD}\n")
-        machine.types(restart, CHECKOUT)
+        set_up_mosquitto(machine, CHECKOUT, PASSWORD)
 
         (etc / "wgkex").mkdir()
-        config = {
-            "domains": ["ffmuc_welt", "ffmuc_closed"],
-            "domain_prefixes": ["ffmuc_"],
-            "mqtt": {"broker_url": "mqtt.example.net"},
-            "broker": {"name": BROKER, "username": BROKER, "password": PASSWORD},
-            # A machine without a kernel of its own has no WireGuard.
-            "worker": {"name": HOST, "username": HOST, "password": PASSWORD, "dataplane": "memory"},
-            "operator": {"username": "wgkex-operator", "password": PASSWORD},
-            "key_lists": "/etc/wgkex/keys.yaml",
-        }
-        (etc / "wgkex.yaml").write_text(json.dumps(config))
+        operator = {"username": OPERATOR, "password": PASSWORD}
+        lists = "/etc/wgkex/keys.yaml"
+        config = configuration(
+            PASSWORD, ["ffmuc_welt", "ffmuc_closed"], "mqtt.example.net", operator=operator, key_lists=lists
+        )
+        (etc / "wgkex.yaml").write_text(config)
         (etc / "wgkex" / "keys.yaml").write_text("denied: []\n")
         machine.output("chown", "-R", "root:wgkex", "/etc/wgkex.yaml", "/etc/wgkex")
         machine.output("systemctl", "enable", "--now", "wgkex-broker", "wgkex-worker", "systemd-networkd")

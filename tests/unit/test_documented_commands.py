@@ -14,7 +14,14 @@ from wgkex_ops.__main__ import parser
 FOR_A_SHELL: Final = ("", CONSOLE)
 OURS: Final = re.compile(r"^(?:\$ )?(?:runuser -u \w+ -- )?wgkex-ops ([^|&;<>\n]*)", re.MULTILINE)
 # What stands in the documents for a value.
-VALUES: Final = {"$DOMAIN": "ffmuc_welt", "$GATEWAY": "gw01", "$key": KEY, "=…": f"={'0' * 64}"}
+VALUES: Final = {"$DOMAIN": "ffmuc_welt", "$GATEWAY": "gw01", "$key": KEY, "=…": f"={'0' * 64}", "\\\n": " "}
+
+
+def filled(text: str) -> str:
+    """A block with values, each command in a line."""
+    for placeholder, value in VALUES.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 def commands(document: str) -> list[Block]:
@@ -24,6 +31,7 @@ def commands(document: str) -> list[Block]:
 def test_the_site_has_commands() -> None:
     assert len(pages()) > 25
     assert sum(len(commands(page)) for page in pages()) > 150
+    assert len(commands("docs/runbook.md")) > 40
 
 
 @pytest.mark.parametrize("document", pages())
@@ -55,7 +63,5 @@ def test_a_shell_takes_each_block(document: str) -> None:
 def test_each_command_of_ours_takes_its_arguments(document: str) -> None:
     """Also where nothing types it."""
     for block in commands(document):
-        for arguments in OURS.findall(block.text.replace("\\\n", " ")):
-            for placeholder, value in VALUES.items():
-                arguments = arguments.replace(placeholder, value)  # noqa: PLW2901  by and by
+        for arguments in OURS.findall(filled(block.text)):
             parser().parse_args(shlex.split(arguments, comments=True))

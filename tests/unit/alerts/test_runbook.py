@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 from functools import cache
 from importlib.abc import InspectLoader
 from importlib.util import find_spec
@@ -183,15 +182,6 @@ def test_every_setting_that_is_named_exists() -> None:
 
     assert len(named) > 5
     assert set(named) <= known
-
-
-def test_the_shell_takes_every_command() -> None:
-    blocks = [code for language, code in FENCE.findall(text()) if not language]
-
-    assert len(blocks) > 40
-    for block in blocks:
-        result = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
-        assert (result.returncode, result.stderr) == (0, ""), block
 
 
 def test_every_command_line_is_taken_by_the_command() -> None:
